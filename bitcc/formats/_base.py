@@ -1,0 +1,37 @@
+"""What a weight format is: a layout of ternary weights in bytes, the same for every target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Int8: TypeAlias = NDArray[np.int8]
+Bytes: TypeAlias = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """A packed layout of a ternary weight matrix.
+
+    Attributes:
+        name: As in the op attribute ``weight_format`` and in the manifest, such as ``t2``.
+        layout_version: Raised with every change of the bytes; readers refuse what they don't know.
+        bits: Bits for one weight, padding aside.
+        packed_shape: (n, k) -> the shape of the packed uint8 array.
+        pack: (n, k) int8 weights in {-1, 0, 1} -> packed uint8. Raises ``PackedWeightError``.
+        unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
+            code that no weight has, or padding that is not zero.
+    """
+
+    name: str
+    layout_version: int
+    bits: float
+    packed_shape: Callable[[int, int], tuple[int, ...]]
+    pack: Callable[[Int8], Bytes]
+    unpack: Callable[[Bytes, int, int], Int8]

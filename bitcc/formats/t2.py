@@ -1,0 +1,74 @@
+"""``t2``: two bits a weight, in the order in which vector units want them.
+
+Codes are c = w + 1. N is padded to tiles of 16 rows, K to blocks of 64 columns, both with weight 0.
+The packed array is uint8 [N/16, K/16, 64]: byte 4*n + kk of a 64-byte vector holds, in bits
+2i..2i+1, the code of row 16*tile + n, column 16*vector + 4*i + kk. docs/formats.md says why.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitcc.errors import PackedWeightError
+from bitcc.formats._base import Bytes, Int8, WeightFormat
+
+_ROWS = 16
+_COLUMNS = 16  # of one 64-byte vector
+_K_ALIGNMENT = 64
+_ALL_ZERO_WEIGHTS = 0b01010101  # four codes 1
+
+
+def packed_shape(n: int, k: int) -> tuple[int, int, int]:
+    """The shape [N/16, K/16, 64] of the packed form of an (n, k) matrix, n and k at least 1."""
+    tiles = -(-n // _ROWS)
+    vectors = -(-k // _K_ALIGNMENT) * (_K_ALIGNMENT // _COLUMNS)
+    return tiles, vectors, 4 * _ROWS
+
+
+def pack(weights: Int8) -> Bytes:
+    """(n, k) int8 in {-1, 0, 1} -> uint8 [N/16, K/16, 64].
+
+    Raises:
+        PackedWeightError: the matrix is empty, not two-dimensional or not ternary.
+    """
+    if weights.ndim != 2 or 0 in weights.shape:
+        raise PackedWeightError(f"a weight matrix of shape {list(weights.shape)} cannot be packed")
+    if weights.dtype != np.int8 or weights.min() < -1 or weights.max() > 1:
+        raise PackedWeightError("only int8 weights in {-1, 0, 1} fit `t2`")
+    n, k = weights.shape
+    tiles, vectors, _ = packed_shape(n, k)
+    codes = np.ones((tiles * _ROWS, vectors * _COLUMNS), np.uint8)
+    codes[:n, :k] = (weights + 1).view(np.uint8)
+    crumbs = codes.reshape(tiles, _ROWS, vectors, 4, 4)  # tile, n, vector, i, kk
+    packed = np.zeros((tiles, _ROWS, vectors, 4), np.uint8)
+    for i in range(4):
+        packed |= crumbs[:, :, :, i, :] << np.uint8(2 * i)
+    return np.ascontiguousarray(packed.transpose(0, 2, 1, 3)).reshape(tiles, vectors, 64)
+
+
+def unpack(packed: Bytes, n: int, k: int) -> Int8:
+    """uint8 [N/16, K/16, 64] -> (n, k) int8, the inverse of ``pack``.
+
+    Raises:
+        PackedWeightError: the shape is not that of an (n, k) matrix, a code is 3, or the padding
+            holds something else than weight 0.
+    """
+    if packed.dtype != np.uint8 or packed.shape != packed_shape(n, k):
+        raise PackedWeightError(
+            f"packed weights are {packed.dtype} {list(packed.shape)}, "
+            f"expected uint8 {list(packed_shape(n, k))} for N = {n}, K = {k}"
+        )
+    if np.any(packed & (packed >> 1) & _ALL_ZERO_WEIGHTS):
+        raise PackedWeightError("packed weights hold the code 3, which no ternary weight has")
+    tiles, vectors, _ = packed.shape
+    order = packed.reshape(tiles, vectors, _ROWS, 4).transpose(0, 2, 1, 3)
+    codes = np.empty((tiles, _ROWS, vectors, 4, 4), np.uint8)
+    for i in range(4):
+        codes[:, :, :, i, :] = (order >> np.uint8(2 * i)) & np.uint8(3)
+    matrix = codes.reshape(tiles * _ROWS, vectors * _COLUMNS)
+    if np.any(matrix[n:] != 1) or np.any(matrix[:n, k:] != 1):
+        raise PackedWeightError("the padding of the packed weights is not zero")
+    return matrix[:n, :k].view(np.int8) - np.int8(1)
+
+
+FORMAT = WeightFormat("t2", 1, 2.0, packed_shape, pack, unpack)

@@ -1,0 +1,155 @@
+"""The custom op ``bitcc::BitLinear``, declared once: attributes, executable spec and function body.
+
+    Y = epilogue(int_matmul(quantize(X), W))
+
+Inputs: X [..., K] float32, float16 or bfloat16; W uint8, packed (bitcc.formats); w_scale float32 [1] or
+[N]; bias float32 [1] or [N] (zero when the layer has none). Output: Y [..., N], of the type of X.
+
+Everything is computed in float32, one rounding for each operation, and the accumulators are exact:
+
+    c   = max(max|x|, act_floor) + act_eps                     for each token
+    a   = qmax * (1 / c)  or  qmax / c;   q = clamp(round_half_even(x * a), act_min, act_max);  inv = 1 / a
+    d   = c / qmax;                       q = clamp(round_half_even(x / d), act_min, act_max);  inv = d
+    acc = sum over K of q * w                                  int32
+    y   = acc * (inv * w_scale) + bias    or, bias_before_scale,   (acc + bias) * (inv * w_scale)
+
+A token that holds NaN or infinity, or whose scale is zero or not finite, gives NaN; the others are as ever.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitcc import formats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DOMAIN = "bitcc"
+OPSET = 1
+BIT_LINEAR = "BitLinear"
+MAX_K = 65536  # |acc| <= 128 * K stays below 2^24: its float32 is exact
+
+
+class ActScale(enum.IntEnum):
+    """How the activation scale is computed; each rounds differently in the last place."""
+
+    RECIPROCAL = 0
+    """a = qmax * (1 / c), codes round(x * a): what torch writes for ``127 / c``."""
+    DIVIDE = 1
+    """a = qmax / c, codes round(x * a)."""
+    QUOTIENT = 2
+    """d = c / qmax, codes round(x / d)."""
+
+
+@dataclass(frozen=True)
+class BitLinear:
+    """The attributes of one ``bitcc::BitLinear`` node; every one is always written.
+
+    Attributes:
+        K: Inputs, 1 to 65536.
+        N: Outputs, at least 1.
+        act_scale: How the activation scale is computed.
+        act_floor: Lower bound of max|x|.
+        act_eps: What is added to max|x|.
+        qmax: What max|x| maps to, 127 or 128.
+        act_min: Lower bound of the activation codes.
+        act_max: Upper bound of the activation codes.
+        bias_before_scale: 1 if the bias is added to the accumulator and scaled with it.
+        weight_format: Name of a format of ``bitcc.formats``.
+        layout_version: Version of its layout.
+        activation: ``int8_token``: one scale for each token. No other value is known.
+        norm: ``none``. No other value is known.
+    """
+
+    K: int
+    N: int
+    act_scale: ActScale = ActScale.RECIPROCAL
+    act_floor: float = 1e-5
+    act_eps: float = 0.0
+    qmax: float = 127.0
+    act_min: float = -128.0
+    act_max: float = 127.0
+    bias_before_scale: int = 0
+    weight_format: str = "t2"
+    layout_version: int = 1
+    activation: str = "int8_token"
+    norm: str = "none"
+
+    def attributes(self) -> dict[str, int | float | str]:
+        """The node attributes, as plain ints, floats and strings."""
+        plain = asdict(self)
+        plain["act_scale"] = int(self.act_scale)
+        return plain
+
+
+def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The executable spec of the activation quantizer.
+
+    Args:
+        x: float32 [M, K].
+        op: Which quantizer.
+
+    Returns:
+        Codes, int32 [M, K], and the inverse scale, float32 [M, 1] (NaN for a poisoned token).
+    """
+    one, qmax = np.float32(1), np.float32(op.qmax)
+    with np.errstate(all="ignore"):
+        largest = np.max(np.abs(x), axis=1, keepdims=True)
+        bounded = np.maximum(largest, np.float32(op.act_floor)) + np.float32(op.act_eps)
+        if op.act_scale is ActScale.QUOTIENT:
+            scale = inverse = bounded / qmax
+            scaled = x / scale
+        else:
+            scale = qmax / bounded if op.act_scale is ActScale.DIVIDE else (one / bounded) * qmax
+            inverse = one / scale
+            scaled = x * scale
+        usable = np.isfinite(scale) & np.isfinite(inverse) & (scale != 0)
+        poisoned = ~(usable & np.isfinite(x).all(axis=1, keepdims=True))
+        rounded = np.clip(np.rint(scaled), np.float32(op.act_min), np.float32(op.act_max))
+        codes = np.where(poisoned, np.float32(0), rounded).astype(np.int32)
+    return codes, np.where(poisoned, np.float32(np.nan), inverse)
+
+
+def accumulate(codes: NDArray[np.int32], weights: NDArray[np.int8]) -> NDArray[np.int32]:
+    """int32 [M, K] codes and int8 [N, K] weights -> exact int32 [M, N] accumulators.
+
+    Computed in float32, where it is exact: every partial sum is an integer below 2^24.
+    """
+    product: NDArray[np.float32] = codes.astype(np.float32) @ weights.T.astype(np.float32)
+    return product.astype(np.int32)
+
+
+def reference(
+    x: NDArray[Any],
+    packed: NDArray[np.uint8],
+    w_scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    op: BitLinear,
+) -> NDArray[Any]:
+    """The executable spec of the op.
+
+    Args:
+        x: [..., K] float32, float16 or bfloat16.
+        packed: W in the layout of ``op.weight_format``.
+        w_scale: float32 [1] or [N].
+        bias: float32 [1] or [N].
+        op: The attributes.
+
+    Returns:
+        [..., N], of the type of ``x``.
+
+    Raises:
+        PackedWeightError: ``packed`` is not what the layout allows.
+    """
+    weights = formats.get(op.weight_format, op.layout_version).unpack(packed, op.N, op.K)
+    codes, inverse = quantize(x.reshape(-1, op.K).astype(np.float32), op)
+    acc = accumulate(codes, weights).astype(np.float32)
+    with np.errstate(all="ignore"):
+        scale = inverse * w_scale
+        y = (acc + bias) * scale if op.bias_before_scale else acc * scale + bias
+        return y.astype(x.dtype).reshape(*x.shape[:-1], op.N)
