@@ -1,0 +1,31 @@
+"""Graph passes over ``onnx_ir`` models, usable alone in any onnx_ir pipeline.
+
+    import onnx_ir as ir
+    from bitcc import passes
+
+    model = ir.load("model.onnx")
+    passes.PIPELINE(model)
+    for layer in model.meta[passes.FACTS]:
+        print(layer.name, layer.status, layer.reason)
+
+The files, in the order of the flow: ``constants`` (fold), ``normal_form``, ``matmul``, ``ternary``,
+``activation``, ``epilogue`` and ``detect`` (find), ``prove``, ``pack``, and ``pack_bit_linear``, the pass.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from bitcc.passes.pack_bit_linear import DEFAULT_MIN_WEIGHTS, FACTS, PackBitLinearPass
+
+__all__ = ["DEFAULT_MIN_WEIGHTS", "FACTS", "PIPELINE", "PackBitLinearPass", "pipeline"]
+
+
+def pipeline(pack: PackBitLinearPass) -> ir.passes.Sequential:
+    """The passes in their order: local functions are inlined first, since detection reads one graph."""
+    return ir.passes.Sequential(InlinePass(), pack)
+
+
+PIPELINE = pipeline(PackBitLinearPass())
+"""The passes with their defaults: ``PIPELINE(model)`` rewrites an ``onnx_ir.Model`` in place."""

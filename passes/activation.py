@@ -1,0 +1,220 @@
+"""Recognise the activation quantizer of BitNet b1.58: per-token absmax to int8.
+
+    c = clamp(max|x|, min=floor) or max|x| + eps       over the last axis
+    a = qmax * (1 / c)   or   qmax / c   or, dividing, x / (c / qmax)
+    q = clamp(round_half_even(x * a), low, high)        then q itself, or q / a
+
+The arithmetic is reproduced operation by operation, since one unit in the last place of the scale can
+move a code. Source: arXiv 2402.17764 and "The Era of 1-bit LLMs: Training Tips, Code and FAQ".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bitcc.ops import ActScale
+from bitcc.passes._refused import Refused
+from bitcc.passes.normal_form import (
+    before_widening,
+    clamped,
+    operands,
+    producer,
+    same,
+    skip,
+    without_residue,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from bitcc.passes.constants import Constants
+
+_INT8_RANGE = (-128.0, 127.0)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A matched activation quantizer.
+
+    Attributes:
+        x: What is quantised, [..., K].
+        scale: The multiplier ``a``, or the divisor ``c / qmax`` for ``ActScale.QUOTIENT``; [..., 1].
+        form: How the scale is computed and applied.
+        floor: Lower bound of max|x|.
+        eps: What is added to max|x|.
+        qmax: 127 or 128.
+        low: Lower clamp bound of the codes.
+        high: Upper clamp bound of the codes.
+        dequantised: Whether the codes are divided by the scale again before they are used.
+    """
+
+    x: ir.Value
+    scale: ir.Value
+    form: ActScale
+    floor: float
+    eps: float
+    qmax: float
+    low: float
+    high: float
+    dequantised: bool
+
+
+def match_activation(value: ir.Value, constants: Constants) -> Activation:
+    """Match the quantizer that ends in ``value``, the data input of a matrix product.
+
+    Raises:
+        Refused: there is none, or it is one that the op does not compute.
+    """
+    value = skip(value, constants)
+    value = without_residue(value, constants) or value
+    node = producer(value, "Div", "Mul")
+    for codes, scale in () if node is None else operands(node):
+        if node is not None and _rounded(codes, constants) is not None:
+            return _dequantised(node, codes, scale, constants)
+    if _rounded(value, constants) is None:
+        raise Refused("its activations are float: there is no activation quantizer in front of it")
+    return _quantizer(value, constants, dequantised=False)
+
+
+def _dequantised(node: ir.Node, codes: ir.Value, scale: ir.Value, constants: Constants) -> Activation:
+    found = _quantizer(codes, constants, dequantised=True)
+    multiplies = found.form is ActScale.QUOTIENT
+    if (node.op_type == "Mul") is not multiplies or not same(scale, found.scale, constants):
+        raise Refused("the activation codes are dequantised by another scale than they were quantised by")
+    return found
+
+
+def _rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, float, float] | None:
+    """(v, low, high) where value = clamp(round(v), low, high), in either order, behind integer Casts."""
+    if value is None:
+        return None
+    low, high = _INT8_RANGE
+    value = _skip_codes(value, constants)
+    if (bounds := clamped(value, constants)) is not None:
+        if bounds.low is None or bounds.high is None:
+            return None
+        low, high = bounds.low, bounds.high
+        value = _skip_codes(bounds.value, constants)
+    node = producer(value, "Round")
+    if node is None or node.inputs[0] is None:
+        return None
+    value = skip(node.inputs[0], constants)
+    if bounds is None and (bounds := clamped(value, constants)) is not None:
+        if bounds.low is None or bounds.high is None:
+            return None
+        low, high = bounds.low, bounds.high
+        value = skip(bounds.value, constants)
+    return value, low, high
+
+
+def _skip_codes(value: ir.Value, constants: Constants) -> ir.Value:
+    """The codes behind a straight-through residue and Casts to int8 or int32 and back."""
+    while True:
+        inner = without_residue(value, constants)
+        if inner is None and (node := producer(value, "Cast")) is not None:
+            inner = node.inputs[0]
+        if inner is None:
+            inner = skip(value, constants)
+        if inner is value:
+            return value
+        value = inner
+
+
+def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> Activation:
+    rounded = _rounded(codes, constants)
+    if rounded is None:
+        raise Refused("the activations are not rounded to codes")
+    scaled, low, high = rounded
+    node = producer(scaled, "Mul", "Div")
+    if node is None:
+        raise Refused("the rounded activations are not a product of the input and its scale")
+    reason = "the activation scale is not computed from the input's absolute maximum"
+    for x, scale in operands(node):
+        try:
+            form, qmax, bounded = _scale(scale, constants, divides=node.op_type == "Div")
+            floor, eps = _absmax(x, bounded, constants)
+        except Refused as refusal:
+            reason = refusal.reason
+            continue
+        _check_range(qmax, low, high)
+        if floor < 0 or eps < 0:
+            raise Refused(f"the epsilon of the activation scale is negative ({min(floor, eps):g})")
+        return Activation(before_widening(x), scale, form, floor, eps, qmax, low, high, dequantised)
+    raise Refused(reason)
+
+
+def _scale(value: ir.Value, constants: Constants, *, divides: bool) -> tuple[ActScale, float, ir.Value]:
+    """(form, qmax, c) of the scale of the codes."""
+    node = producer(skip(value, constants), "Mul", "Div")
+    if node is None:
+        raise Refused("the activation scale has no known form")
+    first, second = node.inputs
+    if divides:
+        qmax = constants.scalar(second)
+        if node.op_type == "Div" and qmax is not None and first is not None:
+            return ActScale.QUOTIENT, qmax, first
+    elif node.op_type == "Div":
+        qmax = constants.scalar(first)
+        if qmax is not None and second is not None:
+            return ActScale.DIVIDE, qmax, second
+    else:
+        for inverse, factor in ((first, second), (second, first)):
+            qmax = constants.scalar(factor)
+            reciprocal = None if inverse is None else producer(skip(inverse, constants), "Reciprocal")
+            if qmax is not None and reciprocal is not None and reciprocal.inputs[0] is not None:
+                return ActScale.RECIPROCAL, qmax, reciprocal.inputs[0]
+    raise Refused("the activation scale has no known form")
+
+
+def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants) -> tuple[float, float]:
+    """(floor, eps) of c = clamp(max|x|, floor) or max|x| + eps."""
+    floor = eps = 0.0
+    bounded = skip(bounded, constants)
+    bounds = clamped(bounded, constants)
+    add = producer(bounded, "Add")
+    if bounds is not None:
+        if bounds.low is None or bounds.high is not None:
+            raise Refused("the absolute maximum of the activations has an upper bound")
+        floor, bounded = bounds.low, bounds.value
+    elif add is not None:
+        bounded, eps = _plus_constant(add, constants)
+    reduce = producer(skip(bounded, constants), "ReduceMax")
+    absolute = (
+        None
+        if reduce is None or reduce.inputs[0] is None
+        else producer(skip(reduce.inputs[0], constants), "Abs")
+    )
+    if reduce is None or absolute is None or not same(absolute.inputs[0], x, constants):
+        raise Refused("the activation scale is not computed from the input's absolute maximum")
+    _check_last_axis(reduce, x, constants)
+    return floor, eps
+
+
+def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]:
+    for value, constant in operands(add):
+        number = constants.scalar(constant)
+        if number is not None:
+            return value, number
+    raise Refused("the activation scale is not computed from the input's absolute maximum")
+
+
+def _check_last_axis(reduce: ir.Node, x: ir.Value, constants: Constants) -> None:
+    axes: list[int] = list(reduce.attributes.get_ints("axes") or ())
+    if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
+        if reduce.inputs[1] not in constants:
+            raise Refused("the axis of the absolute maximum is not constant")
+        axes = [int(axis) for axis in constants.array(reduce.inputs[1]).reshape(-1)]
+    if not axes:
+        raise Refused("the activation scale is one for the whole tensor; only per-token scales are packed")
+    rank = None if x.shape is None else x.shape.rank()
+    if len(axes) != 1 or axes[0] not in {-1, None if rank is None else rank - 1}:
+        raise Refused(f"the absolute maximum is taken over axes {list(axes)}, not over the last axis")
+    if not reduce.attributes.get_int("keepdims", 1):
+        raise Refused("the absolute maximum drops the last axis")
+
+
+def _check_range(qmax: float, low: float, high: float) -> None:
+    integral = low == int(low) and high == int(high)
+    if not integral or not _INT8_RANGE[0] <= low < high <= _INT8_RANGE[1] or not 1 <= qmax <= 128:
+        raise Refused(f"the activation codes, clamp(x * {qmax:g} / max, {low:g}, {high:g}), are not int8")

@@ -1,0 +1,178 @@
+"""Look through what exporters add and optimisers rearrange: one spelling for the matchers to read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from bitcc.passes.constants import Constants
+
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+_SAME_DEPTH = 12  # deeper than any quantizer; bounds the comparison of two copies of one
+
+
+class Clamped(NamedTuple):
+    """``min(max(value, low), high)``; a bound is None where the graph has none."""
+
+    value: ir.Value
+    low: float | None
+    high: float | None
+
+
+def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node of one of these standard op types that makes the value, else None."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type not in op_types or node.domain not in {"", "ai.onnx"}:
+        return None
+    return node
+
+
+def operands(node: ir.Node) -> tuple[tuple[ir.Value, ir.Value], ...]:
+    """The two inputs of a binary node; both orders if it commutes, none if one is missing."""
+    if len(node.inputs) != 2:
+        return ()
+    first, second = node.inputs
+    if first is None or second is None:
+        return ()
+    commutes = node.op_type in {"Add", "Mul", "Min", "Max"}
+    return ((first, second), (second, first)) if commutes else ((first, second),)
+
+
+def skip(value: ir.Value, constants: Constants) -> ir.Value:
+    """The value behind Identity, float-to-float Cast and multiplication or division by one."""
+    while True:
+        inner = _transparent(value, constants)
+        if inner is None:
+            return value
+        value = inner
+
+
+_WIDTH = {
+    ir.DataType.BFLOAT16: 16,
+    ir.DataType.FLOAT16: 16,
+    ir.DataType.FLOAT: 32,
+    ir.DataType.DOUBLE: 64,
+}
+
+
+def before_widening(value: ir.Value) -> ir.Value:
+    """The value behind Identity and Casts that lose nothing: the narrowest tensor with the same numbers."""
+    while (node := producer(value, "Identity", "Cast")) is not None and node.inputs[0] is not None:
+        inner = node.inputs[0]
+        if node.op_type == "Cast":
+            to = ir.DataType(node.attributes.get_int("to", 0))
+            if inner.dtype not in _WIDTH or to not in _WIDTH:
+                return value
+            if inner.dtype != to and _WIDTH[inner.dtype] >= _WIDTH[to]:
+                return value
+        value = inner
+    return value
+
+
+def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
+    node = producer(value, "Identity", "Cast", "Mul", "Div")
+    if node is None or node.inputs[0] is None:
+        return None
+    if node.op_type == "Identity":
+        return node.inputs[0]
+    if node.op_type == "Cast":
+        to = ir.DataType(node.attributes.get_int("to", 0))
+        from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in _FLOATS
+        return node.inputs[0] if to in _FLOATS and from_float else None
+    if constants.scalar(node.inputs[1]) == 1.0:
+        return node.inputs[0]
+    if node.op_type == "Mul" and constants.scalar(node.inputs[0]) == 1.0:
+        return node.inputs[1]
+    return None
+
+
+def same(a: ir.Value | None, b: ir.Value | None, constants: Constants, depth: int = _SAME_DEPTH) -> bool:
+    """Whether two values are one, or computed the same way from the same values."""
+    if a is None or b is None:
+        return a is b
+    a, b = skip(a, constants), skip(b, constants)
+    if a is b:
+        return True
+    left, right = a.producer(), b.producer()
+    if left is None or right is None:
+        number = constants.scalar(a)
+        return number is not None and number == constants.scalar(b)
+    if depth == 0 or left.op_identifier() != right.op_identifier() or a.index() != b.index():
+        return False
+    if len(left.inputs) != len(right.inputs) or not _same_attributes(left, right):
+        return False
+    return all(same(x, y, constants, depth - 1) for x, y in zip(left.inputs, right.inputs, strict=True))
+
+
+def _same_attributes(left: ir.Node, right: ir.Node) -> bool:
+    if left.attributes.keys() != right.attributes.keys():
+        return False
+    return all(_same_attribute(left.attributes[k], right.attributes[k]) for k in left.attributes)
+
+
+def _same_attribute(left: ir.Attr, right: ir.Attr) -> bool:
+    if left.type != right.type:
+        return False
+    if left.type == ir.AttributeType.TENSOR:
+        return bool(left.value.dtype == right.value.dtype and left.value.tobytes() == right.value.tobytes())
+    return bool(left.value == right.value)
+
+
+def without_residue(value: ir.Value, constants: Constants) -> ir.Value | None:
+    """Q for ``v + (Q - v)``, the straight-through estimator of training; None for anything else."""
+    node = producer(value, "Add")
+    if node is None:
+        return None
+    for kept, other in operands(node):
+        difference = producer(skip(other, constants), "Sub")
+        if difference is None or difference.inputs[0] is None:
+            continue
+        if same(difference.inputs[1], kept, constants):
+            return skip(difference.inputs[0], constants)
+    return None
+
+
+def clamped(value: ir.Value, constants: Constants) -> Clamped | None:
+    """``Clip``, or ``Min`` and ``Max`` in either order, with constant bounds; None for anything else."""
+    node = producer(value, "Clip", "Min", "Max")
+    if node is None:
+        return None
+    if node.op_type == "Clip":
+        return _clip(node, constants)
+    outer = _one_bound(node, constants)
+    if outer is None:
+        return None
+    inner_node = producer(skip(outer.value, constants), "Min", "Max")
+    if inner_node is None or inner_node.op_type == node.op_type:
+        return outer
+    inner = _one_bound(inner_node, constants)
+    if inner is None:
+        return outer
+    low = outer.low if inner.low is None else inner.low
+    high = outer.high if inner.high is None else inner.high
+    return Clamped(inner.value, low, high) if low is None or high is None or low <= high else outer
+
+
+def _clip(node: ir.Node, constants: Constants) -> Clamped | None:
+    if node.inputs[0] is None:
+        return None
+    bounds: list[float | None] = [
+        node.attributes.get_float("min"),
+        node.attributes.get_float("max"),
+    ]
+    for i, bound in enumerate(node.inputs[1:3]):
+        if bound is not None:
+            bounds[i] = constants.scalar(bound)
+            if bounds[i] is None:
+                return None
+    return Clamped(node.inputs[0], *bounds)
+
+
+def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
+    for value, bound in operands(node):
+        number = constants.scalar(bound)
+        if number is not None and value not in constants:
+            return Clamped(value, number, None) if node.op_type == "Max" else Clamped(value, None, number)
+    return None

@@ -1,0 +1,153 @@
+"""Replace detected layers by ``bitcc::BitLinear`` nodes with packed weights.
+
+Before:  x -> Abs, ReduceMax, ..., Round, Clip, Div -> MatMul(weight quantizer) -> Mul, Add -> y
+After:   x -> bitcc::BitLinear(packed W, w_scale, bias) -> y, and the function body in the model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from bitcc import function_body, ops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bitcc.passes.detect import Layer
+
+_FIRST_IR_WITH_FUNCTIONS = 8
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """A layer whose codes have been packed; the dense codes are no longer held.
+
+    Attributes:
+        layer: What was found.
+        weight: uint8, packed, in memory or in a file.
+    """
+
+    layer: Layer
+    weight: ir.TensorProtocol
+
+
+def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
+    """Rewrite the model in place; nodes and initializers that nothing uses any more are removed."""
+    if not packed:
+        return
+    dead: list[ir.Node] = []
+    names = _names(model)
+    for item in packed:
+        last = item.layer.y.producer()
+        _replace(model.graph, item, names)
+        if last is not None:
+            dead.append(last)
+    _remove_dead(model.graph, dead)
+    opset = model.opset_imports[""]
+    function = ir.serde.deserialize_function(function_body.function(opset))
+    model.functions[function.identifier()] = function
+    model.opset_imports[ops.DOMAIN] = ops.OPSET
+    model.ir_version = _lowest_ir_version(model)
+
+
+def _lowest_ir_version(model: ir.Model) -> int:
+    """What the file needs rather than what the exporter wrote, so that older runtimes load it too."""
+    opsets = [onnx.helper.make_opsetid("", model.opset_imports[""])]
+    needed = max(onnx.helper.find_min_ir_version_for(opsets), _FIRST_IR_WITH_FUNCTIONS)
+    return min(max(model.ir_version, _FIRST_IR_WITH_FUNCTIONS), needed)
+
+
+def _names(model: ir.Model) -> set[str]:
+    """Every name of a value in any graph of the model."""
+    values = [v for graph in model.graphs() for node in graph for v in node.outputs]
+    values += [v for graph in model.graphs() for v in (*graph.inputs, *graph.initializers.values())]
+    return {str(v.name) for v in values}
+
+
+def _unique(name: str, names: set[str]) -> str:
+    while name in names:
+        name += "_bitcc"
+    names.add(name)
+    return name
+
+
+def _replace(graph: ir.Graph, item: PackedLayer, names: set[str]) -> None:
+    layer, y = item.layer, item.layer.y
+    last = y.producer()
+    if last is None:
+        raise ValueError(f"the output of layer `{layer.name}` has no producer")
+    wide = ir.DataType.FLOAT
+    computed = layer.x_type if layer.x_type == layer.y_type else wide
+    x = layer.x
+    if layer.x_type != computed:
+        x = _cast(x, computed, _unique(f"{layer.name}_x_as_float", names), graph, before=last)
+    inputs = [x, *_register(graph, item, names)]
+    attributes = [ir.Attr(k, _TYPES[type(v)], v) for k, v in layer.op.attributes().items()]
+    node = ir.Node(ops.DOMAIN, ops.BIT_LINEAR, inputs, attributes, name=layer.name)
+    output = node.outputs[0]
+    output.name = _unique(f"{layer.name}_y", names)
+    output.type, output.shape = ir.TensorType(computed), y.shape
+    graph.insert_before(last, node)
+    if layer.y_type != computed:
+        output = _cast(output, layer.y_type, str(output.name) + "_cast", graph, before=last)
+    name, output.type, output.shape = y.name, y.type, y.shape
+    y.replace_all_uses_with(output, replace_graph_outputs=True)
+    y.name, output.name = _unique(f"{layer.name}_replaced", names), name
+
+
+_TYPES = {int: ir.AttributeType.INT, float: ir.AttributeType.FLOAT, str: ir.AttributeType.STRING}
+
+
+def _register(graph: ir.Graph, item: PackedLayer, names: set[str]) -> Iterator[ir.Value]:
+    layer = item.layer
+    tensors = {
+        "weight": item.weight,
+        "w_scale": ir.tensor(layer.w_scale),
+        "bias": ir.tensor(layer.bias),
+    }
+    for suffix, tensor in tensors.items():
+        known = graph.initializers.get(str(tensor.name))
+        if known is not None and known.const_value is tensor:
+            yield known  # the same weights as those of an earlier layer
+            continue
+        name = tensor.name = _unique(f"{layer.name}.{suffix}", names)
+        value = ir.Value(
+            name=name,
+            const_value=tensor,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()),
+        )
+        graph.register_initializer(value)
+        yield value
+
+
+def _cast(value: ir.Value, dtype: ir.DataType, name: str, graph: ir.Graph, *, before: ir.Node) -> ir.Value:
+    node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype)], name=name)
+    output = node.outputs[0]
+    output.name, output.type, output.shape = name, ir.TensorType(dtype), value.shape
+    graph.insert_before(before, node)
+    return output
+
+
+def _remove_dead(graph: ir.Graph, nodes: list[ir.Node]) -> None:
+    """Remove these nodes and what only they used."""
+    while nodes:
+        node = nodes.pop()
+        if node.graph is None or any(o.uses() or o.is_graph_output() for o in node.outputs):
+            continue
+        inputs = [v for v in dict.fromkeys(node.inputs) if v is not None]
+        graph.remove(node, safe=True)
+        for value in inputs:
+            made_by = value.producer()
+            if made_by is not None:
+                nodes.append(made_by)
+            elif value.is_initializer() and not _is_needed(value):
+                del graph.initializers[str(value.name)]
+
+
+def _is_needed(initializer: ir.Value) -> bool:
+    return bool(initializer.uses()) or initializer.is_graph_output() or initializer.is_graph_input()

@@ -1,0 +1,166 @@
+"""The pass: find, prove and pack every BitLinear of a model, and report on every candidate."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from bitcc import formats
+from bitcc.facts import KEPT, PACKED, LayerFacts
+from bitcc.function_body import MIN_OPSET
+from bitcc.passes._refused import Refused
+from bitcc.passes.constants import Constants
+from bitcc.passes.detect import Finding, Kept, Layer, candidates, detect
+from bitcc.passes.pack import PackedLayer, replace_layers
+from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Store: TypeAlias = "Callable[[formats.Bytes], ir.TensorProtocol]"
+Progress: TypeAlias = "Callable[[int, int, str], None]"
+
+FACTS = "bitcc.layers"
+"""Key of ``model.meta`` under which the pass leaves its ``tuple[LayerFacts, ...]``."""
+
+DEFAULT_MIN_WEIGHTS = 4096
+
+
+class PackBitLinearPass(ir.passes.InPlacePass):
+    """Replace the BitLinears of the main graph by ``bitcc::BitLinear`` with packed weights.
+
+    1. A candidate is a MatMul, Gemm or FusedMatMul of a computed tensor and a constant matrix.
+    2. Its weights must be ternary by value, its input quantised per token, its output rescaled.
+    3. The rewrite must compute what the original nodes compute in onnxruntime.
+    4. Everything else stays as it is, with the first rule that failed as the reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_weights: int = DEFAULT_MIN_WEIGHTS,
+        prove: bool = True,
+        store: Store | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Set what to do.
+
+        Args:
+            min_weights: Layers with fewer weights stay float; 0 packs all.
+            prove: Run every layer before and after in onnxruntime, and keep those that differ.
+            store: Where packed weights go until the model is saved; default: memory.
+            progress: Called with (done, all, name) before each candidate.
+        """
+        super().__init__()
+        self._min_weights = min_weights
+        self._prove = prove
+        self._store: Store = store or ir.tensor
+        self._progress = progress
+
+    def requires(self, model: ir.Model) -> None:
+        """The model's opset must be able to express the function body."""
+        opset = model.opset_imports.get("", 0)
+        if opset < MIN_OPSET:
+            raise ir.passes.PreconditionError(f"opset {opset} is older than {MIN_OPSET}")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the model; ``model.meta[FACTS]`` tells of every candidate."""
+        packed: list[PackedLayer] = []
+        facts: list[LayerFacts] = []
+        stored: dict[bytes, ir.TensorProtocol] = {}
+        with _inferred_shapes(model):
+            constants = Constants(model)
+            nodes = candidates(model, constants)
+            for i, node in enumerate(nodes):
+                if self._progress is not None:
+                    self._progress(i, len(nodes), node.name or "")
+                item, fact = self._examine(node, model, constants, stored)
+                facts.append(fact)
+                if item is not None:
+                    packed.append(item)
+            replace_layers(model, packed)
+        model.meta[FACTS] = tuple(facts)
+        return ir.passes.PassResult(model, modified=bool(packed))
+
+    def _examine(
+        self,
+        node: ir.Node,
+        model: ir.Model,
+        constants: Constants,
+        stored: dict[bytes, ir.TensorProtocol],
+    ) -> tuple[PackedLayer | None, LayerFacts]:
+        found: Finding = detect(node, constants, self._min_weights)
+        if isinstance(found, Kept):
+            return None, _kept_facts(found)
+        fmt = formats.get(found.op.weight_format, found.op.layout_version)
+        data = fmt.pack(found.ternary.codes)
+        try:
+            error = largest_error(found, data, model, constants) if self._prove else None
+        except Refused as refusal:
+            return None, _dropped(found, refusal.reason)
+        if error is not None and not error <= TOLERANCE:  # written so that NaN fails
+            reason = f"packed, it differs from the original by {error:.1e} of max|y|, over {TOLERANCE:.0e}"
+            return None, _dropped(found, reason)
+        digest = hashlib.sha256(data.data).digest()
+        if digest not in stored:
+            stored[digest] = self._store(data)
+        weight = stored[digest]
+        return PackedLayer(found.without_codes(), weight), _packed_facts(found, weight.nbytes, error)
+
+
+def _kept_facts(kept: Kept) -> LayerFacts:
+    return LayerFacts(
+        name=kept.name,
+        op=kept.op_type,
+        N=kept.n,
+        K=kept.k,
+        scheme=kept.scheme,
+        scope="",
+        activation="",
+        status=KEPT,
+        reason=kept.reason,
+        bytes_before=kept.bytes_before,
+        bytes_after=kept.bytes_before,
+    )
+
+
+def _dropped(layer: Layer, reason: str) -> LayerFacts:
+    n, k = layer.op.N, layer.op.K
+    return _kept_facts(Kept(layer.name, layer.node.op_type, n, k, "ternary", reason, layer.bytes_before))
+
+
+def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
+    return LayerFacts(
+        name=layer.name,
+        op=layer.node.op_type,
+        N=layer.op.N,
+        K=layer.op.K,
+        scheme="ternary",
+        scope=layer.ternary.scope,
+        activation=layer.op.activation,
+        status=PACKED,
+        reason="",
+        bytes_before=layer.bytes_before,
+        bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
+        scale=float(layer.w_scale.mean()),
+        zeros=layer.ternary.zeros,
+        numerics="float32" if in_half_precision(layer) else "exact",
+        max_error=error,
+    )
+
+
+@contextmanager
+def _inferred_shapes(model: ir.Model) -> Iterator[None]:
+    """Infer shapes for the matchers, and afterwards give every value back what the file said of it."""
+    values = [v for node in model.graph for v in node.outputs]
+    declared = [(v, v.type, v.shape) for v in values]
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    try:
+        yield
+    finally:
+        for value, tensor_type, shape in declared:
+            value.type, value.shape = tensor_type, shape

@@ -1,0 +1,168 @@
+"""Check one rewrite before it is made: the original nodes in onnxruntime against the op's spec.
+
+The original part of the graph, from the layer's input to its output, runs without optimisations on random
+and adversarial tokens. Only reductions of weights are taken from bitcc's own evaluation, which accumulates
+in float64: a mean that a runtime sums in another order can move a weight code by one.
+
+Half-precision layers are compared in float32, with the weights as half precision rounded them: there the
+original's rounded scales and codes are noise of some percent, and onnxruntime cannot run bfloat16 at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from bitcc import formats, ops
+from bitcc.passes._refused import Refused
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bitcc.passes.constants import Constants
+    from bitcc.passes.detect import Layer
+
+    Array = NDArray[Any]
+
+TOLERANCE = 1e-5
+_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+_HALF_TYPES = frozenset(h.numpy() for h in _HALVES)
+_KINDS = 8
+_IR_VERSION = 10
+
+
+def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constants: Constants) -> float | None:
+    """The largest difference between the layer as it was and as it will be, relative to max|y|.
+
+    None if onnxruntime cannot run the original nodes, so that there is nothing to compare with.
+
+    Raises:
+        Refused: the nodes between the layer's input and output use something else of the graph.
+    """
+    import onnxruntime as ort  # noqa: PLC0415 - heavy, and only needed to prove
+
+    proto, feeds = _extract(layer, model, constants)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    x_name = str(layer.x.name)
+    worst = 0.0
+    try:
+        session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001 - onnxruntime has no common base of its errors
+        return None
+    for x in _tokens(layer):
+        want = session.run(None, {**feeds, x_name: x})[0].astype(np.float64)
+        got = ops.reference(x, packed, layer.w_scale, layer.bias, layer.op).astype(np.float64)
+        scale = float(np.max(np.abs(want), initial=0.0)) or 1.0
+        if want.shape != got.shape:
+            return float("inf")
+        worst = max(worst, float(np.max(np.abs(got - want), initial=0.0)) / scale)
+    return worst
+
+
+def _tokens(layer: Layer) -> list[Array]:
+    """Inputs of the layer's rank: ordinary tokens, heavy tails, tiny, huge, zero, and exact halves."""
+    shape = _shape(layer)
+    rng = np.random.default_rng(layer.op.N * 65537 + layer.op.K)
+    rows = max(int(np.prod(shape[:-1])), 1)
+    k = layer.op.K
+    count = max(rows, _KINDS)
+    tokens = rng.standard_normal((count, k))
+    tokens[1] = rng.standard_t(3, k)
+    tokens[2, rng.integers(k)] = 60
+    tokens[3] *= 1e3
+    tokens[4] *= 1e-7
+    tokens[5] = 0
+    tokens[6] = rng.integers(-127, 127, k) + 0.5
+    tokens[6, 0] = 127
+    tokens = tokens.astype(np.float32)
+    batches = range(0, count - rows + 1, rows)
+    return [tokens[start : start + rows].reshape(shape) for start in batches]
+
+
+def _shape(layer: Layer) -> tuple[int, ...]:
+    dims = [_KINDS, layer.op.K] if layer.x.shape is None else list(layer.x.shape)
+    dynamic = _KINDS if len(dims) <= 2 else _KINDS // 2  # all kinds of tokens in one run
+    return (*(d if isinstance(d, int) else dynamic for d in dims[:-1]), layer.op.K)
+
+
+def _extract(layer: Layer, model: ir.Model, constants: Constants) -> tuple[bytes, dict[str, Array]]:
+    """A model of the nodes between x and y, and the values of its other inputs."""
+    half = in_half_precision(layer)
+    nodes, leaves = _between(layer, constants, half=half)
+    arrays = {str(v.name): constants.array(v) for v in leaves}
+    if half:
+        arrays = {n: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for n, a in arrays.items()}
+        arrays.update((str(v.name), _snapped(layer)) for v in layer.node.inputs[1:2] if v is not None)
+    inputs = [_declare(str(layer.x.name), ir.DataType.FLOAT, None)]
+    inputs += [_declare(n, ir.DataType.from_numpy(a.dtype), a.shape) for n, a in arrays.items()]
+    by_name = {v.name: v for v in inputs}
+    clones: dict[ir.Value, ir.Value] = {v: by_name[v.name] for v in (layer.x, *leaves)}
+    copied = []
+    for node in nodes:
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            [None if v is None else clones[v] for v in node.inputs],
+            [_widened(a) if half else a for a in node.attributes.values()],
+            num_outputs=len(node.outputs),
+            name=node.name,
+        )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name = old.name
+            clones[old] = new
+        copied.append(copy)
+    output = clones[layer.y]
+    output.type = ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(inputs, [output], nodes=copied, opset_imports=dict(model.opset_imports), name="layer")
+    proto = ir.to_proto(ir.Model(graph, ir_version=min(model.ir_version, _IR_VERSION)))
+    return proto.SerializeToString(), arrays
+
+
+def _snapped(layer: Layer) -> Array:
+    """The weight as the product reads it, without the noise of half precision around its levels."""
+    dense = layer.ternary.codes.astype(np.float32) * layer.ternary.scale.reshape(-1, 1)
+    return dense if layer.node.attributes.get_int("transB", 0) else np.ascontiguousarray(dense.T)
+
+
+def in_half_precision(layer: Layer) -> bool:
+    """Whether the original computes this layer, or a part of it, in float16 or bfloat16."""
+    return bool(_HALVES & {layer.x_type, layer.y_type, layer.node.outputs[0].dtype})
+
+
+def _widened(attribute: ir.Attr) -> ir.Attr:
+    """A Cast to half precision becomes one to float32."""
+    is_cast = attribute.name == "to" and attribute.type == ir.AttributeType.INT
+    return ir.AttrInt64("to", ir.DataType.FLOAT) if is_cast and attribute.value in _HALVES else attribute
+
+
+def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=None if shape is None else ir.Shape(shape))
+
+
+def _between(layer: Layer, constants: Constants, *, half: bool) -> tuple[list[ir.Node], list[ir.Value]]:
+    """(nodes in graph order, leaves) of the graph between x and y; in half precision constants are leaves."""
+    nodes: set[ir.Node] = set()
+    leaves: dict[ir.Value, None] = {}
+    stack = [layer.y]
+    while stack:
+        value = stack.pop()
+        if value is layer.x or value in leaves:
+            continue
+        node = value.producer()
+        constant = value in constants
+        reduced = constant and (half or (node is not None and node.op_type.startswith("Reduce")))
+        if node is None and not constant:
+            raise Refused("its nodes cannot be told apart from those in front of it")
+        if node is None or reduced:
+            leaves[value] = None
+        elif node not in nodes:
+            nodes.add(node)
+            stack.extend(v for v in node.inputs if v is not None)
+    graph = layer.node.graph
+    order = [] if graph is None else [node for node in graph if node in nodes]
+    return order, list(leaves)
