@@ -1,0 +1,38 @@
+"""Targets: for which platforms the op library can be built, and how its kernels are made by TVM.
+
+To add a platform, write one file with a `TARGET` and name it in `TARGETS`. To add an instruction
+set, write one file with a `VARIANT` and name it in its target. Tests, benchmarks and the library
+take it from there.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from bitcc.errors import TargetError
+from bitcc.targets import x86_64
+from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
+from bitcc.targets._build import build_library
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["TARGETS", "Kernels", "Target", "Tiles", "Variant", "Walk", "build_library", "get"]
+
+TARGETS: Mapping[str, Target] = MappingProxyType({
+    target.name: target
+    for target in (x86_64.TARGET,)
+})  # fmt: skip
+
+
+def get(name: str) -> Target:
+    """The target called `name`.
+
+    Raises:
+        TargetError: there is none; the hint names those that are.
+    """
+    if name not in TARGETS:
+        known = ", ".join(f"`{target}`" for target in TARGETS)
+        raise TargetError(f"there is no target `{name}`", hint=f"choose one of {known}")
+    return TARGETS[name]

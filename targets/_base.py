@@ -1,0 +1,123 @@
+"""What a target is: a platform, and the instruction-set variants of the kernels it carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from bitcc.targets._tir import Tir
+
+    # Writes the body of one kernel. The arguments are those of the kernel's type in kernel.h.
+    Builder = Callable[[Tir, Any, "Tiles"], None]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a kernel goes through packed weights: numbers to be tuned by measurement.
+
+    Attributes:
+        tiles: Weight tiles read side by side; what is left over goes one by one.
+        unroll: Steps of K in the body of the loop; together their vectors divide 4.
+        prefetch: Bytes from the read position to the cache line asked for; 0 for no prefetch.
+    """
+
+    tiles: int
+    unroll: int = 1
+    prefetch: int = 0
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How much the kernels of a variant work on at once.
+
+    Attributes:
+        gemv: The walk with one token.
+        gemm: The walk with many.
+        gemm_tokens: How many.
+    """
+
+    gemv: Walk
+    gemm: Walk
+    gemm_tokens: int
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """One builder for each kernel family of `bitcc_kernels` in kernel.h, under its name there."""
+
+    absmax: Builder
+    quantize: Builder
+    quantize_divide: Builder
+    gemv: Builder
+    gemm: Builder
+
+    def __iter__(self) -> Iterator[tuple[str, Builder]]:
+        """Yield (family, builder) in the order of kernel.h."""
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The kernels for one instruction set.
+
+    Attributes:
+        name: The suffix of the kernels' symbols and the value of BITCC_ISA, such as ``avx2``.
+        features: C expression of the BITCC_CPU_* bits that the CPU must have; ``0`` for none.
+        mcpu: LLVM CPU name; with `mattr` it allows what `features` promises and no more.
+        mattr: LLVM features such as ``+avx2``.
+        tiles: Block sizes.
+        kernels: How to write each kernel.
+    """
+
+    name: str
+    features: str
+    mcpu: str
+    mattr: tuple[str, ...]
+    tiles: Tiles
+    kernels: Kernels
+
+
+@dataclass(frozen=True)
+class Target:
+    """A platform that a library of kernels can be built for.
+
+    Attributes:
+        name: As written in the CLI, such as ``x86-64``.
+        triple: LLVM triple of the kernels.
+        zig_triple: The same for the C compiler, with the oldest libc that the library runs on.
+        library: File name of the library.
+        cpu_source: File name of the C source that finds the features of the running CPU.
+        variants: Best first; the last one runs on every CPU of the platform.
+    """
+
+    name: str
+    triple: str
+    zig_triple: str
+    library: str
+    cpu_source: str
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
+class Shim:
+    """The C around the kernels.
+
+    Attributes:
+        sources: The C files; they may include the headers beside them.
+        include: The folder of `bitcc/kernel.h`.
+        version: Of bitcc: BITCC_VERSION in C.
+    """
+
+    sources: Sequence[Path]
+    include: Path
+    version: str
+
+    def files(self) -> list[Path]:
+        """The C files and the headers beside them."""
+        folders = sorted({source.parent for source in self.sources})
+        headers = (header for folder in folders for header in sorted(folder.glob("*.h")))
+        return [*self.sources, *headers]

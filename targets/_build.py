@@ -1,0 +1,58 @@
+"""The one thing that the rest of bitcc asks of a target: its library."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitcc.targets import _cache
+from bitcc.targets._base import Shim
+from bitcc.targets._link import link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bitcc.targets._base import Target
+
+
+def build_library(
+    target: Target,
+    *,
+    sources: Sequence[Path],
+    include: Path,
+    version: str,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """The library of `target`, from the cache if it is there.
+
+    Args:
+        target: What to build for.
+        sources: The C files; the headers beside them may be included too.
+        include: Folder of `bitcc/kernel.h`.
+        version: Of bitcc; two versions never share a library.
+        progress: Called with a few words, such as ``avx2: gemv``, when a step starts. Not called
+            when the library is in the cache.
+
+    Raises:
+        TargetError: the library cannot be built.
+    """
+    shim = Shim(tuple(sources), include, version)
+    entry = _cache.key(target, shim)
+    cached = _cache.find(target.library, entry)
+    if cached is not None:
+        return cached
+    # takes seconds to import, and a cached library needs none of it
+    from bitcc.targets._codegen import write_object  # noqa: PLC0415
+
+    say = progress or (lambda _: None)
+    root = _cache.root()
+    with tempfile.TemporaryDirectory(dir=root, prefix="build-") as name:
+        directory = Path(name)
+        objects = []
+        for variant in target.variants:
+            objects.append(directory / f"{variant.name}.o")
+            write_object(target, variant, objects[-1], say)
+        say("linking")
+        library = link(target, objects, shim, directory, zig_cache=root / "zig")
+        return _cache.publish(library, entry)

@@ -1,0 +1,132 @@
+"""Where built libraries are kept: by content, safe for many processes at once.
+
+Layout of the folder, `BITCC_CACHE_DIR` or the user's cache folder:
+
+    libraries/<key>.sha256        what `key`, the hash of all that goes in, was built to
+    libraries/<sha256>/<library>  the library
+    zig/                          the C compiler's own cache
+    build-*/                      builds that are going on
+
+A library is written before the record that names it, both by an atomic replace, and is read only
+if its bytes have the hash that the record gives. So a reader sees all of it or nothing, and a
+damaged file is the same as a missing one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import fields, is_dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platformdirs import user_cache_path
+
+from bitcc.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bitcc.targets._base import Shim, Target
+
+_LAYOUT = 1
+_TOOLS = ("apache-tvm", "apache-tvm-ffi", "ziglang")
+
+
+def root() -> Path:
+    """The cache folder, made if it is missing.
+
+    Raises:
+        TargetError: it cannot be made or written.
+    """
+    chosen = os.environ.get("BITCC_CACHE_DIR")
+    path = (Path(chosen) if chosen else user_cache_path("bitcc")).resolve()
+    try:
+        (path / "libraries").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(
+            f"the cache folder `{path}` cannot be made: {error.strerror}",
+            hint="set BITCC_CACHE_DIR to a folder that you may write to",
+        ) from error
+    return path
+
+
+def key(target: Target, shim: Shim) -> str:
+    """The hash, in hex, of everything that the library is made from.
+
+    Raises:
+        TargetError: a C file cannot be read, or a tool is not installed.
+    """
+    here = Path(__file__).parent
+    try:
+        parts = {
+            "layout": _LAYOUT,
+            "bitcc": shim.version,
+            "tools": {tool: installed(tool) for tool in _TOOLS},
+            "target": _describe(target),
+            "generator": _hashes(here, here.glob("*.py")),
+            "include": _hashes(shim.include, filter(Path.is_file, shim.include.rglob("*"))),
+            "sources": [(path.name, _sha256(path)) for path in shim.files()],
+        }
+    except OSError as error:
+        raise TargetError(
+            f"`{error.filename}` cannot be read: {error.strerror}",
+            where=f"target `{target.name}`",
+        ) from error
+    except PackageNotFoundError as error:
+        raise TargetError(
+            f"`{error.name}` is not installed, and building a library needs it",
+            where=f"target `{target.name}`",
+            hint=f"pip install {error.name}",
+        ) from error
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def find(name: str, entry: str) -> Path | None:
+    """The library file `name` of the cache entry, or None if it is missing or damaged."""
+    libraries = root() / "libraries"
+    try:
+        digest = (libraries / f"{entry}.sha256").read_text(encoding="ascii")
+        path = libraries / digest / name
+        return path if _sha256(path) == digest else None
+    except (OSError, ValueError):  # ValueError: the record is not a name
+        return None
+
+
+def publish(built: Path, entry: str) -> Path:
+    """Move the library `built`, which lies inside the cache folder, into the cache entry."""
+    libraries = root() / "libraries"
+    digest = _sha256(built)
+    path = libraries / digest / built.name
+    path.parent.mkdir(exist_ok=True)
+    built.replace(path)
+    with tempfile.TemporaryDirectory(dir=root(), prefix="build-") as directory:
+        record = Path(directory, "record")
+        record.write_text(digest, encoding="ascii")
+        record.replace(libraries / f"{entry}.sha256")
+    return path
+
+
+def _describe(value: Any) -> Any:
+    """Plain data that tells one target or variant from another."""
+    if is_dataclass(value):
+        values = {field.name: _describe(getattr(value, field.name)) for field in fields(value)}
+        return {"": type(value).__name__, **values}
+    if isinstance(value, tuple):
+        return [_describe(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value
+
+
+def _hashes(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """Names below `folder` and contents."""
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

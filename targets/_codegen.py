@@ -1,0 +1,80 @@
+"""From the kernels of a variant to one object file, by TVM and its LLVM."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import tvm
+from tvm import tirx
+
+from bitcc.targets import _tir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bitcc.targets._base import Builder, Target, Tiles, Variant
+
+# The parameters of each kernel type of kernel.h, in its order.
+_QUANTIZE = (
+    "x: pointer, q: pointer, sum: pointer, k: int32, k_padded: int32, scale: float32, lo: int32, hi: int32"
+)
+_MATMUL = "acc: pointer, k_blocks: int32, begin: int32, end: int32"
+_PARAMETERS = {
+    "absmax": "x: pointer, bits: pointer, k: int32",
+    "quantize": _QUANTIZE,
+    "quantize_divide": _QUANTIZE,
+    "gemv": f"q: pointer, w: pointer, {_MATMUL}, sum: int32",
+    "gemm": f"q: pointer, w: pointer, sums: pointer, {_MATMUL}",
+}
+
+
+def write_object(target: Target, variant: Variant, path: Path, progress: Callable[[str], None]) -> None:
+    """Write the object file of all kernels of `variant`.
+
+    The same input gives the same bytes. Nothing is left undefined but, at most, libc's `memset`.
+    """
+    functions = {}
+    for family, build in variant.kernels:
+        progress(f"{variant.name}: {family}")
+        symbol = f"bitcc_{family}_{variant.name}"
+        functions[symbol] = _function(symbol, _PARAMETERS[family], build, variant.tiles)
+    llvm = tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mtriple": target.triple,
+            "mcpu": variant.mcpu,
+            "mattr": list(variant.mattr),
+        }
+    )
+    module = _lower(tvm.IRModule(functions), llvm)
+    tvm.get_global_func("target.build.llvm")(module, llvm).write_to_file(str(path), "o")
+
+
+def _function(symbol: str, parameters: str, build: Builder, tiles: Tiles) -> Any:
+    """The TIR function of one kernel."""
+
+    def body(**values: Any) -> None:
+        build(_tir.Tir(), SimpleNamespace(**values), tiles)
+
+    pairs = (parameter.split(": ") for parameter in parameters.split(", "))
+    return _tir.function(symbol, dict(pairs), body)
+
+
+def _lower(module: Any, llvm: Any) -> Any:
+    """To what the LLVM code generator takes.
+
+    The kernels are written in its terms already: there are no schedules and no multi-dimensional
+    buffers. MakePackedAPI stays out, so that a function keeps its C parameters, and so does
+    NarrowDataType, because byte offsets need their 64 bits.
+    """
+    passes = tirx.transform
+    return tvm.ir.transform.Sequential(
+        [
+            passes.BindTarget(llvm),
+            passes.FlattenBuffer(),
+            passes.StmtSimplify(),
+            passes.LowerIntrin(),
+        ]
+    )(module)

@@ -1,0 +1,112 @@
+"""Kernels and C sources to one shared library, by the C compiler of the `ziglang` wheel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from bitcc.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bitcc.targets._base import Shim, Target, Variant
+
+_FLAGS = (
+    "-std=c11",
+    "-O3",
+    "-shared",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",  # results are a contract, also on CPUs that could fuse
+    "-fno-sanitize=all",
+    "-ffunction-sections",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-nostdlib",  # zig would first build a compiler runtime for seconds, with its own slow memset
+    "-Wl,-z,defs",
+    "-Wl,-z,nodelete",  # onnxruntime keeps pointers into the library after it is unloaded
+    "-Wl,--gc-sections",
+    "-Wl,--version-script=exports.map",
+    "-Wl,-s",
+)
+_LAST_LINES = 12
+
+
+def link(target: Target, objects: Sequence[Path], shim: Shim, directory: Path, zig_cache: Path) -> Path:
+    """Make the library in `directory`, which holds `objects` and is used for everything else.
+
+    All paths that the compiler sees are relative to `directory`, so that none gets into the result
+    and the same input gives the same bytes anywhere.
+
+    Raises:
+        TargetError: the compiler or the linker refuses; the hint is the end of what it said.
+    """
+    shutil.copytree(shim.include, directory / "include")
+    (directory / "src").mkdir()
+    for path in shim.files():
+        shutil.copy(path, directory / "src")
+    (directory / "variants.inc").write_text(_variant_lines(target.variants), encoding="ascii")
+    (directory / "exports.map").write_text(_exports(target.variants), encoding="ascii")
+    # The portable object goes first: every object has weak copies of the compiler's float16
+    # conversions, made for its own CPU, and the linker takes the first copy.
+    inputs = [f"src/{source.name}" for source in shim.sources]
+    inputs += [str(path.relative_to(directory)) for path in reversed(objects)]
+    flags = (
+        "-Iinclude",
+        "-I.",
+        f'-DBITCC_VERSION="{shim.version}"',
+        f"-Wl,-soname,{target.library}",
+        *_FLAGS,
+    )
+    command = [
+        sys.executable, "-m", "ziglang", "cc", "-target", target.zig_triple,
+        *flags, *inputs, "-lc", "-lm", "-o", target.library,
+    ]  # fmt: skip
+    _run(command, directory, target, zig_cache)
+    return directory / target.library
+
+
+def _variant_lines(variants: Sequence[Variant]) -> str:
+    """The table that kernel.h asks for, best first."""
+    return "".join(
+        f"BITCC_VARIANT({variant.name}, {variant.features}, "
+        f"{variant.tiles.gemm_tokens}, {variant.tiles.gemm.tiles})\n"
+        for variant in variants
+    )
+
+
+def _exports(variants: Sequence[Variant]) -> str:
+    """A linker script that hides the kernels; TVM gives them default visibility."""
+    names = [f"bitcc_{family}_{v.name};" for v in variants for family, _ in v.kernels]
+    return "{ local: " + " ".join((*names, "__extendhfsf2;", "__truncsfhf2;")) + " };\n"
+
+
+def _run(command: Sequence[str], directory: Path, target: Target, zig_cache: Path) -> None:
+    """Run the compiler in `directory`."""
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(zig_cache), "ZIG_LOCAL_CACHE_DIR": str(zig_cache)}
+    done = subprocess.run(  # noqa: S603 - our own command
+        command,
+        cwd=directory,
+        env=os.environ | caches,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise TargetError(
+            f"`{target.library}` cannot be compiled and linked",
+            where=f"target `{target.name}`",
+            hint="\n".join(_what_matters(done.stderr.splitlines())),
+        )
+
+
+def _what_matters(lines: Sequence[str]) -> Sequence[str]:
+    """From the first error on; the end if no line says `error`."""
+    first = next((i for i, line in enumerate(lines) if "error" in line), -_LAST_LINES)
+    return lines[first:][:_LAST_LINES]

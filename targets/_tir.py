@@ -1,0 +1,166 @@
+"""The vocabulary of the kernels: writes TVM TIR functions that become plain C functions.
+
+Only this module and `_codegen` import tvm. Loops that a kernel should unroll are Python loops.
+Every pointer is one to bytes, so that no alignment is ever promised to LLVM, and every offset is
+counted in bytes in 64 bits, because tile * k_blocks * 64 passes 2^31.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tvm import tirx
+from tvm.runtime import DataType
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as builder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Expr = Any  # A TIR expression; + - * // & | and comparisons work on it.
+
+
+class Pointer:
+    """A pointer parameter, read and written at byte offsets."""
+
+    def __init__(self, parameter: Expr) -> None:
+        self._bytes = builder.decl_buffer((1,), "uint8", data=parameter)
+
+    def load(self, offset: Expr, dtype: str) -> Expr:
+        """The `dtype`, such as ``int32x16``, at byte `offset`, of any alignment."""
+        return tirx.reinterpret(dtype, self._bytes[_span(offset, _size(dtype))])
+
+    def store(self, offset: Expr, value: Expr) -> None:
+        """Write `value` at byte `offset`, of any alignment."""
+        size = _size(_dtype(value))
+        # TVM refuses to reinterpret the scalar 0, and for one byte a cast is the same
+        raw = tirx.Cast("uint8", value) if size == 1 else tirx.reinterpret(f"uint8x{size}", value)
+        builder.buffer_store(self._bytes, raw, [_span(offset, size)])
+
+    def prefetch(self, offset: Expr) -> None:
+        """Ask for the cache line at byte `offset`; an address that is not mapped does no harm."""
+        read, keep_in_all_caches, data = 0, 3, 1
+        address = tirx.address_of(self._bytes[offset])
+        flags = (tirx.const(flag, "int32") for flag in (read, keep_in_all_caches, data))
+        builder.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, *flags))
+
+
+class Register:
+    """A variable of a vector or scalar type that LLVM keeps in a register."""
+
+    def __init__(self, initial: Expr) -> None:
+        self.dtype = _dtype(initial)
+        self._cell = builder.alloc_buffer((1,), self.dtype)
+        self.set(initial)
+
+    def get(self) -> Expr:
+        """The value now."""
+        return self._cell[0]
+
+    def set(self, value: Expr) -> None:
+        """Assign `value`, of the type of the first one."""
+        builder.buffer_store(self._cell, value, [0])
+
+
+class Tir:
+    """What the body of a kernel can say."""
+
+    def loop(self, count: Expr) -> Any:
+        """A `with` block that runs for i = 0 .. count - 1 and gives i, in 64 bits."""
+        return builder.serial(0, self.long(count))
+
+    def let(self, value: Expr) -> Expr:
+        """Compute `value` once, here, and give it a name."""
+        return builder.Bind(value)
+
+    def register(self, initial: Expr) -> Register:
+        """A new variable."""
+        return Register(initial)
+
+    def long(self, value: Expr) -> Expr:
+        """An integer in 64 bits."""
+        return tirx.Cast("int64", value)
+
+    def constant(self, value: int, dtype: str) -> Expr:
+        """The constant `value`, in every lane of `dtype`."""
+        kind = DataType(dtype)
+        return self.broadcast(tirx.const(value, str(kind.with_lanes(1))), kind.lanes)
+
+    def broadcast(self, value: Expr, lanes: int) -> Expr:
+        """The same scalar in every lane."""
+        return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+    def reinterpret(self, dtype: str, value: Expr) -> Expr:
+        """The same bits as another type."""
+        return tirx.reinterpret(dtype, value)
+
+    def cast(self, dtype: str, value: Expr) -> Expr:
+        """The same numbers as another type; integers wrap around."""
+        return tirx.Cast(dtype, value)
+
+    def shift_right(self, value: Expr, bits: int) -> Expr:
+        """Lanes >> bits, arithmetic for signed types and logical for unsigned ones."""
+        return tirx.shift_right(value, self.constant(bits, _dtype(value)))
+
+    def shift_left(self, value: Expr, bits: int) -> Expr:
+        """Lanes << bits."""
+        return tirx.shift_left(value, self.constant(bits, _dtype(value)))
+
+    def mask(self, value: Expr, bits: int) -> Expr:
+        """Lanes & bits."""
+        return tirx.bitwise_and(value, self.constant(bits, _dtype(value)))
+
+    def minimum(self, left: Expr, right: Expr) -> Expr:
+        """The smaller number, lane by lane."""
+        return tirx.Min(left, right)
+
+    def maximum(self, left: Expr, right: Expr) -> Expr:
+        """The larger number, lane by lane."""
+        return tirx.Max(left, right)
+
+    def intrinsic(self, dtype: str, name: str, *arguments: Expr) -> Expr:
+        """The result, a `dtype`, of the LLVM intrinsic `name`, which has no side effect."""
+        return tirx.call_llvm_pure_intrin(dtype, name, *arguments)
+
+
+def function(symbol: str, parameters: Mapping[str, str], body: Callable[..., None]) -> Any:
+    """Write one function.
+
+    Args:
+        symbol: The C name.
+        parameters: Name to ``pointer`` or to a scalar type such as ``int32``, in C order.
+        body: Called with the parameters by name; writes the statements.
+    """
+    with IRBuilder() as made:
+        with builder.prim_func(s_tir=True):
+            builder.func_name(symbol)
+            builder.func_attr({"global_symbol": symbol, "tirx.noalias": True})
+            declared = {
+                name: builder.arg(
+                    name, builder.handle("uint8") if kind == "pointer" else tirx.Var(name, kind)
+                )
+                for name, kind in parameters.items()
+            }
+            body(
+                **{
+                    name: Pointer(parameter) if parameters[name] == "pointer" else parameter
+                    for name, parameter in declared.items()
+                }
+            )
+        return made.get()
+
+
+def _span(offset: Expr, size: int) -> Expr:
+    """Indices of `size` bytes at a 64-bit offset."""
+    offset = tirx.const(offset, "int64") if isinstance(offset, int) else offset
+    return offset if size == 1 else tirx.Ramp(offset, tirx.const(1, "int64"), size)
+
+
+def _size(dtype: str) -> int:
+    """Bytes of a `dtype`."""
+    kind = DataType(dtype)
+    return int(kind.bits) * int(kind.lanes) // 8
+
+
+def _dtype(value: Expr) -> str:
+    return str(value.ty.dtype)

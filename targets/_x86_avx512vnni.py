@@ -1,0 +1,76 @@
+"""AVX512-VNNI: `vpdpbusd` adds four products of unsigned and signed bytes to each of 16 rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bitcc.targets._activations import Absmax, Quantize
+from bitcc.targets._base import Kernels, Tiles, Variant, Walk
+from bitcc.targets._matmul import Dot, Gemm, Gemv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._tir import Tir
+
+_CRUMBS = range(4)  # codes in a byte
+
+
+def _multiply_in_place(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """One vector; crumb i keeps its place, so that accumulator i counts 4^i times too much.
+
+    |accumulator 3| <= 192 * 128 * 65536 / 4 < 2^31.
+    """
+    q = [_four_columns(t, block, 0, i) for i in _CRUMBS]
+    for tile, offset in enumerate(block.w_offsets):
+        codes = t.let(block.w.load(offset, "uint8x64"))
+        for i in _CRUMBS:
+            _add(t, accumulators[0][tile][i], t.mask(codes, 3 << 2 * i), q[i])
+
+
+def _combine(t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
+    """The exact quotients of the four accumulators."""
+    return [sum((t.shift_right(registers[i], 2 * i) for i in _CRUMBS[1:]), registers[0])]
+
+
+def _multiply_unpacked(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """One vector; each crumb is moved to the bottom once and used for every token."""
+    packed = [t.let(block.w.load(offset, "uint16x32")) for offset in block.w_offsets]
+    for i in _CRUMBS:
+        codes = [t.let(t.mask(t.reinterpret("uint8x64", t.shift_right(p, 2 * i)), 3)) for p in packed]
+        for token, registers in enumerate(accumulators):
+            q = _four_columns(t, block, token, i)
+            for tile, code in enumerate(codes):
+                _add(t, registers[tile][0], code, q)
+
+
+def _as_it_is(_t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
+    return registers
+
+
+def _four_columns(t: Tir, block: Block, token: int, i: int) -> Any:
+    """Activations 4i .. 4i + 3 of a token, for every row."""
+    four = block.q.load(block.q_offsets[token] + 4 * i, "int32")
+    return t.let(t.reinterpret("int8x64", t.broadcast(four, 16)))
+
+
+def _add(t: Tir, accumulator: Any, codes: Any, q: Any) -> None:
+    name = "llvm.x86.avx512.vpdpbusd.512"
+    accumulator.set(t.intrinsic("int32x16", name, accumulator.get(), codes, q))
+
+
+VARIANT = Variant(
+    name="avx512vnni",
+    features="BITCC_CPU_AVX512VNNI",
+    mcpu="x86-64",
+    mattr=("+avx512f", "+avx512bw", "+avx512dq", "+avx512vl", "+avx512vnni"),
+    tiles=Tiles(gemv=Walk(4, prefetch=1024), gemm=Walk(2), gemm_tokens=8),
+    kernels=Kernels(
+        absmax=Absmax(16),
+        quantize=Quantize(16, divide=False),
+        quantize_divide=Quantize(16, divide=True),
+        gemv=Gemv(Dot(1, ("int32x16",) * 4, _multiply_in_place, _combine)),
+        gemm=Gemm(Dot(1, ("int32x16",), _multiply_unpacked, _as_it_is)),
+    ),
+)

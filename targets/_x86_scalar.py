@@ -1,0 +1,73 @@
+"""The portable variant of x86-64: what every CPU has, SSE2. `pmaddwd` adds two 16-bit products."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bitcc.targets._activations import Absmax, Quantize
+from bitcc.targets._base import Kernels, Tiles, Variant, Walk
+from bitcc.targets._matmul import Dot, Gemm, Gemv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._tir import Tir
+
+_QUARTERS = range(4)  # 16-byte quarters of a vector: four rows each
+_SHIFT = 6  # the accumulators count 4^3 times too much
+
+
+def _multiply(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """One vector, whose crumbs keep their places.
+
+    Crumb i counts 4^i times too much, and its activation is made 4^(3-i) times larger, at most
+    128 * 64 = 2^13. So all products count 64 times: |accumulator| <= 64 * 3 * 128 * 65536 < 2^31.
+    """
+    for tile, offset in enumerate(block.w_offsets):
+        even = [t.let(block.w.load(offset + 16 * r, "uint16x8")) for r in _QUARTERS]
+        odd = [t.let(t.shift_right(quarter, 8)) for quarter in even]
+        for token, registers in enumerate(accumulators):
+            for i in range(4):
+                q_even, q_odd = _four_columns(t, block, token, i)
+                for r in _QUARTERS:
+                    _add(t, registers[tile][r], t.mask(even[r], 3 << 2 * i), q_even)
+                    _add(t, registers[tile][r], t.mask(odd[r], 3 << 2 * i), q_odd)
+
+
+def _four_columns(t: Tir, block: Block, token: int, i: int) -> tuple[Any, Any]:
+    """4^(3-i) times the activations 4i, 4i + 2 and 4i + 1, 4i + 3 of a token, for every row."""
+    four = block.q.load(block.q_offsets[token] + 4 * i, "int32")
+    lanes = t.let(t.reinterpret("int16x8", t.broadcast(four, 4)))
+    # the byte in the upper half of a lane is 2^8 times too large
+    down = 8 - _SHIFT + 2 * i
+    even = t.shift_right(t.shift_left(lanes, 8), down)
+    odd = t.shift_right(t.mask(lanes, -256), down)
+    return t.let(even), t.let(odd)
+
+
+def _add(t: Tir, accumulator: Any, codes: Any, q: Any) -> None:
+    pairs = t.intrinsic("int32x4", "llvm.x86.sse2.pmadd.wd", t.reinterpret("int16x8", codes), q)
+    accumulator.set(accumulator.get() + pairs)
+
+
+def _total(t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
+    return [t.shift_right(register, _SHIFT) for register in registers]
+
+
+_DOT = Dot(1, ("int32x4",) * 4, _multiply, _total)
+
+VARIANT = Variant(
+    name="scalar",
+    features="0",
+    mcpu="x86-64",
+    mattr=(),
+    tiles=Tiles(gemv=Walk(1), gemm=Walk(1), gemm_tokens=4),
+    kernels=Kernels(
+        absmax=Absmax(4),
+        quantize=Quantize(4, divide=False),
+        quantize_divide=Quantize(4, divide=True),
+        gemv=Gemv(_DOT),
+        gemm=Gemm(_DOT),
+    ),
+)

@@ -1,0 +1,129 @@
+"""The kernels of every variant, called from numpy through the table of a stub library."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from bitcc import targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+TARGET = targets.get("x86-64")
+STUB = Path(__file__).parent / "stub.c"
+INCLUDE = Path(__file__).parents[2] / "runtime_ops" / "include"
+CPU_FLAGS = {  # what Linux calls the features of kernel.h
+    "0": set[str](),
+    "BITCC_CPU_AVX2": {"avx2", "f16c", "fma"},
+    "BITCC_CPU_AVX512VNNI": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+}
+
+_PAGE = mmap.PAGESIZE
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_ARGUMENTS = {
+    "absmax": (_POINTER, _POINTER, _INT),
+    "quantize": (_POINTER, _POINTER, _POINTER, _INT, _INT, _FLOAT, _INT, _INT),
+    "quantize_divide": (_POINTER, _POINTER, _POINTER, _INT, _INT, _FLOAT, _INT, _INT),
+    "gemv": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
+    "gemm": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
+}
+
+
+class Row(ctypes.Structure):
+    """`bitcc_kernels` of kernel.h."""
+
+    _fields_ = (
+        ("isa", ctypes.c_char_p),
+        ("cpu", ctypes.c_uint64),
+        ("gemm_tokens", ctypes.c_int32),
+        ("gemm_tiles", ctypes.c_int32),
+        *((family, ctypes.c_void_p) for family in _ARGUMENTS),
+    )
+
+
+class Buffer:
+    """Bytes that end `gap` bytes before a page that cannot be read or written."""
+
+    def __init__(self, content: Array, gap: int) -> None:
+        self._size, self._gap = content.nbytes, gap
+        pages = -(-(self._size + gap) // _PAGE)
+        self._memory = mmap.mmap(-1, (pages + 1) * _PAGE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._offset = pages * _PAGE - gap - self._size
+        self.address = start + self._offset
+        self._memory[self._offset : self._offset + self._size] = content.tobytes()
+        no_access = 0
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mprotect(ctypes.c_void_p(start + pages * _PAGE), _PAGE, no_access) == 0
+
+    def read(self, dtype: str) -> Array:
+        """What is in it now; nothing around it may have been written."""
+        end = self._offset + self._size
+        assert not any(self._memory[: self._offset])
+        assert not any(self._memory[end : end + self._gap])
+        return np.frombuffer(self._memory[self._offset : end], dtype)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one variant on arrays, `gap` bytes before a guard page."""
+
+    row: Row
+
+    def call(self, family: str, gap: int, *arguments: Array | float) -> list[Buffer]:
+        """Call a kernel; the buffers of the arrays come back in order."""
+        function = ctypes.CFUNCTYPE(None, *_ARGUMENTS[family])(getattr(self.row, family))
+        buffers = [Buffer(a, gap) for a in arguments if isinstance(a, np.ndarray)]
+        rest = iter(buffers)
+        function(*(next(rest).address if isinstance(a, np.ndarray) else a for a in arguments))
+        return buffers
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of this session."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("BITCC_CACHE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def build(cache: Path) -> Callable[..., Path]:
+    """Builds the stub library."""
+    assert cache.is_dir()
+
+    def stub_library(version: str = "1", **more: Any) -> Path:
+        return targets.build_library(TARGET, sources=[STUB], include=INCLUDE, version=version, **more)
+
+    return stub_library
+
+
+@pytest.fixture(scope="session", params=TARGET.variants, ids=lambda variant: variant.name)
+def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
+    """The kernels of each variant that this CPU can run."""
+    variant = request.param
+    missing = CPU_FLAGS[variant.features] - _cpu_flags()
+    if missing:
+        pytest.skip(f"the CPU has no {', '.join(sorted(missing))}")
+    library = ctypes.CDLL(os.fspath(build()))
+    table = (Row * (len(TARGET.variants) + 1)).in_dll(library, "bitcc_variants")
+    (row,) = (row for row in table if row.isa == variant.name.encode())
+    return Kernels(row)
+
+
+def _cpu_flags() -> set[str]:
+    lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+    return set(next(line for line in lines if line.startswith("flags")).split())

@@ -1,0 +1,26 @@
+/* In place of the op library: the table of kernels, for the tests to call. */
+#include "bitcc/kernel.h"
+
+#define BITCC_VARIANT(name, features, tokens, tiles) \
+  extern bitcc_absmax_fn bitcc_absmax_##name; \
+  extern bitcc_quantize_fn bitcc_quantize_##name; \
+  extern bitcc_quantize_fn bitcc_quantize_divide_##name; \
+  extern bitcc_gemv_fn bitcc_gemv_##name; \
+  extern bitcc_gemm_fn bitcc_gemm_##name;
+#include "variants.inc"
+#undef BITCC_VARIANT
+
+#define BITCC_VARIANT(name, features, tokens, tiles) \
+  {#name, \
+   features, \
+   tokens, \
+   tiles, \
+   bitcc_absmax_##name, \
+   bitcc_quantize_##name, \
+   bitcc_quantize_divide_##name, \
+   bitcc_gemv_##name, \
+   bitcc_gemm_##name},
+__attribute__((visibility("default"))) const bitcc_kernels bitcc_variants[] = {
+#include "variants.inc"
+    {.isa = 0},
+};

@@ -1,0 +1,162 @@
+"""Every kernel of every variant equals its definition in kernel.h, exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitcc.formats import t2
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+GAPS = st.integers(0, 63)
+SEEDS = st.integers(0, 2**32 - 1)
+few = settings(max_examples=25, deadline=None)
+
+
+def packed(codes: Array) -> Array:
+    """(N, K) codes in 0..3 -> layout `t2`, also for the code that no packer writes."""
+    n, k = codes.shape
+    crumbs = codes.reshape(n // 16, 16, k // 16, 4, 4) << np.array([0, 2, 4, 6], np.uint8)[:, None]
+    return np.ascontiguousarray(crumbs.sum(3, dtype=np.uint8).transpose(0, 2, 1, 3))
+
+
+def expected(q: Array, codes: Array) -> Array:
+    """(M, K) activations and (N, K) codes -> (M, N) sums; exact, because they are below 2^53."""
+    return np.asarray(q.astype(float) @ (codes.astype(float) - 1).T, np.int32)
+
+
+@st.composite
+def operands(draw: st.DrawFn, tokens: int) -> tuple[Array, Array]:
+    """(M, K) activations and (N, K) codes, random or extreme."""
+    k = 64 * draw(st.integers(1, 20) | st.sampled_from([40, 108, 256]))
+    n = 16 * draw(st.integers(1, 9))
+    rng = np.random.default_rng(draw(SEEDS))
+    q = rng.integers(-128, 128, (tokens, k), np.int8)
+    codes = rng.integers(0, 4, (n, k), np.uint8)
+    if draw(st.booleans()):
+        q[:] = draw(st.sampled_from([-128, 127]))
+    if draw(st.booleans()):
+        codes[:] = draw(st.integers(0, 3))
+    return q, codes
+
+
+@given(seed=SEEDS)
+@few
+def test_the_packing_of_these_tests_is_the_packing_of_the_format(seed: int) -> None:
+    weights = np.random.default_rng(seed).integers(-1, 2, (32, 128), np.int8)
+    np.testing.assert_array_equal(packed((weights + 1).astype(np.uint8)).reshape(2, 8, 64), t2.pack(weights))
+
+
+@given(data=st.data(), gap=GAPS)
+@few
+def test_gemv_is_the_integer_product(kernels: Any, data: st.DataObject, gap: int) -> None:
+    q, codes = data.draw(operands(tokens=1))
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(codes) // 16)] * 2)))
+    np.testing.assert_array_equal(
+        gemv(kernels, gap, q, codes, begin, end), expected(q, codes)[0, 16 * begin : 16 * end]
+    )
+
+
+@given(data=st.data(), gap=GAPS)
+@few
+def test_gemm_is_the_integer_product(kernels: Any, data: st.DataObject, gap: int) -> None:
+    q, codes = data.draw(operands(tokens=kernels.row.gemm_tokens))
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(codes) // 16)] * 2)))
+    np.testing.assert_array_equal(
+        gemm(kernels, gap, q, codes, begin, end), expected(q, codes)[:, 16 * begin : 16 * end]
+    )
+
+
+@pytest.mark.parametrize("k", [16384, 65536])
+@pytest.mark.parametrize("code", [0, 2, 3])
+@pytest.mark.parametrize("value", [-128, 127])
+def test_the_largest_sums_fit(kernels: Any, k: int, code: int, value: int) -> None:
+    q = np.full((kernels.row.gemm_tokens, k), value, np.int8)
+    codes = np.full((16, k), code, np.uint8)
+    np.testing.assert_array_equal(gemv(kernels, 0, q[:1], codes, 0, 1), expected(q, codes)[0])
+    np.testing.assert_array_equal(gemm(kernels, 0, q, codes, 0, 1), expected(q, codes))
+
+
+@given(seed=SEEDS, k=st.integers(1, 300), gap=GAPS)
+@few
+def test_absmax_is_the_largest_bit_pattern(kernels: Any, seed: int, k: int, gap: int) -> None:
+    bits = np.random.default_rng(seed).integers(0, 2**32, k, np.uint32)
+    result = kernels.call("absmax", gap, bits, np.zeros(1, np.int32), k)[1].read("int32")
+    assert result[0] == (bits & 0x7FFFFFFF).max()
+
+
+@pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan, -0.0, 1e-45])
+def test_absmax_orders_special_values(kernels: Any, special: float) -> None:
+    x = np.zeros(37, np.float32)
+    for where in (0, 36):
+        x[where] = special
+        result = kernels.call("absmax", 0, x, np.zeros(1, np.int32), len(x))[1].read("float32")
+        np.testing.assert_array_equal(result[0], abs(np.float32(special)))
+
+
+@pytest.mark.parametrize("family", ["quantize", "quantize_divide"])
+@given(
+    seed=SEEDS,
+    k=st.integers(1, 300),
+    padding=st.integers(0, 70),
+    scale=st.floats(2**-6, 2**6, width=32),
+    bounds=st.sampled_from([(-128, 127), (-127, 127), (-7, 8)]),
+    gap=GAPS,
+)
+@few
+def test_quantize_rounds_half_to_even_and_clamps(
+    kernels: Any, family: str, seed: int, k: int, padding: int, scale: float,
+    bounds: tuple[int, int], gap: int,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.normal(0, 64, k), rng.integers(-512, 512, k) / 2])
+    x = rng.permutation(x)[:k].astype(np.float32)
+    check_quantize(kernels, family, x, padding, scale, bounds, gap)
+
+
+@pytest.mark.parametrize("family", ["quantize", "quantize_divide"])
+def test_every_half_goes_to_its_even_neighbour(kernels: Any, family: str) -> None:
+    halves = np.arange(-260, 260, dtype=np.float32) / 2
+    check_quantize(kernels, family, halves, 24, 1.0, (-128, 127), 0)
+
+
+def check_quantize(
+    kernels: Any, family: str, x: Array, padding: int, scale: float,
+    bounds: tuple[int, int], gap: int,
+) -> None:  # fmt: skip
+    """Compare with numpy, whose float32 arithmetic rounds each step."""
+    k = len(x)
+    q = np.full(k + padding, 99, np.int8)
+    buffers = kernels.call(family, gap, x, q, np.zeros(1, np.int32), k, k + padding, scale, *bounds)
+    factor = np.float32(scale)
+    exact = np.rint(x / factor if family == "quantize_divide" else x * factor)
+    values = np.pad(np.clip(exact, *bounds), (0, padding)).astype(np.int8)
+    np.testing.assert_array_equal(buffers[1].read("int8"), values)
+    assert buffers[2].read("int32")[0] == values.sum(dtype=int)
+
+
+def gemv(kernels: Any, gap: int, q: Array, codes: Array, begin: int, end: int) -> Array:
+    """(1, K) and (N, K) -> (16 * (end - begin),)."""
+    acc = np.zeros(16 * (end - begin), np.int32)
+    buffers = kernels.call(
+        "gemv", gap, q, packed(codes), acc, q.shape[1] // 16, begin, end, int(q.sum(dtype=int))
+    )
+    return np.asarray(buffers[2].read("int32"))
+
+
+def gemm(kernels: Any, gap: int, q: Array, codes: Array, begin: int, end: int) -> Array:
+    """(M, K) and (N, K) -> (M, 16 * (end - begin)); the kernel writes it tile by tile."""
+    tokens, k = q.shape
+    sums = q.sum(1, dtype=np.int32)
+    acc = np.zeros(16 * (end - begin) * tokens, np.int32)
+    buffers = kernels.call("gemm", gap, q, packed(codes), sums, acc, k // 16, begin, end)
+    tiles = buffers[3].read("int32").reshape(end - begin, tokens, 16)
+    return np.asarray(tiles.transpose(1, 0, 2).reshape(tokens, -1))

@@ -1,0 +1,102 @@
+"""What a target promises, and what its library shows to the outside."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bitcc import targets
+from bitcc.errors import TargetError
+from bitcc.targets import Tiles, Walk
+from bitcc.targets._matmul import Dot, Gemm, Gemv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bitcc.targets import Target
+
+every_target = pytest.mark.parametrize("target", targets.TARGETS.values(), ids=lambda t: t.name)
+
+
+@every_target
+def test_a_target_is_found_by_its_name(target: Target) -> None:
+    assert targets.get(target.name) is target
+
+
+def test_an_unknown_target_is_refused_with_the_known_names() -> None:
+    with pytest.raises(TargetError, match="there is no target `z80`") as raised:
+        targets.get("z80")
+    assert raised.value.hint == "choose one of `x86-64`"
+
+
+@every_target
+def test_the_last_variant_runs_everywhere_and_the_others_do_not(target: Target) -> None:
+    assert [v.features == "0" for v in target.variants] == [False] * (len(target.variants) - 1) + [True]
+
+
+@every_target
+def test_variants_have_names_of_their_own(target: Target) -> None:
+    assert len({variant.name for variant in target.variants}) == len(target.variants)
+
+
+def test_a_walk_that_leaves_vectors_out_is_refused() -> None:
+    dot = Dot(2, (), step=lambda *_: None, total=lambda *_: ())
+    walk = Walk(1, unroll=4)
+    for family in (Gemv(dot), Gemm(dot)):
+        with pytest.raises(ValueError, match="does not divide 4 vectors"):
+            family(None, None, Tiles(walk, walk, 1))  # type: ignore[arg-type]
+
+
+def test_importing_targets_does_not_import_tvm() -> None:
+    check = "import sys, bitcc.targets; sys.exit('tvm' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_kernels_are_not_exported(build: Callable[..., Path]) -> None:
+    library = ctypes.CDLL(str(build()))
+    assert hasattr(library, "bitcc_variants")
+    for variant in targets.get("x86-64").variants:
+        for family, _ in variant.kernels:
+            assert not hasattr(library, f"bitcc_{family}_{variant.name}")
+    assert not hasattr(library, "__truncsfhf2")
+
+
+def test_the_library_needs_an_old_libc_and_nothing_else(build: Callable[..., Path]) -> None:
+    content = build().read_bytes()
+    versions = re.findall(rb"GLIBC_(\d+)\.(\d+)", content)
+    assert versions
+    assert all((int(major), int(minor)) <= (2, 17) for major, minor in versions)
+    needed = set(re.findall(rb"\0([\w+.-]+\.so[.\d]*)(?=\0)", content))
+    assert needed <= {b"libbitcc_ops.so", b"libc.so.6", b"libm.so.6", b"ld-linux-x86-64.so.2"}
+
+
+def test_the_library_is_small_and_names_no_path(build: Callable[..., Path], cache: Path) -> None:
+    content = build().read_bytes()
+    assert len(content) < 1_000_000
+    for path in (cache, Path.home(), Path(targets.__file__).parent, Path(sys.prefix)):
+        assert str(path).encode() not in content
+
+
+def test_the_table_is_that_of_the_variants(kernels: object) -> None:
+    row = kernels.row  # type: ignore[attr-defined]
+    (variant,) = (v for v in targets.get("x86-64").variants if v.name == row.isa.decode())
+    assert row.gemm_tokens == variant.tiles.gemm_tokens
+    assert row.gemm_tiles == variant.tiles.gemm.tiles
+    assert (row.cpu == 0) == (variant.features == "0")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_c_error_is_shown(tmp_path: Path) -> None:
+    source = tmp_path / "wrong.c"
+    source.write_text("int wrong(void) { return missing; }\n")
+    with pytest.raises(TargetError, match=r"`libbitcc_ops\.so` cannot be compiled") as raised:
+        targets.build_library(targets.get("x86-64"), sources=[source], include=tmp_path, version="1")
+    assert raised.value.where == "target `x86-64`"
+    assert "src/wrong.c" in raised.value.hint
+    assert "error" in raised.value.hint
