@@ -1,0 +1,115 @@
+"""The C side of bitcc: the sources of the op library, and how to load a built one.
+
+The library is plain C between onnxruntime and the kernels of a target. ``bitcc.targets`` compiles
+``sources()`` with its kernels and a ``variants.inc``; see ``include/bitcc/kernel.h`` for that border.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitcc.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnxruntime
+
+__all__ = ["LibraryInfo", "include_dir", "library_info", "register", "sources"]
+
+_HERE = Path(__file__).resolve().parent
+
+
+def sources() -> tuple[Path, ...]:
+    """The C files of the library, all of them for every target.
+
+    They want C11, ``-I include_dir()``, ``-DBITCC_VERSION="1.2.3"``, ``variants.inc`` on the include
+    path, ``-fvisibility=hidden`` and ``-ffp-contract=off``: results are to be the same everywhere.
+    """
+    return tuple(sorted((_HERE / "src").glob("*.c")))
+
+
+def include_dir() -> Path:
+    """The folder that holds ``bitcc/kernel.h``."""
+    return _HERE / "include"
+
+
+@dataclass(frozen=True)
+class LibraryInfo:
+    """What a built library says about itself and about the machine that it runs on.
+
+    Attributes:
+        version: The version of bitcc that built it.
+        weight_formats: The layout version that it reads, by weight format.
+        variants: Its instruction-set variants, best first.
+        selected: The variant that would run here, ``BITCC_ISA`` respected; None if there is none.
+        cpu: The features of this CPU that variants ask for.
+    """
+
+    version: str
+    weight_formats: Mapping[str, int]
+    variants: tuple[str, ...]
+    selected: str | None
+    cpu: tuple[str, ...]
+
+
+def library_info(path: Path) -> LibraryInfo:
+    """Load a library and ask it.
+
+    Raises:
+        TargetError: the file is no library for this machine, or not one of bitcc.
+    """
+    where = f"library `{path}`"
+    try:
+        function = ctypes.CDLL(os.fspath(Path(path).absolute())).bitcc_library_info
+    except OSError as error:
+        raise TargetError(
+            f"cannot be loaded: {error}", where=where, hint="build it for this machine"
+        ) from error
+    except AttributeError as error:
+        raise TargetError("is not a library of bitcc", where=where) from error
+    function.argtypes = ()
+    function.restype = ctypes.c_char_p
+    info = json.loads(function())
+    return LibraryInfo(
+        version=info["bitcc"],
+        weight_formats=info["weight_formats"],
+        variants=tuple(info["variants"]),
+        selected=info["selected"],
+        cpu=tuple(info["cpu"]),
+    )
+
+
+_MARK = "bitcc.library"  # a session config entry: the options themselves remember
+
+
+def register(options: onnxruntime.SessionOptions, library: Path) -> None:
+    """Make ``bitcc::BitLinear`` known to the sessions that are created with ``options``.
+
+    Doing so again changes nothing. (Without this guard onnxruntime says ``Domain already set in
+    registry``, and only when a session is created.)
+
+    Raises:
+        TargetError: onnxruntime refuses the library; its words are in the message. Or the options
+            have another one.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors  # noqa: PLC0415 - heavy
+
+    where = f"library `{library}`"
+    path = os.fspath(Path(library).absolute())
+    with contextlib.suppress(RuntimeError):  # no such entry
+        present = options.get_session_config_entry(_MARK)
+        if present == path:
+            return
+        raise TargetError(f"`{present}` is registered already", where=where)
+    try:
+        options.register_custom_ops_library(path)
+    except (errors.Fail, errors.InvalidArgument, errors.NotImplemented) as error:
+        raise TargetError(f"onnxruntime refused it: {error}", where=where) from error
+    options.add_session_config_entry(_MARK, path)

@@ -1,0 +1,73 @@
+/* What a kernel of bitcc is: the one border between the code generator and the C shim.
+ *
+ * Weights are in layout `t2`, version 1 (docs/formats.md): codes c = w + 1, two bits each, N padded
+ * to tiles of 16 rows and K padded to blocks of 64. A packed matrix is [tiles][k_blocks][64] bytes;
+ * byte 4*n + kk of a 64-byte vector holds, in bits 2i..2i+1, the code of row n of the tile and of
+ * column 16*block + 4*i + kk. `k_blocks` counts vectors of 16 columns and is a multiple of 4.
+ *
+ * Every pointer may have any alignment. Nothing aliases. No kernel allocates, locks or fails.
+ * Integer results are exact and the same in every variant, also for the code 3 that no packer writes:
+ * it means weight +2. K is at most BITCC_MAX_K.
+ */
+#ifndef BITCC_KERNEL_H
+#define BITCC_KERNEL_H
+
+#include <stdint.h>
+
+#define BITCC_LAYOUT_VERSION 1
+#define BITCC_TILE_ROWS 16
+#define BITCC_VECTOR_BYTES 64
+#define BITCC_K_ALIGNMENT 64
+/* |accumulator| <= 2 * 128 * 65536 = 2^24, so that its float32 is exact; the unshifted accumulators
+ * of the VNNI form stay below 192 * 128 * 65536 / 4 < 2^31. */
+#define BITCC_MAX_K 65536
+
+/* bits[0] = the largest bit pattern of |x[j]|, j in [0, k), compared as integers: NaN > Inf > finite,
+ * so one compare finds a row that is not finite. k >= 1. */
+typedef void bitcc_absmax_fn(const float *x, int32_t *bits, int32_t k);
+
+/* q[j] = clamp(round_half_even(x[j] * scale), lo, hi) for j in [0, k); q[j] = 0 for j in [k, k_padded).
+ * sum[0] = the sum of q. |x[j] * scale| < 2^22; the product is rounded to float32 before it is
+ * rounded to an integer (no fused multiply-add). */
+typedef void bitcc_quantize_fn(const float *x, int8_t *q, int32_t *sum, int32_t k, int32_t k_padded,
+                               float scale, int32_t lo, int32_t hi);
+
+/* acc[16*(t - begin) + n] = sum_k q[k] * c[16*t + n][k] - sum, for tiles t in [begin, end).
+ * q holds 16*k_blocks values. */
+typedef void bitcc_gemv_fn(const int8_t *q, const uint8_t *w, int32_t *acc, int32_t k_blocks,
+                           int32_t begin, int32_t end, int32_t sum);
+
+/* Offsets into w are computed in 64 bits: tiles * k_blocks * 64 may pass 2^31. */
+
+/* The same for a block of `gemm_tokens` tokens: q is [gemm_tokens][16*k_blocks], sums [gemm_tokens],
+ * acc [end - begin][gemm_tokens][16]. */
+typedef void bitcc_gemm_fn(const int8_t *q, const uint8_t *w, const int32_t *sums, int32_t *acc,
+                           int32_t k_blocks, int32_t begin, int32_t end);
+
+/* CPU features that a variant may need; a kernel runs only where all of its bits are set. */
+enum {
+  BITCC_CPU_AVX2 = 1 << 0, /* and F16C and FMA, as every AVX2 machine has */
+  BITCC_CPU_AVX512VNNI = 1 << 1, /* and AVX512 F, BW, DQ, VL */
+};
+
+/* One instruction-set variant of all kernels. */
+typedef struct {
+  const char *isa;      /* "avx512vnni": as in BITCC_ISA and in reports */
+  uint64_t cpu;         /* needed BITCC_CPU_* bits */
+  int32_t gemm_tokens;  /* tokens of one gemm call, at most 64 */
+  int32_t gemm_tiles;   /* tiles that gemm takes at once; 16 * tokens * tiles is at most 4096, for
+                           the accumulators of a call are on the stack */
+  bitcc_absmax_fn *absmax;
+  bitcc_quantize_fn *quantize;          /* x * scale */
+  bitcc_quantize_fn *quantize_divide;   /* x / scale */
+  bitcc_gemv_fn *gemv;
+  bitcc_gemm_fn *gemm;
+} bitcc_kernels;
+
+/* The variants of this library, best first; `isa == NULL` ends the table, a portable variant is last.
+ * Made from variants.inc, which the code generator writes: one line for each variant,
+ *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, gemm_tokens, gemm_tiles)
+ * whose kernels are called bitcc_<family>_avx2. */
+extern const bitcc_kernels bitcc_variants[];
+
+#endif

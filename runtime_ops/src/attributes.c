@@ -1,0 +1,109 @@
+/* The attributes of a node. All are required and none is guessed: a value that this version does
+ * not know was written by another one, and ignoring it would give wrong numbers. */
+#include <string.h>
+
+#include "layer.h"
+
+typedef struct {
+  const bitcc_node *node;
+  const OrtKernelInfo *info;
+  OrtStatus *error; /* the first; after it every read is skipped */
+} reader;
+
+static bool has_failed(reader *r, OrtStatus *status, const char *name, const char *type) {
+  if (status == NULL)
+    return false;
+  r->node->api->ReleaseStatus(status);
+  r->error = bitcc_node_error(r->node, "attribute `%s` is missing or is no %s", name, type);
+  return true;
+}
+
+static int64_t read_int(reader *r, const char *name, int64_t low, int64_t high,
+                        const char *newer) {
+  int64_t value = low;
+  if (r->error != NULL)
+    return low;
+  OrtStatus *status = r->node->api->KernelInfoGetAttribute_int64(r->info, name, &value);
+  if (has_failed(r, status, name, "int"))
+    return low;
+  if (value < low || value > high)
+    r->error = bitcc_node_error(r->node, "attribute `%s` is %lld, known are %lld to %lld%s", name,
+                                (long long)value, (long long)low, (long long)high, newer);
+  return value;
+}
+
+static float read_float(reader *r, const char *name, float low, float high) {
+  float value = low;
+  if (r->error != NULL)
+    return low;
+  OrtStatus *status = r->node->api->KernelInfoGetAttribute_float(r->info, name, &value);
+  if (has_failed(r, status, name, "float"))
+    return low;
+  if (!(value >= low && value <= high)) /* NaN fails too */
+    r->error = bitcc_node_error(r->node, "attribute `%s` is %g, known are %g to %g", name,
+                                (double)value, (double)low, (double)high);
+  return value;
+}
+
+/* A string attribute has one known value so far. */
+static void read_word(reader *r, const char *name, const char *known) {
+  char value[64] = "";
+  size_t size = 0;
+  const OrtApi *api = r->node->api;
+  if (r->error != NULL)
+    return;
+  OrtStatus *status = api->KernelInfoGetAttribute_string(r->info, name, NULL, &size);
+  if (has_failed(r, status, name, "string"))
+    return;
+  if (size <= sizeof value) {
+    status = api->KernelInfoGetAttribute_string(r->info, name, value, &size);
+    if (has_failed(r, status, name, "string"))
+      return;
+  } else {
+    memcpy(value, "...", sizeof "...");
+  }
+  if (strcmp(value, known) != 0)
+    r->error = bitcc_node_error(
+        r->node, "attribute `%s` is `%s`, known is `%s`; was the model made by a newer bitcc?",
+        name, value, known);
+}
+
+/* A bound of the quantized values: a whole number that int8 holds. */
+static int32_t read_bound(reader *r, const char *name) {
+  float value = read_float(r, name, -128.0f, 127.0f);
+  if (r->error == NULL && value != (float)(int32_t)value)
+    r->error =
+        bitcc_node_error(r->node, "attribute `%s` is %g, not a whole number", name, (double)value);
+  return r->error == NULL ? (int32_t)value : 0;
+}
+
+static const char newer[] = "; was the model made by a newer bitcc?";
+
+static void read_activation(reader *r, bitcc_layer *out) {
+  read_word(r, "activation", "int8_token");
+  out->act_scale = (bitcc_scale_form)read_int(r, "act_scale", 0, BITCC_SCALE_FORMS - 1, newer);
+  out->act_floor = read_float(r, "act_floor", 0.0f, 1e30f);
+  out->act_eps = read_float(r, "act_eps", 0.0f, 1e30f);
+  /* From 1 on no finite row has an infinite inverse; |x * scale| <= 2 * qmax is below 2^22. */
+  out->qmax = read_float(r, "qmax", 1.0f, 0x1p20f);
+  out->act_min = read_bound(r, "act_min");
+  out->act_max = read_bound(r, "act_max");
+  if (r->error == NULL && out->act_min >= out->act_max)
+    r->error = bitcc_node_error(r->node, "act_min = %d is not below act_max = %d", out->act_min,
+                                out->act_max);
+}
+
+OrtStatus *bitcc_read_layer(const bitcc_node *node, const OrtKernelInfo *info, bitcc_layer *out) {
+  reader r = {node, info, NULL};
+  read_word(&r, "weight_format", "t2");
+  read_int(&r, "layout_version", BITCC_LAYOUT_VERSION, BITCC_LAYOUT_VERSION, newer);
+  out->k = (int32_t)read_int(&r, "K", 1, BITCC_MAX_K, "");
+  out->n = (int32_t)read_int(&r, "N", 1, INT32_MAX - BITCC_TILE_ROWS, "");
+  read_activation(&r, out);
+  out->bias_before_scale = read_int(&r, "bias_before_scale", 0, 1, newer) != 0;
+  read_word(&r, "norm", "none");
+  out->tiles = (out->n + BITCC_TILE_ROWS - 1) / BITCC_TILE_ROWS;
+  out->k_padded = (out->k + BITCC_K_ALIGNMENT - 1) / BITCC_K_ALIGNMENT * BITCC_K_ALIGNMENT;
+  out->k_blocks = out->k_padded / 16;
+  return r.error;
+}

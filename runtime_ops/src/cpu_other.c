@@ -1,0 +1,8 @@
+#include "library.h"
+
+#if !defined(__x86_64__) && !defined(_M_X64)
+
+/* Only portable kernels exist for this machine. */
+uint64_t bitcc_cpu_features(void) { return 0; }
+
+#endif

@@ -1,0 +1,42 @@
+#include "library.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+#include <cpuid.h>
+#include <stdbool.h>
+
+/* The register sets that the operating system saves: a CPU flag alone is no promise of that. */
+enum { XCR0_AVX = 0x06, XCR0_AVX512 = 0xe6 }; /* xmm ymm; and opmask, both halves of zmm */
+
+/* cpuid leaf 1, ecx */
+enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, F16C = 1u << 29 };
+/* cpuid leaf 7, ebx */
+enum { AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512DQ = 1u << 17, AVX512BW = 1u << 30 };
+static const unsigned AVX512VL = 1u << 31; /* does not fit an enum's int */
+/* cpuid leaf 7, ecx */
+enum { AVX512VNNI = 1u << 11 };
+
+static uint64_t saved_registers(void) {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t)high << 32 | low;
+}
+
+static bool has(uint64_t value, uint64_t bits) { return (value & bits) == bits; }
+
+uint64_t bitcc_cpu_features(void) {
+  unsigned eax, ebx, ecx, edx, ebx7, ecx7;
+  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !has(ecx, OSXSAVE | AVX))
+    return 0;
+  uint64_t saved = saved_registers();
+  if (!__get_cpuid_count(7, 0, &eax, &ebx7, &ecx7, &edx) || !has(saved, XCR0_AVX) ||
+      !has(ecx, FMA | F16C) || !has(ebx7, AVX2))
+    return 0;
+  uint64_t features = BITCC_CPU_AVX2;
+  unsigned avx512 = AVX512F | AVX512DQ | AVX512BW | AVX512VL;
+  if (has(saved, XCR0_AVX512) && has(ebx7, avx512) && has(ecx7, AVX512VNNI))
+    features |= BITCC_CPU_AVX512VNNI;
+  return features;
+}
+
+#endif

@@ -1,0 +1,86 @@
+/* One BitLinear node: what its attributes say, its weights, and the steps of a call. */
+#ifndef BITCC_LAYER_H
+#define BITCC_LAYER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "library.h"
+
+enum { BITCC_MAX_RANK = 32 };
+
+/* How the quantization scale comes from c = max(max|x|, act_floor) + act_eps. */
+typedef enum {
+  BITCC_RECIPROCAL_TIMES = 0, /* a = qmax * (1 / c); q = x * a */
+  BITCC_QUOTIENT = 1,         /* a = qmax / c;       q = x * a */
+  BITCC_STEP = 2,             /* d = c / qmax;       q = x / d */
+  BITCC_SCALE_FORMS
+} bitcc_scale_form;
+
+/* The attributes, valid. */
+typedef struct {
+  int32_t n, k;
+  int32_t tiles, k_blocks, k_padded;
+  bitcc_scale_form act_scale;
+  float act_floor, act_eps, qmax;
+  int32_t act_min, act_max;
+  bool bias_before_scale;
+} bitcc_layer;
+
+/* Inputs 1 to 3. `scale` and `bias` are expanded to all rows of all tiles. */
+typedef struct {
+  const uint8_t *w;
+  float *scale; /* owned; `bias` is in the same block */
+  float *bias;
+} bitcc_weights;
+
+/* Memory for one call. */
+typedef struct {
+  size_t size;
+} bitcc_scratch;
+
+/* What CreateKernel makes of a node. Immutable but for `spare`: several threads may run it. */
+typedef struct {
+  const OrtApi *api;
+  const bitcc_kernels *kernels;
+  char *name;
+  OrtElementType x_type;
+  bitcc_layer layer;
+  bool constant; /* `weights` are there; else every call reads and checks its own */
+  bitcc_weights weights;
+  _Atomic(bitcc_scratch *) spare;
+} bitcc_node;
+
+/* A tensor's type, shape and bytes. */
+typedef struct {
+  OrtElementType type;
+  size_t rank;
+  int64_t dims[BITCC_MAX_RANK];
+  const void *data;
+} bitcc_tensor;
+
+OrtStatus *bitcc_read_tensor(const bitcc_node *node, const char *input, const OrtValue *value,
+                             bitcc_tensor *out);
+OrtStatus *bitcc_read_layer(const bitcc_node *node, const OrtKernelInfo *info, bitcc_layer *out);
+
+/* The three inputs after X, checked; to be freed with bitcc_free_weights, after an error too. */
+OrtStatus *bitcc_read_weights(const bitcc_node *node, const OrtValue *const inputs[3],
+                              bitcc_weights *out);
+void bitcc_free_weights(bitcc_weights *weights);
+
+/* At least `size` bytes aligned to a cache line, NULL if there are none; to be given back. */
+void *bitcc_take_scratch(bitcc_node *node, size_t size, bitcc_scratch **scratch);
+void bitcc_give_scratch(bitcc_node *node, bitcc_scratch *scratch);
+
+OrtStatus *bitcc_create_node(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
+                             void **node);
+void bitcc_destroy_node(void *node);
+OrtStatus *bitcc_compute(void *node, OrtKernelContext *context);
+OrtStatus *bitcc_infer_shape(const OrtCustomOp *op, OrtShapeInferContext *context);
+
+/* An error about this node: "bitcc::BitLinear `name`: ...". */
+#define bitcc_node_error(node, format, ...)                                                       \
+  bitcc_error((node)->api, ORT_INVALID_ARGUMENT, "bitcc::BitLinear `%s`: " format, (node)->name,  \
+              __VA_ARGS__)
+
+#endif

@@ -1,0 +1,55 @@
+/* What this library knows about itself: its variants, the machine, the op structs. */
+#ifndef BITCC_LIBRARY_H
+#define BITCC_LIBRARY_H
+
+#include <stddef.h>
+
+#include "bitcc/kernel.h"
+#include "bitcc/ort_api.h"
+
+#if defined(_WIN32)
+#define BITCC_EXPORT __declspec(dllexport)
+#else
+#define BITCC_EXPORT __attribute__((visibility("default")))
+#endif
+
+/* int32 accumulators that one kernel call may write: they live on the stack. */
+enum { BITCC_MAX_ACCUMULATORS = 4096, BITCC_MAX_GEMM_TOKENS = 64 };
+
+/* One op for each type of X. It carries what was chosen when the library was registered to the
+ * callbacks of later, so that the process has no state. */
+enum { BITCC_X_TYPES = 3 };
+typedef struct {
+  OrtCustomOp base; /* first: onnxruntime hands back a pointer to it */
+  OrtElementType x_type;
+  const OrtApi *api;
+  const bitcc_kernels *kernels;
+} bitcc_op;
+void bitcc_fill_ops(bitcc_op ops[BITCC_X_TYPES], const OrtApi *api, const bitcc_kernels *kernels);
+
+/* The BITCC_CPU_* bits of this machine, those included that the operating system must allow. */
+uint64_t bitcc_cpu_features(void);
+
+/* The first variant of `table` that runs on `cpu`, or the one called `forced_isa` if that is
+ * neither NULL nor empty. NULL if there is none; then *error says why, as the end of a sentence
+ * that starts with the name of the ISA. */
+const bitcc_kernels *bitcc_select(const bitcc_kernels *table, uint64_t cpu, const char *forced_isa,
+                                  const char **error);
+
+/* Runs every kernel of a variant against plain C. NULL if all agree, else the family that is
+ * wrong. */
+const char *bitcc_self_test(const bitcc_kernels *kernels);
+
+/* Comma-separated names, each between `quote`s: of the table's variants that run on `cpu`. */
+void bitcc_list_variants(char *out, size_t size, const bitcc_kernels *table, uint64_t cpu,
+                         const char *quote);
+/* The same of the CPU's features. */
+void bitcc_list_features(char *out, size_t size, uint64_t cpu, const char *quote);
+
+/* An error status with a formatted message. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+OrtStatus *bitcc_error(const OrtApi *api, OrtErrorCode code, const char *format, ...);
+
+#endif

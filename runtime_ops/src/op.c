@@ -1,0 +1,79 @@
+/* The op structs: what onnxruntime asks about bitcc::BitLinear before it makes a kernel. */
+#include "layer.h"
+
+enum { INPUT_X, INPUT_W, INPUT_SCALE, INPUT_BIAS, INPUTS };
+
+static const char *name(const OrtCustomOp *op) {
+  (void)op;
+  return "BitLinear";
+}
+
+static const char *cpu_provider(const OrtCustomOp *op) {
+  (void)op;
+  return NULL;
+}
+
+static size_t input_count(const OrtCustomOp *op) {
+  (void)op;
+  return INPUTS;
+}
+
+static size_t output_count(const OrtCustomOp *op) {
+  (void)op;
+  return 1;
+}
+
+static OrtElementType output_type(const OrtCustomOp *op, size_t index) {
+  (void)index;
+  return ((const bitcc_op *)op)->x_type;
+}
+
+static OrtElementType input_type(const OrtCustomOp *op, size_t index) {
+  if (index == INPUT_X)
+    return output_type(op, 0);
+  return index == INPUT_W ? ORT_UINT8 : ORT_FLOAT;
+}
+
+static OrtCharacteristic required(const OrtCustomOp *op, size_t index) {
+  (void)op, (void)index;
+  return ORT_REQUIRED;
+}
+
+static OrtMemType default_memory(const OrtCustomOp *op, size_t index) {
+  (void)op, (void)index;
+  return ORT_MEMORY_DEFAULT;
+}
+
+static int one(const OrtCustomOp *op) {
+  (void)op;
+  return 1;
+}
+
+static const OrtCustomOp callbacks = {
+    .version = BITCC_ORT_API_VERSION,
+    .GetName = name,
+    .GetExecutionProviderType = cpu_provider,
+    .GetInputType = input_type,
+    .GetInputTypeCount = input_count,
+    .GetOutputType = output_type,
+    .GetOutputTypeCount = output_count,
+    .KernelDestroy = bitcc_destroy_node,
+    .GetInputCharacteristic = required,
+    .GetOutputCharacteristic = required,
+    .GetInputMemoryType = default_memory,
+    .GetVariadicInputMinArity = one,
+    .GetVariadicInputHomogeneity = one,
+    .GetVariadicOutputMinArity = one,
+    .GetVariadicOutputHomogeneity = one,
+    .CreateKernelV2 = bitcc_create_node,
+    .KernelComputeV2 = bitcc_compute,
+    .InferOutputShapeFn = bitcc_infer_shape,
+    .GetStartVersion = one,
+    .GetEndVersion = one,
+};
+
+void bitcc_fill_ops(bitcc_op ops[BITCC_X_TYPES], const OrtApi *api, const bitcc_kernels *kernels) {
+  static const OrtElementType types[BITCC_X_TYPES] = {ORT_FLOAT, ORT_FLOAT16, ORT_BFLOAT16};
+  for (size_t i = 0; i < BITCC_X_TYPES; i++)
+    ops[i] = (bitcc_op){.base = callbacks, .x_type = types[i], .api = api, .kernels = kernels};
+}

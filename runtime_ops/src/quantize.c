@@ -1,0 +1,107 @@
+/* Tokens to int8: per token an absolute maximum, a scale and the rounding. The scale is computed
+ * here, in float32 and in the order that the graph had, so that it is the same on every ISA. */
+#include <math.h>
+
+#include "call.h"
+#include "half.h"
+
+/* Elements of a float16 or bfloat16 token that are converted at a time: no memory is asked for. A
+ * multiple of BITCC_K_ALIGNMENT. */
+enum { CHUNK = 4096 };
+/* Elements worth a task, ~10 us, and tokens whose `sums` share no cache line with other tasks. */
+enum { TASK_ELEMENTS = 1 << 15, TASK_TOKENS = 16 };
+
+typedef struct {
+  bitcc_call *call;
+  int32_t tokens_per_task;
+} job;
+
+static const float *load(const bitcc_call *call, int32_t token, int32_t k, int32_t count,
+                         float *restrict buffer) {
+  size_t offset = (size_t)token * (size_t)call->node->layer.k + (size_t)k;
+  const char *x = call->x + offset * bitcc_x_bytes(call->node->x_type);
+  if (call->node->x_type == ORT_FLOAT)
+    return (const float *)(const void *)x;
+  const uint16_t *restrict half = (const uint16_t *)(const void *)x;
+  if (call->node->x_type == ORT_FLOAT16)
+    for (int32_t i = 0; i < count; i++)
+      buffer[i] = bitcc_from_half(half[i]);
+  else
+    for (int32_t i = 0; i < count; i++)
+      buffer[i] = bitcc_from_bfloat16(half[i]);
+  return buffer;
+}
+
+/* What x is multiplied with or divided by, and in *inverse what takes the result back. */
+static float scale_of(const bitcc_layer *layer, float absmax, float *inverse) {
+  float c = (absmax > layer->act_floor ? absmax : layer->act_floor) + layer->act_eps;
+  if (layer->act_scale == BITCC_STEP) {
+    float step = c / layer->qmax;
+    *inverse = step;
+    return step;
+  }
+  float reciprocal = 1.0f / c;
+  float scale =
+      layer->act_scale == BITCC_RECIPROCAL_TIMES ? reciprocal * layer->qmax : layer->qmax / c;
+  *inverse = 1.0f / scale;
+  return scale;
+}
+
+static int32_t absmax_bits(const bitcc_call *call, int32_t token, int32_t chunk, float *buffer) {
+  int32_t largest = 0;
+  for (int32_t k = 0, count; k < call->node->layer.k; k += count) {
+    int32_t bits, left = call->node->layer.k - k;
+    count = left < chunk ? left : chunk;
+    call->node->kernels->absmax(load(call, token, k, count, buffer), &bits, count);
+    largest = bits > largest ? bits : largest;
+  }
+  return largest;
+}
+
+static void quantize_token(bitcc_call *call, int32_t token) {
+  float buffer[CHUNK], inverse;
+  const bitcc_layer *layer = &call->node->layer;
+  const bitcc_kernels *kernels = call->node->kernels;
+  int32_t chunk = call->node->x_type == ORT_FLOAT ? layer->k : CHUNK;
+  int8_t *q = call->q + (size_t)token * (size_t)layer->k_padded;
+  uint32_t bits = (uint32_t)absmax_bits(call, token, chunk, buffer);
+  float scale = scale_of(layer, bitcc_float(bits), &inverse);
+  call->sums[token] = 0;
+  call->inverse[token] = inverse;
+  if (bits >= 255u << 23 || !isfinite(scale) || scale == 0.0f || !isfinite(inverse)) {
+    call->inverse[token] = NAN;
+    memset(q, 0, (size_t)layer->k_padded);
+    return;
+  }
+  bitcc_quantize_fn *quantize =
+      layer->act_scale == BITCC_STEP ? kernels->quantize_divide : kernels->quantize;
+  bool loaded = call->node->x_type != ORT_FLOAT && layer->k <= chunk; /* by absmax_bits */
+  for (int32_t k = 0, count; k < layer->k; k += count) {
+    int32_t sum, left = layer->k - k;
+    count = left < chunk ? left : chunk;
+    const float *x = loaded ? buffer : load(call, token, k, count, buffer);
+    quantize(x, q + k, &sum, count, left == count ? layer->k_padded - k : count, scale,
+             layer->act_min, layer->act_max);
+    call->sums[token] += sum;
+  }
+}
+
+static void quantize_task(void *argument, size_t index) {
+  job *j = argument;
+  int32_t begin = (int32_t)index * j->tokens_per_task, left = j->call->tokens - begin;
+  int32_t end = begin + (left < j->tokens_per_task ? left : j->tokens_per_task);
+  for (int32_t token = begin; token < end; token++)
+    quantize_token(j->call, token);
+}
+
+OrtStatus *bitcc_quantize_tokens(bitcc_call *call) {
+  const bitcc_layer *layer = &call->node->layer;
+  int32_t padding = bitcc_split_tokens(call->node->kernels, call->tokens).padding;
+  memset(call->q + (size_t)call->tokens * (size_t)layer->k_padded, 0,
+         (size_t)padding * (size_t)layer->k_padded);
+  memset(call->sums + call->tokens, 0, (size_t)padding * sizeof *call->sums);
+  int32_t per_task = TASK_ELEMENTS / layer->k / TASK_TOKENS * TASK_TOKENS;
+  job j = {call, per_task > TASK_TOKENS ? per_task : TASK_TOKENS};
+  size_t tasks = (size_t)((call->tokens + j.tokens_per_task - 1) / j.tokens_per_task);
+  return bitcc_parallel(call, quantize_task, &j, tasks);
+}

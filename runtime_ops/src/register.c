@@ -1,0 +1,50 @@
+/* The entry point that onnxruntime looks up in a custom op library. */
+#include <stdlib.h>
+
+#include "library.h"
+
+BITCC_EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base);
+
+static OrtStatus *not_selectable(const OrtApi *api, const char *forced, const char *reason) {
+  char all[256], usable[256];
+  bitcc_list_variants(all, sizeof all, bitcc_variants, UINT64_MAX, "");
+  bitcc_list_variants(usable, sizeof usable, bitcc_variants, bitcc_cpu_features(), "");
+  return bitcc_error(api, ORT_INVALID_ARGUMENT,
+                     "bitcc: %s%s %s; this library has: %s; of these this CPU can run: %s",
+                     forced == NULL ? "it" : "BITCC_ISA=", forced == NULL ? "" : forced, reason,
+                     all, usable[0] == '\0' ? "none" : usable);
+}
+
+/* Domain and ops are never freed: sessions keep pointers to them and may outlive `options`, and
+ * nothing tells a library that the last one is gone. It is a kilobyte for each registration. */
+static OrtStatus *add_ops(const OrtApi *api, OrtSessionOptions *options,
+                          const bitcc_kernels *kernels) {
+  bitcc_op *ops = malloc(BITCC_X_TYPES * sizeof *ops);
+  if (ops == NULL)
+    return bitcc_error(api, ORT_FAIL, "bitcc: out of memory");
+  bitcc_fill_ops(ops, api, kernels);
+  OrtCustomOpDomain *domain;
+  OrtStatus *status = api->CreateCustomOpDomain("bitcc", &domain);
+  for (size_t i = 0; status == NULL && i < BITCC_X_TYPES; i++)
+    status = api->CustomOpDomain_Add(domain, &ops[i].base);
+  return status != NULL ? status : api->AddCustomOpDomain(options, domain);
+}
+
+OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
+  const OrtApi *api = base->GetApi(BITCC_ORT_API_VERSION);
+  if (api == NULL)
+    return base->GetApi(1)->CreateStatus(ORT_NOT_IMPLEMENTED, "bitcc needs onnxruntime >= 1.17");
+  const char *forced = getenv("BITCC_ISA"), *reason;
+  const bitcc_kernels *kernels =
+      bitcc_select(bitcc_variants, bitcc_cpu_features(), forced, &reason);
+  if (kernels == NULL)
+    return not_selectable(api, forced, reason);
+  const char *family = bitcc_self_test(kernels);
+  if (family != NULL)
+    return bitcc_error(
+        api, ORT_FAIL,
+        "bitcc: kernel `%s` of ISA %s computes wrong numbers on this machine; force "
+        "another ISA with the environment variable BITCC_ISA and report this",
+        family, kernels->isa);
+  return add_ops(api, options, kernels);
+}

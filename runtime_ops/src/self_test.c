@@ -1,0 +1,146 @@
+/* Known answers: each kernel of the chosen variant against the plainest C, once when the library
+ * is registered, so that a miscompiled or misdetected variant is an error and never wrong numbers.
+ */
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "library.h"
+
+enum {
+  K = 116,
+  K_PADDED = 128,
+  K_BLOCKS = K_PADDED / 16,
+  TILES = 5, /* odd, and tested from tile 1 on: no multiple of anything */
+  FIRST = 1,
+  GEMM_TILES = 3,
+  STRIDE = K_BLOCKS * BITCC_VECTOR_BYTES,
+  ROWS = BITCC_TILE_ROWS,
+};
+
+typedef struct {
+  uint8_t w[TILES * STRIDE];
+  int8_t rows[TILES * ROWS][K_PADDED]; /* w, unpacked by the definition of the layout */
+  int8_t q[BITCC_MAX_GEMM_TOKENS * K_PADDED];
+  int32_t sums[BITCC_MAX_GEMM_TOKENS];
+} pattern;
+
+static uint32_t next(uint32_t *state) {
+  *state = *state * 1664525u + 1013904223u;
+  return *state >> 16;
+}
+
+static void fill(pattern *p, int32_t tokens) {
+  uint32_t state = 1;
+  for (size_t i = 0; i < sizeof p->w; i++)
+    p->w[i] = (uint8_t)next(&state);
+  for (int32_t row = 0; row < TILES * ROWS; row++)
+    for (int32_t k = 0; k < K_PADDED; k++) {
+      int32_t vector = row / ROWS * K_BLOCKS + k / 16;
+      int32_t byte = p->w[vector * BITCC_VECTOR_BYTES + 4 * (row % ROWS) + k % 4];
+      p->rows[row][k] = (int8_t)((byte >> (2 * (k % 16 / 4)) & 3) - 1);
+    }
+  for (int32_t t = 0; t < tokens; t++) {
+    p->sums[t] = 0;
+    for (int32_t k = 0; k < K_PADDED; k++) {
+      int8_t q = (int8_t)(t == 0 ? -128 : (int)(next(&state) & 255) - 128); /* 0: the extreme */
+      p->q[t * K_PADDED + k] = q;
+      p->sums[t] += q;
+    }
+  }
+}
+
+static int32_t dot(const int8_t *row, const int8_t *q) {
+  int32_t total = 0;
+  for (int32_t k = 0; k < K_PADDED; k++)
+    total += row[k] * q[k];
+  return total;
+}
+
+static bool gemv_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  int32_t acc[TILES * ROWS];
+  for (int32_t token = 0; token < 2 && token < kernels->gemm_tokens; token++) {
+    const int8_t *q = p->q + token * K_PADDED;
+    kernels->gemv(q, p->w, acc, K_BLOCKS, FIRST, TILES, p->sums[token]);
+    for (int32_t row = 0; row < (TILES - FIRST) * ROWS; row++)
+      if (acc[row] != dot(p->rows[FIRST * ROWS + row], q))
+        return false;
+  }
+  return true;
+}
+
+static bool gemm_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  int32_t acc[GEMM_TILES * BITCC_MAX_GEMM_TOKENS * ROWS];
+  int32_t tokens = kernels->gemm_tokens;
+  kernels->gemm(p->q, p->w, p->sums, acc, K_BLOCKS, FIRST, FIRST + GEMM_TILES);
+  for (int32_t i = 0; i < GEMM_TILES * tokens * ROWS; i++) {
+    const int8_t *row = p->rows[(FIRST + i / ROWS / tokens) * ROWS + i % ROWS];
+    if (acc[i] != dot(row, p->q + i / ROWS % tokens * K_PADDED))
+      return false;
+  }
+  return true;
+}
+
+static bool absmax_is_right(bitcc_absmax_fn *absmax) {
+  static const float tails[] = {-3.0f, INFINITY, NAN}; /* each larger than what is before it */
+  float x[K];
+  uint32_t state = 2;
+  for (int32_t k = 0; k < K; k++)
+    x[k] = (float)(int32_t)(next(&state) & 1023) / -512.0f;
+  for (size_t i = 0; i < sizeof tails / sizeof tails[0]; i++) {
+    int32_t bits, expected;
+    x[K - 1 - i] = tails[i];
+    float magnitude = fabsf(tails[i]);
+    memcpy(&expected, &magnitude, sizeof expected);
+    absmax(x, &bits, K);
+    if (bits != expected)
+      return false;
+  }
+  return true;
+}
+
+/* To the nearest integer, ties to even, for |x| < 2^22: above 1.5 * 2^23 floats are whole. No
+ * libm. */
+static float nearest(float x) {
+  volatile float shifted = x + 12582912.0f;
+  return shifted - 12582912.0f;
+}
+
+/* `scaled` is volatile so that the product is rounded to float32 on every machine. */
+static bool quantize_is_right(bitcc_quantize_fn *quantize, bool divide, float scale) {
+  float x[K];
+  int8_t q[K_PADDED];
+  int32_t sum, expected_sum = 0;
+  uint32_t state = 3;
+  for (int32_t k = 0; k < K; k++) /* quarters: with a scale that is a power of two, many ties */
+    x[k] = ((float)(int32_t)(next(&state) & 2047) - 1024.0f) / 4.0f;
+  memset(q, 1, sizeof q);
+  quantize(x, q, &sum, K, K_PADDED, scale, -127, 126);
+  for (int32_t k = 0; k < K_PADDED; k++) {
+    volatile float scaled = k >= K ? 0.0f : divide ? x[k] / scale : x[k] * scale;
+    float rounded = nearest(scaled);
+    float clamped = rounded < -127.0f ? -127.0f : rounded > 126.0f ? 126.0f : rounded;
+    expected_sum += (int32_t)clamped;
+    if (q[k] != (int32_t)clamped)
+      return false;
+  }
+  return sum == expected_sum;
+}
+
+const char *bitcc_self_test(const bitcc_kernels *kernels) {
+  pattern p;
+  fill(&p, kernels->gemm_tokens);
+  if (!absmax_is_right(kernels->absmax))
+    return "absmax";
+  if (!quantize_is_right(kernels->quantize, false, 2.0f) ||
+      !quantize_is_right(kernels->quantize, false, 0.7f))
+    return "quantize";
+  if (!quantize_is_right(kernels->quantize_divide, true, 0.5f) ||
+      !quantize_is_right(kernels->quantize_divide, true, 1.7f))
+    return "quantize_divide";
+  if (!gemv_is_right(kernels, &p))
+    return "gemv";
+  if (!gemm_is_right(kernels, &p))
+    return "gemm";
+  return NULL;
+}

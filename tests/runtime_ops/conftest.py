@@ -1,0 +1,146 @@
+"""A library of the shim and naive kernels, and models of one node."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bitcc import formats, ops, runtime_ops, targets
+from bitcc.targets import x86_64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+HERE = Path(__file__).parent
+FLAGS = [
+    *("-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"),
+    *("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"),
+]
+# For sanitizers: "-g -fsanitize=address,undefined -fno-sanitize-recover=all"; pytest must then run with
+# libasan.so and libubsan.so of the same gcc in LD_PRELOAD, and with ASAN_OPTIONS=detect_leaks=0.
+EXTRA_FLAGS = os.environ.get("BITCC_TEST_CFLAGS", "").split()
+TYPES = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
+}
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Compiles the shim with the reference kernels; `variants` is what variants.inc says."""
+
+    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 4, 2)\n") -> Path:
+        folder = tmp_path_factory.mktemp("library")
+        (folder / "variants.inc").write_text(variants)
+        out = folder / "libbitcc_ops.so"
+        paths = [*runtime_ops.sources(), HERE / "reference_kernels.c"]
+        includes = [f"-I{runtime_ops.include_dir()}", f"-I{folder}", '-DBITCC_VERSION="1.2.3"']
+        command = ["cc", *FLAGS, *EXTRA_FLAGS, *includes, *flags, *map(str, paths), "-lm", "-o", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def library(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Path:
+    """With the reference kernels, or, where a test asks for `built`, as users get it."""
+    if getattr(request, "param", "reference") == "reference":
+        return build()
+    sources, include = runtime_ops.sources(), runtime_ops.include_dir()
+    return targets.build_library(x86_64.TARGET, sources=sources, include=include, version="1.2.3")
+
+
+@pytest.fixture
+def session(library: Path) -> Callable[..., ort.InferenceSession]:
+    """Opens a model, serialized or a file, with the library."""
+
+    def make(
+        model: onnx.ModelProto | Path, *, threads: int = 1, library: Path = library
+    ) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        runtime_ops.register(options, library)
+        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    return make
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+class Layer:
+    """Random weights for one node, the model around it, and what it must compute."""
+
+    def __init__(self, rng: np.random.Generator, op: ops.BitLinear, *, per_row: bool = True) -> None:
+        self.op = op
+        rows = op.N if per_row else 1
+        codes = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8)
+        self.inputs: dict[str, np.ndarray[Any, Any]] = {
+            "W": formats.get("t2", 1).pack(codes),
+            "w_scale": rng.uniform(0.01, 2, rows).astype(np.float32),
+            "bias": rng.normal(0, 3, rows).astype(np.float32),
+        }
+
+    def model(
+        self,
+        x: np.ndarray[Any, Any],
+        *,
+        dims: Sequence[int | str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        dynamic: Sequence[str] = (),
+    ) -> onnx.ModelProto:
+        """One node named `bl0`; `dynamic` inputs are fed, the others are initializers.
+
+        `attributes` replace those of the op; None leaves one out.
+        """
+        element = TYPES.get(x.dtype, TensorProto.DOUBLE)
+        dims = [f"d{i}" for i in range(x.ndim - 1)] + [self.op.K] if dims is None else list(dims)
+        merged = {**self.op.attributes(), **(attributes or {})}
+        present = {key: value for key, value in merged.items() if value is not None}
+        node = helper.make_node("BitLinear", ["X", *self.inputs], ["Y"], "bl0", domain="bitcc", **present)
+        fed = [
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(self.inputs[name].dtype), None
+            )
+            for name in dynamic
+        ]
+        graph = helper.make_graph(
+            [node],
+            "g",
+            [helper.make_tensor_value_info("X", element, dims), *fed],
+            [helper.make_tensor_value_info("Y", element, None)],
+            [numpy_helper.from_array(a, k) for k, a in self.inputs.items() if k not in dynamic],
+        )
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bitcc", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+    def expected(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What the numpy spec of the op says."""
+        packed, scale, bias = (self.inputs[k] for k in ("W", "w_scale", "bias"))
+        return ops.reference(x, packed, scale, bias, self.op)
+
+
+@pytest.fixture
+def layer(rng: np.random.Generator) -> Callable[..., Layer]:
+    """A layer of given attributes with random weights."""
+
+    def make(*, per_row: bool = True, **attributes: Any) -> Layer:
+        return Layer(rng, ops.BitLinear(**attributes), per_row=per_row)
+
+    return make

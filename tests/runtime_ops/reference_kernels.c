@@ -1,0 +1,88 @@
+/* The kernels by their definition, so that the shim is tested without a code
+ * generator. BITCC_BREAK names a family that is to be wrong: the library's
+ * self-test must find it. */
+#include <math.h>
+#include <string.h>
+
+#include "bitcc/kernel.h"
+
+enum { absmax = 1, quantize, quantize_divide, gemv, gemm };
+#ifndef BITCC_BREAK
+#define BITCC_BREAK 0
+#endif
+#define ERROR_OF(family) (BITCC_BREAK == (family) ? 1 : 0)
+
+bitcc_absmax_fn bitcc_absmax_scalar;
+bitcc_quantize_fn bitcc_quantize_scalar, bitcc_quantize_divide_scalar;
+bitcc_gemv_fn bitcc_gemv_scalar;
+bitcc_gemm_fn bitcc_gemm_scalar;
+
+enum { TOKENS = 4 }; /* as in variants.inc */
+
+void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k) {
+  *bits = 0;
+  for (int32_t i = 0; i < k; i++) {
+    uint32_t u;
+    memcpy(&u, &x[i], sizeof u);
+    int32_t magnitude = (int32_t)(u & 0x7fffffffu);
+    *bits = magnitude > *bits ? magnitude : *bits;
+  }
+  *bits += ERROR_OF(absmax);
+}
+
+static int8_t clamp_round(float x, int32_t lo, int32_t hi) {
+  int32_t q = (int32_t)lrintf(x);
+  return (int8_t)(q < lo ? lo : q > hi ? hi : q);
+}
+
+void bitcc_quantize_scalar(const float *x, int8_t *q, int32_t *sum, int32_t k,
+                           int32_t k_padded, float scale, int32_t lo,
+                           int32_t hi) {
+  *sum = ERROR_OF(quantize);
+  for (int32_t i = 0; i < k_padded; i++) {
+    q[i] = i < k ? clamp_round(x[i] * scale, lo, hi) : 0;
+    *sum += q[i];
+  }
+}
+
+void bitcc_quantize_divide_scalar(const float *x, int8_t *q, int32_t *sum,
+                                  int32_t k, int32_t k_padded, float scale,
+                                  int32_t lo, int32_t hi) {
+  *sum = ERROR_OF(quantize_divide);
+  for (int32_t i = 0; i < k_padded; i++) {
+    q[i] = i < k ? clamp_round(x[i] / scale, lo, hi) : 0;
+    *sum += q[i];
+  }
+}
+
+static int32_t dot(const int8_t *q, const uint8_t *tile, int32_t n,
+                   int32_t k_blocks) {
+  int32_t total = 0;
+  for (int32_t k = 0; k < 16 * k_blocks; k++)
+    total += q[k] * (tile[k / 16 * BITCC_VECTOR_BYTES + 4 * n + k % 4] >>
+                         (2 * (k % 16 / 4)) &
+                     3);
+  return total;
+}
+
+void bitcc_gemv_scalar(const int8_t *q, const uint8_t *w, int32_t *acc,
+                       int32_t k_blocks, int32_t begin, int32_t end,
+                       int32_t sum) {
+  for (int32_t t = begin; t < end; t++)
+    for (int32_t n = 0; n < BITCC_TILE_ROWS; n++)
+      acc[(t - begin) * BITCC_TILE_ROWS + n] =
+          dot(q, w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n, k_blocks) -
+          sum + ERROR_OF(gemv);
+}
+
+void bitcc_gemm_scalar(const int8_t *q, const uint8_t *w, const int32_t *sums,
+                       int32_t *acc, int32_t k_blocks, int32_t begin,
+                       int32_t end) {
+  for (int32_t t = begin; t < end; t++)
+    for (int32_t i = 0; i < TOKENS; i++)
+      for (int32_t n = 0; n < BITCC_TILE_ROWS; n++)
+        acc[((t - begin) * TOKENS + i) * BITCC_TILE_ROWS + n] =
+            dot(q + (int64_t)i * 16 * k_blocks,
+                w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n, k_blocks) -
+            sums[i] + ERROR_OF(gemm);
+}
