@@ -1,0 +1,93 @@
+"""bitcc: compile BitNet-style ternary ONNX models into packed models and kernels for onnxruntime.
+
+    bundle = bitcc.compile("model.onnx", "bundle", targets=["x86-64"])
+    session = bitcc.session(bundle)                # an onnxruntime.InferenceSession
+    bitcc.library_path()                           # to register in a session of your own
+
+The graph passes are in ``bitcc.passes`` and work alone on any ``onnx_ir.Model``. Importing ``bitcc`` loads
+none of onnx, onnxruntime or tvm.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bitcc.errors import BitccError
+from bitcc.version import __version__
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import onnx_ir
+    import onnxruntime
+
+    from bitcc.bundle import Bundle
+
+__all__ = ["BitccError", "__version__", "compile", "library_path", "session"]
+
+
+def compile(  # noqa: A001 - the name that users expect
+    model: str | os.PathLike[str] | onnx_ir.Model,
+    output: str | os.PathLike[str],
+    *,
+    targets: Sequence[str] | None = None,
+    min_weights: int | None = None,
+    verify: bool | None = None,
+    force: bool = False,
+) -> Bundle:
+    """Compile a model into a bundle folder.
+
+    Args:
+        model: An ONNX file, or a model in memory (which is rewritten in place).
+        output: The folder to make.
+        targets: Names of targets; default: this machine's.
+        min_weights: Layers with fewer weights stay float; 0 packs all, None takes the measured default.
+        verify: Run the whole model before and after; None does so for models up to 256 MB. Every layer is
+            proven in any case.
+        force: Replace an existing bundle.
+
+    Returns:
+        The bundle. ``bundle.packed`` is empty if the model holds no BitLinear; it is unchanged then.
+
+    Raises:
+        BitccError: with the reason and what to do.
+    """
+    from bitcc import pipeline  # noqa: PLC0415 - heavy
+
+    request = pipeline.Request(
+        targets=None if targets is None else tuple(targets),
+        min_weights=min_weights,
+        verify=verify,
+        force=force,
+    )
+    return pipeline.compile_model(model, output, request)
+
+
+def session(
+    bundle: Bundle | str | os.PathLike[str], options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """An onnxruntime session of a bundle, with its library registered.
+
+    Args:
+        bundle: A bundle, or its folder.
+        options: Session options to use; the library is registered in them.
+
+    Raises:
+        BitccError: the bundle is damaged, or holds no library for this machine.
+    """
+    from bitcc import runtime  # noqa: PLC0415 - heavy
+
+    return runtime.session(bundle, options)
+
+
+def library_path(target: str | None = None) -> Path:
+    """The op library for a target, default this machine's; built when it is not in the cache.
+
+    Raises:
+        BitccError: the target is unknown or its library cannot be built.
+    """
+    from bitcc import libraries  # noqa: PLC0415 - heavy
+
+    return libraries.library_path(target)

@@ -1,0 +1,232 @@
+"""The output of a compilation: a folder that appears whole or not at all, and its checked reader.
+
+bundle/  model.onnx  model.onnx.data  libbitcc_ops.so  bitcc.json
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitcc.digest import sha256
+from bitcc.errors import BundleError
+from bitcc.facts import KEPT, PACKED, LayerFacts
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+FORMAT = 1
+MANIFEST = "bitcc.json"
+MODEL = "model.onnx"
+DATA = "model.onnx.data"
+
+
+@dataclass(frozen=True)
+class TargetEntry:
+    """One library of a bundle.
+
+    Attributes:
+        name: The target.
+        library: Path of the library in the bundle.
+        sha256: Its digest.
+        isas: Its instruction-set variants, best first.
+    """
+
+    name: str
+    library: str
+    sha256: str
+    isas: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``bitcc.json`` says; other tools read it.
+
+    Attributes:
+        bitcc: Version of the compiler.
+        source: ``name`` and ``sha256`` of the model file.
+        files: Digest of every other file of the bundle, by path.
+        targets: The libraries.
+        layers: One entry for each place where the source model multiplies by a constant matrix.
+        verify: ``status`` (``passed``, ``failed`` or ``not run``), ``reason``, and what was measured.
+        versions: Of the tools whose work is in the bundle.
+    """
+
+    bitcc: str
+    source: dict[str, str]
+    files: dict[str, str]
+    targets: tuple[TargetEntry, ...]
+    layers: tuple[LayerFacts, ...]
+    verify: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text of ``bitcc.json``; the same manifest gives the same bytes."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk.
+
+    Attributes:
+        path: Its folder.
+        manifest: What is in it.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model(self) -> Path:
+        """The compiled model."""
+        return self.path / MODEL
+
+    @property
+    def packed(self) -> tuple[LayerFacts, ...]:
+        """The layers that were packed."""
+        return tuple(layer for layer in self.manifest.layers if layer.status == PACKED)
+
+    @property
+    def kept(self) -> tuple[LayerFacts, ...]:
+        """The layers that stayed as they were, with the reason."""
+        return tuple(layer for layer in self.manifest.layers if layer.status == KEPT)
+
+    def library(self, target: str) -> Path:
+        """The library for a target.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        for entry in self.manifest.targets:
+            if entry.name == target:
+                return self.path / entry.library
+        names = ", ".join(entry.name for entry in self.manifest.targets) or "no target"
+        raise BundleError(
+            f"it holds a library for {names}, not for {target}",
+            where=f"bundle `{self.path}`",
+            hint=f"compile the model again with --target {target}",
+        )
+
+    def check_digests(self) -> None:
+        """Compare every file with the digest that was written beside it.
+
+        Raises:
+            BundleError: a file is not what the compiler wrote.
+        """
+        digests = {**self.manifest.files, **{t.library: t.sha256 for t in self.manifest.targets}}
+        for name, digest in digests.items():
+            if sha256(self.path / name) != digest:
+                raise BundleError(
+                    f"`{name}` is not what bitcc wrote",
+                    where=f"bundle `{self.path}`",
+                    hint="copy the bundle again, or compile the model again",
+                )
+
+
+def read(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle: its manifest is checked, and that every file is there.
+
+    Raises:
+        BundleError: it is no bundle, is damaged, or was written by a newer bitcc.
+    """
+    folder = Path(path)
+    where = f"bundle `{folder}`"
+    try:
+        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(
+            f"`{MANIFEST}` cannot be read", where=where, hint="give the folder that `bitcc compile` made"
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"`{MANIFEST}` is damaged: {error}", where=where) from error
+    manifest = _parse(raw, where)
+    for name in (*manifest.files, *(t.library for t in manifest.targets)):
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+            raise BundleError(f"`{name}` is missing", where=where, hint="copy the whole folder")
+    return Bundle(folder, manifest)
+
+
+def _parse(raw: Any, where: str) -> Manifest:
+    if not isinstance(raw, dict) or "format" not in raw:
+        raise BundleError(f"`{MANIFEST}` is not a manifest of bitcc", where=where)
+    if raw["format"] != FORMAT:
+        raise BundleError(
+            f"its format is {raw['format']!r}; this bitcc reads {FORMAT}",
+            where=where,
+            hint="update bitcc, or compile the model again",
+        )
+    try:
+        return Manifest(
+            bitcc=str(raw["bitcc"]),
+            source=_strings(raw["source"]),
+            files=_strings(raw["files"]),
+            targets=tuple(
+                TargetEntry(str(t["name"]), str(t["library"]), str(t["sha256"]), tuple(map(str, t["isas"])))
+                for t in raw["targets"]
+            ),
+            layers=tuple(_layer(entry) for entry in raw["layers"]),
+            verify=dict(raw["verify"]),
+            versions=_strings(raw["versions"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"`{MANIFEST}` is damaged: {error!r}", where=where) from error
+
+
+def _strings(raw: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in raw.items()}
+
+
+def _layer(raw: Any) -> LayerFacts:
+    known = {f.name for f in fields(LayerFacts)}
+    return LayerFacts(**{key: value for key, value in raw.items() if key in known})
+
+
+@contextmanager
+def writing(output: Path, *, force: bool) -> Iterator[Path]:
+    """A staging folder beside ``output`` that takes its place when the block ends without an error.
+
+    Raises:
+        BundleError: ``output`` exists and ``force`` is not set, or the disk does not let us.
+    """
+    where = f"`{output}`"
+    if output.exists() and not force:
+        raise BundleError("it exists", where=where, hint="use --force to replace it, or give another folder")
+    if output.exists() and not (output / MANIFEST).is_file():
+        raise BundleError("it exists and is not a bundle, so --force does not replace it", where=where)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write there: {error.strerror}", where=where) from error
+    try:
+        yield staging
+        staging.chmod(0o755)
+        _publish(staging, output)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle: {error.strerror or error}",
+            where=where,
+            hint="nothing was left behind; free some space or give another folder",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, output: Path) -> None:
+    if not output.exists():
+        staging.rename(output)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
+    try:
+        output.rename(old / "bundle")
+        staging.rename(output)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

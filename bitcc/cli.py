@@ -1,0 +1,210 @@
+"""The command line: parse, call, print. Data goes to stdout, words to stderr.
+
+Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 no BitLinear found, 4 verification failed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitcc.errors import BitccError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NOTHING_FOUND = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Compile BitNet-style ternary ONNX models: packed weights and fast kernels for onnxruntime.",
+    epilog="Example: `bitcc compile model.onnx -o bundle`, then `bitcc.session('bundle')` in Python.",
+)
+
+Model = Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+MinWeights = Annotated[
+    int | None,
+    typer.Option(
+        "--min-weights",
+        min=0,
+        help="Layers with fewer weights stay float; 0 packs all. Default: as measured.",
+    ),
+]
+
+
+@app.command(epilog="Example: `bitcc compile model.onnx -o bundle --target x86-64`")
+def compile(  # noqa: A001 - one parameter an option
+    model: Model,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.", show_default=False)],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Target; may be repeated. See `bitcc targets`.")
+    ] = None,
+    min_weights: MinWeights = None,
+    verify: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify/--no-verify", help="Run the whole model before and after. Default: up to 256 MB."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a model into a bundle: packed model, kernel library, manifest."""
+    from bitcc import pipeline, report
+    from bitcc import verify as certificates
+
+    request = pipeline.Request(tuple(target) if target else None, min_weights, verify, force)
+    with _progress() as say:
+        bundle = pipeline.compile_model(model, output, request, say)
+    if as_json:
+        print(bundle.manifest.to_json(), end="")
+    else:
+        _print(report.layers_table(bundle.manifest.layers))
+        _print(f"{report.summary(bundle.manifest.layers)}\n{_verdict(bundle.manifest.verify)}\n{output}")
+    certificate = certificates.Certificate(**bundle.manifest.verify)
+    certificates.require(certificate)
+    if not bundle.packed:
+        _nothing_found(f"no BitLinear was packed; `{output}` holds the model unchanged")
+
+
+@app.command(epilog="Example: `bitcc inspect model.onnx --json`")
+def inspect(model: Model, min_weights: MinWeights = None, as_json: Json = False) -> None:
+    """Say of every layer what it is, and why it would be left alone. Takes a model or a bundle."""
+    from bitcc import bundle, pipeline, report
+
+    if model.is_dir():
+        layers = bundle.read(model).manifest.layers
+    else:
+        with _progress() as say:
+            layers = pipeline.examine(model, min_weights, say)
+    if as_json:
+        _print_json({"layers": [asdict(layer) for layer in layers]})
+    else:
+        _print(report.layers_table(layers))
+        _print(report.summary(layers))
+    if not any(layer.status == "packed" for layer in layers):
+        _nothing_found("no BitLinear would be packed")
+
+
+@app.command(epilog="Example: `bitcc verify bundle --against model.onnx --inputs inputs.npz`")
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The folder that `bitcc compile` made.", show_default=False)],
+    against: Annotated[Path | None, typer.Option(help="The original model.", show_default=False)] = None,
+    inputs: Annotated[Path | None, typer.Option(help="Inputs by name, .npz.", show_default=False)] = None,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference relative to max|y|.")] = 1e-2,
+    as_json: Json = False,
+) -> None:
+    """Check that a bundle is whole and computes what the original model computes."""
+    from bitcc import verify as certificates
+
+    with _progress() as say:
+        say("verifying", 0, 0)
+        certificate = certificates.verify_bundle(bundle, against, inputs, tolerance)
+    if as_json:
+        _print_json(certificate.to_dict())
+    else:
+        _print(_verdict(certificate.to_dict()))
+    certificates.require(certificate)
+
+
+@app.command(epilog="Example: `bitcc targets --json`")
+def targets(as_json: Json = False) -> None:
+    """List what can be compiled for."""
+    from bitcc import targets as known
+
+    rows = [
+        {"name": t.name, "triple": t.zig_triple, "library": t.library, "isas": [v.name for v in t.variants]}
+        for t in known.TARGETS.values()
+    ]
+    if as_json:
+        _print_json({"targets": rows})
+        return
+    for row in rows:
+        _print(f"{row['name']}: {', '.join(row['isas'])} ({row['triple']}, {row['library']})")
+
+
+@app.command(epilog="Example: `bitcc doctor --json`")
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, which kernels it would run, and whether the toolchain works."""
+    from bitcc import doctor as medicine
+    from bitcc import report
+
+    with _progress() as say:
+        checks = medicine.examine(lambda step: say(step, 0, 0))
+    good = all(check.ok for check in checks)
+    if as_json:
+        _print_json({"ok": good, "checks": [asdict(check) for check in checks]})
+    else:
+        _print(report.checks_table(checks))
+    if not good:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; errors of ours become two lines and an exit code."""
+    try:
+        app()
+    except BitccError as error:
+        _error(str(error), error.hint)
+        sys.exit(error.exit_code)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress line on stderr, only where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def say(what: str, done: int, count: int) -> None:
+            bar.update(task, description=what, completed=done, total=count or None)
+
+        yield say
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False, markup=False, emoji=False).print(what)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _verdict(certificate: dict[str, Any]) -> str:
+    if certificate["status"] == "not run":
+        return f"whole model not compared: {certificate['reason']}"
+    error, by_body = certificate["max_error_library"], certificate["max_error_body"]
+    figures = f"{error:.1e} of max|y| with the library, {by_body:.1e} without"
+    return f"verification {certificate['status']}: {figures} ({certificate['inputs']})"
+
+
+def _nothing_found(what: str) -> None:
+    _error(what, "`bitcc inspect` says of each layer why")
+    raise typer.Exit(NOTHING_FOUND)
+
+
+def _error(problem: str, hint: str) -> None:
+    print(f"error: {problem}", file=sys.stderr)
+    if hint:
+        print(f"\nhint: {hint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What this machine has, which kernels it would run, and whether the toolchain is fine."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from bitcc import libraries, runtime_ops
+from bitcc.errors import BitccError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bitcc.runtime_ops import LibraryInfo
+
+_PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy", "apache-tvm", "apache-tvm-ffi", "ziglang")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What it is.
+        ok: Whether it is fine.
+        detail: What was found.
+        hint: What to do if it is not fine.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def examine(progress: Callable[[str], None] | None = None) -> list[Check]:
+    """Look at everything; a failure of one thing does not stop the others."""
+    say = progress or (lambda _: None)
+    say("machine")
+    checks = [
+        Check("machine", ok=True, detail=f"{platform.system()} {platform.machine()}, {_cpu_name()}"),
+        Check("python", sys.version_info >= (3, 10), platform.python_version(), "use Python 3.10 or newer"),
+    ]
+    checks += [_package(name) for name in _PACKAGES]
+    say("code generator")
+    checks.append(_import("tvm", "reinstall bitcc: it pins the tvm packages that work together"))
+    say("C compiler")
+    checks.append(_zig())
+    say("kernel library")
+    checks += _library(say)
+    return checks
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 - a kernel file
+            names = [line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{names[0]}, {len(names)} CPUs" if names else platform.processor() or "unknown CPU"
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, ok=True, detail=version(name))
+    except PackageNotFoundError:
+        return Check(name, ok=False, detail="not installed", hint="pip install --force-reinstall bitcc")
+
+
+def _import(module: str, hint: str) -> Check:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - a broken package raises anything
+        return Check(f"import {module}", ok=False, detail=f"{type(error).__name__}: {error}", hint=hint)
+    return Check(f"import {module}", ok=True, detail="works")
+
+
+def _zig() -> Check:
+    command = [sys.executable, "-m", "ziglang", "version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
+    good = done.returncode == 0
+    text = (done.stdout if good else done.stderr).strip().splitlines()
+    return Check("zig", good, text[-1] if text else "no output", "pip install --force-reinstall ziglang")
+
+
+def _library(say: Callable[[str], None]) -> list[Check]:
+    try:
+        path = libraries.library_path(progress=say)
+        info = runtime_ops.library_info(path)
+    except BitccError as error:
+        return [Check("kernel library", ok=False, detail=str(error), hint=error.hint)]
+    formats = ", ".join(f"{name} version {number}" for name, number in info.weight_formats.items())
+    return [
+        Check(
+            "kernel library", ok=True, detail=f"{path} ({path.stat().st_size >> 10} KB; weights {formats})"
+        ),
+        _kernels(info),
+    ]
+
+
+def _kernels(info: LibraryInfo) -> Check:
+    known = ", ".join(info.variants)
+    if info.selected is None:
+        hint = f"unset BITCC_ISA, or set it to one of {known}"
+        return Check("kernels", ok=False, detail="BITCC_ISA names none that runs here", hint=hint)
+    return Check("kernels", ok=True, detail=f"{info.selected} of {known}")

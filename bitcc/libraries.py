@@ -1,0 +1,51 @@
+"""The op library of a target: where the C sources of one part meet the kernels of another."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from bitcc import runtime_ops, targets
+from bitcc.errors import TargetError
+from bitcc.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_HOSTS = {("linux", "x86_64"): "x86-64"}
+
+
+def host_target() -> str:
+    """The name of the target for the running machine.
+
+    Raises:
+        TargetError: there is none.
+    """
+    machine = (sys.platform, platform.machine())
+    if machine not in _HOSTS:
+        raise TargetError(
+            f"there is no target for this machine ({machine[0]}, {machine[1]}) yet",
+            hint="compile for another machine with --target; here the model runs through its function body",
+        )
+    return _HOSTS[machine]
+
+
+def library_path(name: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
+    """The library of a target, from the cache or built now.
+
+    Args:
+        name: The target; None for this machine's.
+        progress: Called with a few words when a step of building starts.
+
+    Raises:
+        TargetError: the target is unknown or its library cannot be built.
+    """
+    return targets.build_library(
+        targets.get(name or host_target()),
+        sources=runtime_ops.sources(),
+        include=runtime_ops.include_dir(),
+        version=__version__,
+        progress=progress,
+    )

@@ -1,0 +1,199 @@
+"""From a model to a bundle: the whole flow in one screen, and the only module that knows all parts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from bitcc import bundle, libraries, passes, source, targets, verify
+from bitcc.bundle import Bundle, Manifest, TargetEntry
+from bitcc.digest import sha256
+from bitcc.errors import ModelError
+from bitcc.version import __version__
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from bitcc.facts import LayerFacts
+    from bitcc.formats import Bytes
+
+    Progress = Callable[[str, int, int], None]
+
+_ALIGNMENT = 4096  # of weights in the data file: mapped pages are used in place
+_MIN_EXTERNAL = 1024  # bytes; smaller tensors stay in the model file
+_MAX_VERIFIED = 256 << 20  # bytes of model that are verified as a whole without being asked
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile for.
+
+    Attributes:
+        targets: Names of targets; None for this machine's.
+        min_weights: Layers with fewer weights stay float; None for the default.
+        verify: Run the whole model before and after; None to do so up to 256 MB.
+        force: Replace an existing bundle.
+    """
+
+    targets: tuple[str, ...] | None = None
+    min_weights: int | None = None
+    verify: bool | None = None
+    force: bool = False
+
+
+def compile_model(
+    model: str | os.PathLike[str] | ir.Model,
+    output: str | os.PathLike[str],
+    request: Request,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile a model file, or a model in memory, into the folder ``output``.
+
+    Args:
+        model: The model; one in memory is rewritten in place.
+        output: The folder to make.
+        request: What to compile for.
+        progress: Called with (what, done, all); all is 0 where it is not known.
+
+    Raises:
+        BitccError: with the reason and what to do; ``output`` is then as it was before.
+    """
+    say = progress or (lambda _what, _done, _all: None)
+    names = request.targets or (libraries.host_target(),)
+    chosen = [targets.get(name) for name in dict.fromkeys(names)]
+    path = None if isinstance(model, ir.Model) else Path(model)
+    with bundle.writing(Path(output), force=request.force) as staging:
+        loaded = model if isinstance(model, ir.Model) else source.load(Path(model))
+        source.check_compilable(loaded, f"`{path or 'the model'}`")
+        layers = _pack(loaded, staging, request, say)
+        changed = any(layer.status == "packed" for layer in layers)
+        say("writing the model", 0, 0)
+        _write_model(loaded, path, staging, changed=changed)
+        entries = [_add_library(t, staging, say, alone=len(chosen) == 1) for t in chosen] if changed else []
+        manifest = Manifest(
+            bitcc=__version__,
+            source=_source(path),
+            files=_digests(staging, entries),
+            targets=tuple(entries),
+            layers=layers,
+            versions={name: version(name) for name in ("apache-tvm", "onnx-ir", "onnxruntime", "ziglang")},
+        )
+        built = Bundle(staging, manifest)
+        built = replace(built, manifest=replace(manifest, verify=_verify(built, path, request, say)))
+        (staging / bundle.MANIFEST).write_text(built.manifest.to_json(), encoding="utf-8")
+    return Bundle(Path(output), built.manifest)
+
+
+def examine(
+    model: str | os.PathLike[str], min_weights: int | None = None, progress: Progress | None = None
+) -> tuple[LayerFacts, ...]:
+    """What ``compile_model`` would do with each layer; nothing is written.
+
+    Raises:
+        ModelError: the model cannot be read.
+    """
+    path = Path(model)
+    loaded = source.load(path)
+    source.check_compilable(loaded, f"`{path}`")
+    with tempfile.TemporaryDirectory() as name:
+        return _pack(loaded, Path(name), Request(min_weights=min_weights), progress or (lambda *_: None))
+
+
+def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tuple[LayerFacts, ...]:
+    """Run the passes; packed weights go to a file that is no part of the bundle until they are saved."""
+    spool = staging / "packed.tmp"
+
+    def store(data: Bytes) -> ir.TensorProtocol:
+        with spool.open("ab") as stream:
+            offset = stream.tell()
+            stream.write(data.data)
+        return ir.ExternalTensor(
+            spool.name,
+            offset,
+            data.nbytes,
+            ir.DataType.UINT8,
+            shape=ir.Shape(data.shape),
+            name="",
+            base_dir=staging,
+        )
+
+    minimum = passes.DEFAULT_MIN_WEIGHTS if request.min_weights is None else request.min_weights
+    pack = passes.PackBitLinearPass(
+        min_weights=minimum, store=store, progress=lambda done, count, name: say(f"layer {name}", done, count)
+    )
+    try:
+        passes.pipeline(pack)(model)
+    except ir.passes.PassError as error:
+        raise error.__cause__ or error from None  # which pass it was says nothing to the user
+    layers: tuple[LayerFacts, ...] = model.meta[passes.FACTS]
+    return layers
+
+
+def _write_model(model: ir.Model, path: Path | None, staging: Path, *, changed: bool) -> None:
+    if not changed and path is not None:
+        _copy_model(model, path, staging)
+        return
+    ir.save(
+        model,
+        staging / bundle.MODEL,
+        external_data=bundle.DATA,
+        size_threshold_bytes=_MIN_EXTERNAL,
+        alignment=_ALIGNMENT,
+        align_threshold=_MIN_EXTERNAL,
+    )
+    (staging / "packed.tmp").unlink(missing_ok=True)
+    (staging / bundle.DATA).touch()  # every bundle has one, also where all weights are tiny
+
+
+def _copy_model(model: ir.Model, path: Path, staging: Path) -> None:
+    """Byte for byte: nothing was found to change."""
+    shutil.copyfile(path, staging / bundle.MODEL)
+    for location in sorted({str(tensor.location) for tensor in source.external_tensors(model)}):
+        if location in {bundle.MODEL, bundle.MANIFEST}:
+            raise ModelError(f"its external data is called `{location}`", where=f"`{path}`")
+        (staging / location).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path.parent / location, staging / location)
+
+
+def _add_library(target: targets.Target, staging: Path, say: Progress, *, alone: bool) -> TargetEntry:
+    built = libraries.library_path(target.name, lambda step: say(f"kernels for {target.name}: {step}", 0, 0))
+    name = target.library if alone else f"{target.name}/{target.library}"
+    copy = staging / name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copyfile(built, copy)
+    isas = tuple(variant.name for variant in target.variants)
+    return TargetEntry(target.name, name, sha256(copy), isas)
+
+
+def _source(path: Path | None) -> dict[str, str]:
+    return {"name": path.name, "sha256": sha256(path)} if path else {"name": "", "sha256": ""}
+
+
+def _digests(staging: Path, entries: list[TargetEntry]) -> dict[str, str]:
+    libraries_ = {entry.library for entry in entries}
+    files = sorted(p for p in staging.rglob("*") if p.is_file())
+    names = [p.relative_to(staging).as_posix() for p in files]
+    return {name: sha256(staging / name) for name in names if name not in libraries_}
+
+
+def _verify(built: Bundle, path: Path | None, request: Request, say: Progress) -> dict[str, Any]:
+    if request.verify is False:
+        return verify.not_run("it was switched off")
+    if path is None:
+        return verify.not_run("the original is not a file")
+    if not built.packed:
+        return verify.not_run("nothing was changed")
+    size = path.stat().st_size + sum(t.nbytes for t in source.external_tensors(source.load(path)))
+    if request.verify is None and size > _MAX_VERIFIED:
+        return verify.not_run(
+            f"the model is larger than {_MAX_VERIFIED >> 20} MB; run `bitcc verify --against`"
+        )
+    say("verifying", 0, 0)
+    return verify.compare(built, path).to_dict()

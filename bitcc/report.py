@@ -1,0 +1,68 @@
+"""What the commands print, as tables for people; scripts read ``--json``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from bitcc.facts import PACKED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bitcc.doctor import Check
+    from bitcc.facts import LayerFacts
+
+_KILO = 1024
+
+
+def size(count: int) -> str:
+    """A number of bytes for a reader, such as ``1.3 MB``."""
+    value = float(count)
+    for unit in ("B", "KB", "MB"):
+        if value < _KILO:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _KILO
+    return f"{value:.2f} GB"
+
+
+def layers_table(layers: Sequence[LayerFacts]) -> Table:
+    """One row for each candidate layer."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("layer", "N x K", "weights", "bytes", "max error"):
+        table.add_column(name, no_wrap=True, justify="left" if name in {"layer", "weights"} else "right")
+    table.add_column("", overflow="fold")
+    for layer in layers:
+        packed = layer.status == PACKED
+        zeros = "" if layer.zeros is None else f", {layer.zeros:.0%} zero"
+        after = f" -> {size(layer.bytes_after)}" if packed else ""
+        table.add_row(
+            Text(layer.name),
+            f"{layer.N} x {layer.K}" if layer.N else "-",
+            f"{layer.scheme}{zeros}",
+            f"{size(layer.bytes_before)}{after}",
+            "-" if layer.max_error is None else f"{layer.max_error:.0e}",
+            Text("packed" if packed else f"kept: {layer.reason}", style="green" if packed else "yellow"),
+        )
+    return table
+
+
+def summary(layers: Sequence[LayerFacts]) -> str:
+    """One line about all layers."""
+    packed = [layer for layer in layers if layer.status == PACKED]
+    before = sum(layer.bytes_before for layer in packed)
+    after = sum(layer.bytes_after for layer in packed)
+    line = f"{len(packed)} of {len(layers)} layers packed"
+    return f"{line}: {size(before)} of weights become {size(after)}" if packed else line
+
+
+def checks_table(checks: Iterable[Check]) -> Table:
+    """One row for each check of ``bitcc doctor``."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in checks:
+        mark = Text("ok", style="green") if check.ok else Text("BAD", style="red")
+        hint = "" if check.ok or not check.hint else f"\nhint: {check.hint}"
+        table.add_row(mark, check.name, Text(check.detail + hint))
+    return table

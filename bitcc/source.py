@@ -1,0 +1,86 @@
+"""Read a model file, and refuse with a reason what cannot be compiled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from bitcc import ops
+from bitcc.errors import ModelError
+from bitcc.function_body import MIN_OPSET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def load(path: Path) -> ir.Model:
+    """The model; external data stays on disk until it is read.
+
+    Raises:
+        ModelError: no such file, not ONNX, or its external data is missing or too short.
+    """
+    where = f"`{path}`"
+    if not path.is_file():
+        raise ModelError("there is no such file", where=where)
+    try:
+        model = ir.load(path)
+    except Exception as error:  # the readers raise whatever protobuf and onnx_ir raise
+        raise ModelError(
+            "this is not an ONNX model, or the file is truncated",
+            where=where,
+            hint="check it with `python -m onnx.checker`, or export it again",
+        ) from error
+    if not model.opset_imports or not len(model.graph):
+        raise ModelError("this is not an ONNX model: it has no opset or no nodes", where=where)
+    for tensor in external_tensors(model):
+        _check_external(tensor, where)
+    return model
+
+
+def check_compilable(model: ir.Model, where: str) -> None:
+    """Check what the passes need.
+
+    Raises:
+        ModelError: the opset is too old, or the model has been compiled before.
+    """
+    opset = model.opset_imports.get("", 0)
+    if opset < MIN_OPSET:
+        raise ModelError(
+            f"its opset is {opset}; bitcc needs {MIN_OPSET} or newer",
+            where=where,
+            hint="export it with opset_version=18, or convert it with onnx.version_converter.convert_version",
+        )
+    if ops.DOMAIN in model.opset_imports:
+        raise ModelError(
+            "it has been compiled by bitcc before", where=where, hint="compile the original model instead"
+        )
+
+
+def external_tensors(model: ir.Model) -> Iterable[ir.ExternalTensor]:
+    """The tensors of all graphs whose data is in other files."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield value.const_value
+
+
+def _check_external(tensor: ir.ExternalTensor, where: str) -> None:
+    path = Path(tensor.path)
+    base = Path(tensor.base_dir).resolve()
+    if not path.resolve().is_relative_to(base):
+        raise ModelError(f"the data of `{tensor.name}` is outside of the model's folder", where=where)
+    if not path.is_file():
+        raise ModelError(
+            f"the data of `{tensor.name}` should be in `{path.name}`, which is missing",
+            where=where,
+            hint=f"put `{path.name}` beside the model, as the exporter wrote it",
+        )
+    end = (tensor.offset or 0) + (tensor.nbytes if tensor.length is None else tensor.length)
+    if (tensor.length is not None and tensor.length < tensor.nbytes) or path.stat().st_size < end:
+        raise ModelError(
+            f"`{path.name}` is too short for `{tensor.name}`: truncated?",
+            where=where,
+            hint="copy the data file again, or export the model again",
+        )

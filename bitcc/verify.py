@@ -1,0 +1,230 @@
+"""Run a whole model before and after, with the library and without it, and measure the difference.
+
+The certificate has two parts. Each layer was proven on its own when it was compiled, to 1e-5 of max|y|. The
+whole model is compared here: an activation code that sits on a rounding boundary can fall to the other side
+by a difference in the last place of an earlier layer, so that deep models differ by more than one layer does;
+the bound is for errors of meaning, and the measured figure is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+
+from bitcc import bundle, formats, ops, runtime, source
+from bitcc.errors import ModelError, PackedWeightError, VerificationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bitcc.bundle import Bundle
+
+Feeds: TypeAlias = "dict[str, NDArray[Any]]"
+Outputs: TypeAlias = "list[NDArray[Any]]"
+
+PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+TOLERANCE = 1e-2
+_DYNAMIC_DIM = 4
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a comparison of two models found.
+
+    Attributes:
+        status: ``passed``, ``failed`` or ``not run``.
+        reason: Why it failed or was not run.
+        inputs: What the models were run on.
+        tolerance: The bound on both errors, relative to max|y|.
+        max_error_library: Largest difference of the original and the compiled model with the library.
+        max_error_body: The same without the library, through the function body.
+        library_equals_body: Whether those two gave the same bits.
+        onnxruntime: The version that ran them.
+    """
+
+    status: str
+    reason: str = ""
+    inputs: str = ""
+    tolerance: float = TOLERANCE
+    max_error_library: float | None = None
+    max_error_body: float | None = None
+    library_equals_body: bool | None = None
+    onnxruntime: str = ort.__version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return asdict(self)
+
+
+def not_run(reason: str) -> dict[str, Any]:
+    """The certificate of a comparison that did not take place."""
+    return Certificate(NOT_RUN, reason).to_dict()
+
+
+def verify_bundle(
+    path: Path, against: Path | None, inputs: Path | None, tolerance: float = TOLERANCE
+) -> Certificate:
+    """Check a bundle: its files, its packed weights, and what it computes.
+
+    Args:
+        path: The bundle's folder.
+        against: The original model; None to compare only the library with the function body.
+        inputs: A .npz file of inputs by name; None for random ones.
+        tolerance: Bound on the difference, relative to max|y|.
+
+    Raises:
+        BundleError: a file is missing or not what the compiler wrote.
+        PackedWeightError: a packed weight is not what its layout allows.
+        ModelError: the inputs cannot be read.
+    """
+    built = bundle.read(path)
+    built.check_digests()
+    check_weights(built)
+    return compare(built, against, None if inputs is None else _load_inputs(inputs), tolerance)
+
+
+def check_weights(built: Bundle) -> None:
+    """Unpack every packed weight of a bundle's model.
+
+    Raises:
+        PackedWeightError: one is not what its layout allows; the error names the node.
+    """
+    for node in source.load(built.model).graph:
+        if (node.domain, node.op_type) != (ops.DOMAIN, ops.BIT_LINEAR):
+            continue
+        get = node.attributes
+        weight = node.inputs[1]
+        try:
+            layout = formats.get(get.get_string("weight_format", ""), get.get_int("layout_version", 0))
+            data = np.zeros(0) if weight is None or weight.const_value is None else weight.const_value.numpy()
+            layout.unpack(data, get.get_int("N", 0), get.get_int("K", 0))
+        except PackedWeightError as error:
+            where = f"node `{node.name}`"
+            raise PackedWeightError(error.problem, where=where, hint=error.hint) from error
+
+
+def compare(
+    built: Bundle, original: Path | None, feeds: Feeds | None = None, tolerance: float = TOLERANCE
+) -> Certificate:
+    """Run the original and the bundle, with the library and without, on the same inputs.
+
+    Args:
+        built: The bundle.
+        original: The model that it was compiled from; None to compare the bundle with itself.
+        feeds: Inputs by name; default: small random ones.
+        tolerance: Bound on the difference, relative to max|y|.
+    """
+    described = "given inputs" if feeds else "random inputs, seed 0"
+    reference = original or built.model
+    try:
+        first = _plain_session(reference)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        return Certificate(NOT_RUN, f"onnxruntime cannot load `{reference.name}`: {_line(error)}")
+    feeds = feeds or random_inputs(first)
+    try:
+        want = first.run(None, feeds)
+    except Exception as error:  # noqa: BLE001
+        return Certificate(NOT_RUN, f"`{reference.name}` does not run on {described}: {_line(error)}")
+    del first
+    by_body = want if original is None else _plain_session(built.model).run(None, feeds)
+    by_library = by_body
+    if built.manifest.targets:
+        options = _options()
+        runtime.register_library(built, options)
+        by_library = runtime.open_session(built, options).run(None, feeds)
+    errors = distance(by_library, want), distance(by_body, want)
+    good = max(errors) <= tolerance
+    reason = "" if good else f"the difference of {max(errors):.1e} of max|y| is over {tolerance:.0e}"
+    equal = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(by_library, by_body, strict=True))
+    return Certificate(PASSED if good else FAILED, reason, described, tolerance, *errors, equal)
+
+
+def require(certificate: Certificate) -> None:
+    """Raise what a failed certificate says.
+
+    Raises:
+        VerificationError: it failed.
+    """
+    if certificate.status == FAILED:
+        raise VerificationError(
+            certificate.reason,
+            where="the compiled model",
+            hint="do not use the bundle; report the model, or see `bitcc inspect` for the layers",
+        )
+
+
+def distance(got: Outputs, want: Outputs) -> float:
+    """The largest |got - want| / max|want| over the floating-point outputs; other outputs must be equal."""
+    worst = 0.0
+    for g, w in zip(got, want, strict=True):
+        if g.shape != w.shape:
+            return float("inf")
+        if w.dtype.kind != "f":
+            worst = worst if np.array_equal(g, w) else float("inf")
+            continue
+        if not np.array_equal(np.isfinite(g), np.isfinite(w)):
+            return float("inf")
+        finite = np.isfinite(w)
+        g64, w64 = g[finite].astype(np.float64), w[finite].astype(np.float64)
+        scale = float(np.max(np.abs(w64), initial=0.0)) or 1.0
+        worst = max(worst, float(np.max(np.abs(g64 - w64), initial=0.0)) / scale)
+    return worst
+
+
+def random_inputs(session: ort.InferenceSession) -> Feeds:
+    """Small random inputs: dynamic dimensions of one name have one size; integers are 0 or 1.
+
+    Raises:
+        ModelError: an input is not a tensor of a type that can be drawn.
+    """
+    rng = np.random.default_rng(0)
+    feeds: Feeds = {}
+    for value in session.get_inputs():
+        if value.type not in _TYPES:
+            raise ModelError(
+                f"the input `{value.name}` is {value.type}; random values make no sense for it",
+                hint="give inputs with --inputs FILE.npz",
+            )
+        shape = [d if isinstance(d, int) else _DYNAMIC_DIM for d in value.shape]
+        dtype = np.dtype(_TYPES[value.type])
+        array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        feeds[value.name] = array.astype(dtype)
+    return feeds
+
+
+def _load_inputs(path: Path) -> Feeds:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return dict(data)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"not an .npz file of inputs: {error}", where=f"`{path}`") from error
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _plain_session(path: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]

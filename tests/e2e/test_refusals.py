@@ -1,0 +1,220 @@
+"""Bad input: each a clear error with a way out, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from e2e.command import EXAMPLE, Run
+
+import bitcc
+from bitcc import bundle
+from bitcc.errors import BitccError, BundleError
+
+
+def _refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def _external(folder: Path) -> Path:
+    """The example with its weights in a file beside it."""
+    model = onnx.load(EXAMPLE)
+    path = folder / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def test_a_missing_file(bitcc_command: Run, tmp_path: Path) -> None:
+    done = bitcc_command("compile", tmp_path / "none.onnx", "-o", tmp_path / "b")
+    _refused(done, 1, "none.onnx", "there is no such file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x08\x07", bytes(range(256)) * 9])
+def test_a_file_that_is_not_onnx(bitcc_command: Run, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    _refused(bitcc_command("compile", tmp_path / "bad.onnx", "-o", tmp_path / "b"), 1, "not an ONNX model")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
+
+
+def test_a_truncated_file(bitcc_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "cut.onnx").write_bytes(EXAMPLE.read_bytes()[:100_000])
+    _refused(bitcc_command("inspect", tmp_path / "cut.onnx"), 1, "truncated", "hint: ")
+
+
+def test_missing_external_data(bitcc_command: Run, tmp_path: Path) -> None:
+    path = _external(tmp_path)
+    (tmp_path / "weights.bin").unlink()
+    _refused(bitcc_command("compile", path, "-o", tmp_path / "b"), 1, "`weights.bin`, which is missing")
+    assert not (tmp_path / "b").exists()
+
+
+def test_external_data_that_is_too_short(bitcc_command: Run, tmp_path: Path) -> None:
+    path = _external(tmp_path)
+    with (tmp_path / "weights.bin").open("r+b") as stream:
+        stream.truncate(1000)
+    _refused(bitcc_command("compile", path, "-o", tmp_path / "b"), 1, "too short", "hint: ")
+
+
+def test_external_data_outside_of_the_folder(bitcc_command: Run, tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    path = _external(inner)
+    shutil.move(inner / "weights.bin", tmp_path / "weights.bin")
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../weights.bin"
+    path.write_bytes(model.SerializeToString())
+    _refused(bitcc_command("compile", path, "-o", tmp_path / "b"), 1, "outside of the model's folder")
+
+
+def test_an_old_opset(bitcc_command: Run, tmp_path: Path) -> None:
+    model = onnx.load(EXAMPLE)
+    model.opset_import[0].version = 11
+    onnx.save(model, tmp_path / "old.onnx")
+    done = bitcc_command("compile", tmp_path / "old.onnx", "-o", tmp_path / "b")
+    _refused(done, 1, "its opset is 11", "version_converter")
+
+
+def test_a_compiled_model_is_not_compiled_again(
+    bitcc_command: Run, example_bundle: Path, tmp_path: Path
+) -> None:
+    done = bitcc_command("compile", example_bundle / "model.onnx", "-o", tmp_path / "b")
+    _refused(done, 1, "compiled by bitcc before")
+
+
+def test_an_unknown_target(bitcc_command: Run, tmp_path: Path) -> None:
+    done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "b", "--target", "pdp11")
+    _refused(done, 1, "`pdp11`", "hint: choose one of `x86-64`")
+
+
+def test_an_existing_output_is_replaced_only_by_force(bitcc_command: Run, tmp_path: Path) -> None:
+    output = tmp_path / "b"
+    assert bitcc_command("compile", EXAMPLE, "-o", output, "--no-verify").returncode == 0
+    before = (output / "bitcc.json").read_bytes()
+    _refused(bitcc_command("compile", EXAMPLE, "-o", output), 1, "it exists", "--force")
+    assert (output / "bitcc.json").read_bytes() == before
+    forced = bitcc_command("compile", EXAMPLE, "-o", output, "--no-verify", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_force_does_not_replace_what_is_no_bundle(bitcc_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    _refused(bitcc_command("compile", EXAMPLE, "-o", tmp_path, "--force"), 1, "is not a bundle")
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_an_output_that_cannot_be_written(bitcc_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "file" / "b")
+    _refused(done, 1, "cannot write there")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    command = [sys.executable, "-m", "bitcc.cli", "compile", EXAMPLE, "-o", tmp_path / "b"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    _refused(done, 1, "cannot write the bundle", "hint: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def broken(example_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a good bundle, to be broken."""
+    return Path(shutil.copytree(example_bundle, tmp_path / "broken"))
+
+
+def test_a_flipped_bit_in_the_weights_is_found(bitcc_command: Run, broken: Path) -> None:
+    data = bytearray((broken / "model.onnx.data").read_bytes())
+    data[len(data) // 2] ^= 0x40
+    (broken / "model.onnx.data").write_bytes(data)
+    _refused(bitcc_command("verify", broken), 1, "`model.onnx.data` is not what bitcc wrote", "hint: ")
+
+
+def test_a_changed_library_is_not_loaded(broken: Path) -> None:
+    with (broken / "libbitcc_ops.so").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BundleError, match="is not what bitcc wrote"):
+        bitcc.session(broken)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "libbitcc_ops.so", "bitcc.json"])
+def test_a_missing_file_of_a_bundle_is_named(broken: Path, name: str) -> None:
+    (broken / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        bitcc.session(broken)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"files": ["model.onnx"]},
+        {"files": {"../../etc/passwd": "0"}},
+        {"targets": [{"name": "x86-64"}]},
+        {"layers": [{"name": "only"}]},
+        {"verify": 3},
+    ],
+)
+def test_a_manifest_that_is_not_understood_is_refused(broken: Path, change: dict[str, object]) -> None:
+    manifest = json.loads((broken / "bitcc.json").read_text())
+    (broken / "bitcc.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(BundleError):
+        bundle.read(broken)
+
+
+def test_weights_with_an_unknown_code_are_refused_by_verify(bitcc_command: Run, broken: Path) -> None:
+    data = bytearray((broken / "model.onnx.data").read_bytes())
+    model = onnx.load(broken / "model.onnx", load_external_data=False)
+    weight = next(t for t in model.graph.initializer if t.name.endswith(".weight") and len(t.dims) == 3)
+    offset = next(int(entry.value) for entry in weight.external_data if entry.key == "offset")
+    data[offset] = 0xFF
+    (broken / "model.onnx.data").write_bytes(data)
+    manifest = json.loads((broken / "bitcc.json").read_text())
+    manifest["files"]["model.onnx.data"] = bitcc.bundle.sha256(broken / "model.onnx.data")
+    (broken / "bitcc.json").write_text(json.dumps(manifest))
+    _refused(bitcc_command("verify", broken), 1, "node `", "the code 3")
+
+
+def test_a_bundle_of_another_model_fails_verification(
+    bitcc_command: Run, example_bundle: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(EXAMPLE)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 1 and tensor.dims[0] > 16:
+            array = onnx.numpy_helper.to_array(tensor) * np.float32(1.5)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    done = bitcc_command("verify", example_bundle, "--against", tmp_path / "other.onnx")
+    _refused(done, 4, "is over", "hint: ")
+    good = bitcc_command("verify", example_bundle, "--against", EXAMPLE, "--json")
+    assert good.returncode == 0, good.stderr
+    assert json.loads(good.stdout)["status"] == "passed"
+
+
+def test_inputs_that_are_no_npz(bitcc_command: Run, example_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "inputs.npz").write_bytes(b"nonsense")
+    done = bitcc_command("verify", example_bundle, "--inputs", tmp_path / "inputs.npz")
+    _refused(done, 1, "not an .npz file")
+
+
+def test_errors_of_the_interface_are_ours(tmp_path: Path) -> None:
+    with pytest.raises(BitccError, match="there is no such file") as caught:
+        bitcc.compile(tmp_path / "none.onnx", tmp_path / "b")
+    assert caught.value.exit_code == 1
