@@ -34,7 +34,7 @@ def main() -> None:
     """Run the demo."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--model", type=Path, default=_HERE / "tiny_lm.onnx")
-    arguments.add_argument("--prompt", default="Return the ")
+    arguments.add_argument("--prompt", default="Raised when ")
     arguments.add_argument("--tokens", type=int, default=160, help="bytes to generate")
     options = arguments.parse_args()
     console = Console(highlight=False, markup=False)
