@@ -25,7 +25,7 @@ _AXES_ARE_INPUTS = 18  # ReduceMax; ReduceSum since 13
 
 def function(opset: int) -> FunctionProto:
     """The function ``bitcc::BitLinear`` for a model of that opset, at least ``MIN_OPSET``."""
-    nodes = [*_constants(), *_quantize(opset), *_decode(), *_epilogue()]
+    nodes = [*_constants(), *_quantize(opset), *decode(), *_epilogue()]
     attributes = list(ops.BitLinear(1, 1).attributes())
     return helper.make_function(
         ops.DOMAIN,
@@ -35,43 +35,45 @@ def function(opset: int) -> FunctionProto:
         nodes,
         [helper.make_opsetid("", opset)],
         attributes,
-        doc_string="Ternary linear layer with int8 activations; see https://pypi.org/project/bitcc",
+        doc_string="Ternary linear layer with int8 activations",
     )
 
 
-def _node(op_type: str, inputs: str, output: str, **attributes: Any) -> NodeProto:
+def node(op_type: str, inputs: str, output: str, **attributes: Any) -> NodeProto:
+    """A standard node of one output; ``inputs`` are names between spaces."""
     return helper.make_node(op_type, inputs.split(), [output], **attributes)
 
 
-def _constant(output: str, value: ArrayLike) -> NodeProto:
+def constant(output: str, value: ArrayLike) -> NodeProto:
+    """A Constant; Python ints become int64."""
     return helper.make_node(
         "Constant", [], [output], value=numpy_helper.from_array(np.asarray(value), output)
     )
 
 
-def _attribute(output: str, kind: str, name: str) -> NodeProto:
+def attribute(output: str, kind: str, name: str) -> NodeProto:
     """A Constant whose value is an attribute of the call: kind is ``value_float``, ``value_int``..."""
-    node = helper.make_node("Constant", [], [output])
+    made = helper.make_node("Constant", [], [output])
     types = {"value_float": onnx.AttributeProto.FLOAT, "value_int": onnx.AttributeProto.INT}
-    node.attribute.append(onnx.AttributeProto(name=kind, ref_attr_name=name, type=types[kind]))
-    return node
+    made.attribute.append(onnx.AttributeProto(name=kind, ref_attr_name=name, type=types[kind]))
+    return made
 
 
 def _constants() -> list[NodeProto]:
     floats = ["act_floor", "act_eps", "qmax", "act_min", "act_max"]
-    nodes = [_attribute(name, "value_float", name) for name in floats]
-    nodes += [_attribute(name, "value_int", name) for name in ("N", "K", "act_scale", "bias_before_scale")]
-    nodes += [_constant(f"int_{i}", np.array([i], np.int64)) for i in (-1, 0, 1)]
+    nodes = [attribute(name, "value_float", name) for name in floats]
+    nodes += [attribute(name, "value_int", name) for name in ("N", "K", "act_scale", "bias_before_scale")]
+    nodes += [constant(f"int_{i}", np.array([i], np.int64)) for i in (-1, 0, 1)]
     nodes += [
-        _constant("one", np.float32(1)),
-        _constant("zero", np.float32(0)),
-        _constant("one_int", np.int64(1)),
-        _constant("two_int", np.int64(2)),
-        _constant("zero_point_float", np.float32(128)),
-        _constant("zero_point", np.uint8(128)),
-        _node("Equal", "act_scale one_int", "divides"),
-        _node("Equal", "act_scale two_int", "is_quotient"),
-        _node("Equal", "bias_before_scale one_int", "bias_first"),
+        constant("one", np.float32(1)),
+        constant("zero", np.float32(0)),
+        constant("one_int", np.int64(1)),
+        constant("two_int", np.int64(2)),
+        constant("zero_point_float", np.float32(128)),
+        constant("zero_point", np.uint8(128)),
+        node("Equal", "act_scale one_int", "divides"),
+        node("Equal", "act_scale two_int", "is_quotient"),
+        node("Equal", "bias_before_scale one_int", "bias_first"),
     ]
     return nodes
 
@@ -79,12 +81,12 @@ def _constants() -> list[NodeProto]:
 def _reduce_last(op_type: str, value: str, output: str, opset: int) -> list[NodeProto]:
     axes_are_inputs = opset >= _AXES_ARE_INPUTS
     reduce = (
-        _node(op_type, f"{value} int_-1", f"{output}_all", keepdims=1)
+        node(op_type, f"{value} int_-1", f"{output}_all", keepdims=1)
         if axes_are_inputs
-        else _node(op_type, value, f"{output}_all", keepdims=1, axes=[-1])
+        else node(op_type, value, f"{output}_all", keepdims=1, axes=[-1])
     )
     # onnxruntime keeps the input's shape when it reduces an empty batch; the slice mends that
-    return [reduce, _node("Slice", f"{output}_all int_0 int_1 int_-1", output)]
+    return [reduce, node("Slice", f"{output}_all int_0 int_1 int_-1", output)]
 
 
 def _quantize(opset: int) -> list[NodeProto]:
@@ -93,69 +95,68 @@ def _quantize(opset: int) -> list[NodeProto]:
     The codes are round((x * multiplier) / divisor), where one of the two is exactly 1.
     """
     return [
-        _node("Cast", "X", "x", to=TensorProto.FLOAT),
-        _node("Abs", "x", "magnitude"),
+        node("Cast", "X", "x", to=TensorProto.FLOAT),
+        node("Abs", "x", "magnitude"),
         *_reduce_last("ReduceMax", "magnitude", "largest", opset),
-        *_reduce_last("ReduceL1", "x", "total", opset),
-        _node("Max", "largest act_floor", "floored"),
-        _node("Add", "floored act_eps", "bounded"),
-        _node("Reciprocal", "bounded", "reciprocal"),
-        _node("Mul", "reciprocal qmax", "scale_reciprocal"),
-        _node("Div", "qmax bounded", "scale_divide"),
-        _node("Where", "divides scale_divide scale_reciprocal", "scale"),
-        _node("Div", "bounded qmax", "quotient"),
-        _node("Where", "is_quotient one scale", "multiplier"),
-        _node("Where", "is_quotient quotient one", "divisor"),
-        _node("Mul", "x multiplier", "multiplied"),
-        _node("Div", "multiplied divisor", "scaled"),
-        _node("Round", "scaled", "rounded"),
-        _node("Clip", "rounded act_min act_max", "codes"),
-        _node("Add", "codes zero_point_float", "shifted"),
-        _node("Cast", "shifted", "Q", to=TensorProto.UINT8),
-        _node("Div", "divisor multiplier", "inverse_finite"),
+        node("Max", "largest act_floor", "floored"),
+        node("Add", "floored act_eps", "bounded"),
+        node("Reciprocal", "bounded", "reciprocal"),
+        node("Mul", "reciprocal qmax", "scale_reciprocal"),
+        node("Div", "qmax bounded", "scale_divide"),
+        node("Where", "divides scale_divide scale_reciprocal", "scale"),
+        node("Div", "bounded qmax", "quotient"),
+        node("Where", "is_quotient one scale", "multiplier"),
+        node("Where", "is_quotient quotient one", "divisor"),
+        node("Mul", "x multiplier", "multiplied"),
+        node("Div", "multiplied divisor", "scaled"),
+        node("Round", "scaled", "rounded"),
+        *_reduce_last("ReduceL1", "rounded", "total", opset),
+        node("Clip", "rounded act_min act_max", "codes"),
+        node("Add", "codes zero_point_float", "shifted"),
+        node("Cast", "shifted", "Q", to=TensorProto.UINT8),
+        node("Div", "divisor multiplier", "inverse_finite"),
         # a token with NaN, infinity or no usable scale has no codes: 0 * infinity makes its outputs NaN
-        _node("Reciprocal", "divisor", "per_divisor"),
-        _node("Sum", "total multiplier per_divisor", "suspect"),
-        _node("Mul", "suspect zero", "poison"),
-        _node("Add", "inverse_finite poison", "inverse"),
+        node("Add", "total inverse_finite", "suspect"),
+        node("Mul", "suspect zero", "poison"),
+        node("Add", "inverse_finite poison", "inverse"),
     ]
 
 
-def _decode() -> list[NodeProto]:
+def decode() -> list[NodeProto]:
     """W [N/16, K/16, 64] -> ``weights`` int8 [K, N]; a function of constants, so runtimes fold it."""
     byte = np.arange(256)[:, None]
     table = (((byte >> np.array([0, 2, 4, 6])) & 3) - 1).astype(np.int8)  # [256, 4]: the codes of a byte
     return [
-        _constant("table", table),
-        _constant("split", np.array([0, 0, 16, 4, 4], np.int64)),  # tile, vector, n, kk, i
-        _node("Cast", "W", "bytes", to=TensorProto.INT32),
-        _node("Gather", "table bytes", "crumbs"),
-        _node("Reshape", "crumbs split", "split_crumbs"),
-        _node("Transpose", "split_crumbs", "ordered", perm=[1, 4, 3, 0, 2]),  # vector, i, kk, tile, n
-        _constant("tile_rows", np.array([16], np.int64)),
-        _constant("almost_a_tile", np.array([15], np.int64)),
-        _node("Add", "N almost_a_tile", "n_above"),
-        _node("Div", "n_above tile_rows", "tiles"),
-        _node("Mul", "tiles tile_rows", "n_padded"),
-        _node("Concat", "int_-1 n_padded", "matrix_shape", axis=0),
-        _node("Reshape", "ordered matrix_shape", "padded"),
-        _node("Reshape", "K int_-1", "k_end"),
-        _node("Reshape", "N int_-1", "n_end"),
-        _node("Concat", "k_end n_end", "ends", axis=0),
-        _constant("starts", np.array([0, 0], np.int64)),
-        _node("Slice", "padded starts ends", "weights"),
+        constant("table", table),
+        constant("split", np.array([0, 0, 16, 4, 4], np.int64)),  # tile, vector, n, kk, i
+        node("Cast", "W", "bytes", to=TensorProto.INT32),
+        node("Gather", "table bytes", "crumbs"),
+        node("Reshape", "crumbs split", "split_crumbs"),
+        node("Transpose", "split_crumbs", "ordered", perm=[1, 4, 3, 0, 2]),  # vector, i, kk, tile, n
+        constant("tile_rows", np.array([16], np.int64)),
+        constant("almost_a_tile", np.array([15], np.int64)),
+        node("Add", "N almost_a_tile", "n_above"),
+        node("Div", "n_above tile_rows", "tiles"),
+        node("Mul", "tiles tile_rows", "n_padded"),
+        node("Concat", "int_-1 n_padded", "matrix_shape", axis=0),
+        node("Reshape", "ordered matrix_shape", "padded"),
+        node("Reshape", "K int_-1", "k_end"),
+        node("Reshape", "N int_-1", "n_end"),
+        node("Concat", "k_end n_end", "ends", axis=0),
+        constant("starts", np.array([0, 0], np.int64)),
+        node("Slice", "padded starts ends", "weights"),
     ]
 
 
 def _epilogue() -> list[NodeProto]:
     return [
-        _node("MatMulInteger", "Q weights zero_point", "acc"),
-        _node("Cast", "acc", "sum", to=TensorProto.FLOAT),
-        _node("Where", "bias_first bias zero", "bias_scaled"),
-        _node("Where", "bias_first zero bias", "bias_added"),
-        _node("Mul", "inverse w_scale", "output_scale"),
-        _node("Add", "sum bias_scaled", "biased"),
-        _node("Mul", "biased output_scale", "dequantised"),
-        _node("Add", "dequantised bias_added", "y"),
-        _node("CastLike", "y X", "Y"),
+        node("MatMulInteger", "Q weights zero_point", "acc"),
+        node("Cast", "acc", "sum", to=TensorProto.FLOAT),
+        node("Where", "bias_first bias zero", "bias_scaled"),
+        node("Where", "bias_first zero bias", "bias_added"),
+        node("Mul", "inverse w_scale", "output_scale"),
+        node("Add", "sum bias_scaled", "biased"),
+        node("Mul", "biased output_scale", "dequantised"),
+        node("Add", "dequantised bias_added", "y"),
+        node("CastLike", "y X", "Y"),
     ]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from bitcc import ops
 from bitcc.passes.pack_bit_linear import DEFAULT_MIN_WEIGHTS, FACTS, PackBitLinearPass
 
 __all__ = ["DEFAULT_MIN_WEIGHTS", "FACTS", "PIPELINE", "PackBitLinearPass", "pipeline"]
@@ -24,7 +25,7 @@ __all__ = ["DEFAULT_MIN_WEIGHTS", "FACTS", "PIPELINE", "PackBitLinearPass", "pip
 
 def pipeline(pack: PackBitLinearPass) -> ir.passes.Sequential:
     """The passes in their order: local functions are inlined first, since detection reads one graph."""
-    return ir.passes.Sequential(InlinePass(), pack)
+    return ir.passes.Sequential(InlinePass(criteria=lambda function: function.domain != ops.DOMAIN), pack)
 
 
 PIPELINE = pipeline(PackBitLinearPass())

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 _INT8_RANGE = (-128.0, 127.0)
+_UNKNOWN_FORM = "the activation scale has no known form"
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,13 @@ def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> A
     node = producer(scaled, "Mul", "Div")
     if node is None:
         raise Refused("the rounded activations are not a product of the input and its scale")
-    reason = "the activation scale is not computed from the input's absolute maximum"
+    reason = _UNKNOWN_FORM
     for x, scale in operands(node):
         try:
             form, qmax, bounded = _scale(scale, constants, divides=node.op_type == "Div")
             floor, eps = _absmax(x, bounded, constants)
         except Refused as refusal:
-            reason = refusal.reason
+            reason = refusal.reason if reason == _UNKNOWN_FORM else reason
             continue
         _check_range(qmax, low, high)
         if floor < 0 or eps < 0:
@@ -148,7 +149,7 @@ def _scale(value: ir.Value, constants: Constants, *, divides: bool) -> tuple[Act
     """(form, qmax, c) of the scale of the codes."""
     node = producer(skip(value, constants), "Mul", "Div")
     if node is None:
-        raise Refused("the activation scale has no known form")
+        raise Refused(_UNKNOWN_FORM)
     first, second = node.inputs
     if divides:
         qmax = constants.scalar(second)
@@ -164,7 +165,7 @@ def _scale(value: ir.Value, constants: Constants, *, divides: bool) -> tuple[Act
             reciprocal = None if inverse is None else producer(skip(inverse, constants), "Reciprocal")
             if qmax is not None and reciprocal is not None and reciprocal.inputs[0] is not None:
                 return ActScale.RECIPROCAL, qmax, reciprocal.inputs[0]
-    raise Refused("the activation scale has no known form")
+    raise Refused(_UNKNOWN_FORM)
 
 
 def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants) -> tuple[float, float]:
@@ -215,6 +216,6 @@ def _check_last_axis(reduce: ir.Node, x: ir.Value, constants: Constants) -> None
 
 
 def _check_range(qmax: float, low: float, high: float) -> None:
-    integral = low == int(low) and high == int(high)
+    integral = low.is_integer() and high.is_integer()
     if not integral or not _INT8_RANGE[0] <= low < high <= _INT8_RANGE[1] or not 1 <= qmax <= 128:
         raise Refused(f"the activation codes, clamp(x * {qmax:g} / max, {low:g}, {high:g}), are not int8")

@@ -101,27 +101,30 @@ class Constants:
     def _evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
         if node.op_type == "CastLike":
             return [_cast_like(node, inputs[0])]
-        reduction = _REDUCTIONS.get(node.op_type)
-        if reduction is not None:
-            return [_reduce(node, inputs, reduction)]
+        try:
+            if (reduction := _REDUCTIONS.get(node.op_type)) is not None:
+                return [_reduce(node, inputs, reduction)]
+            return self._by_onnx(node, inputs)
+        except Exception as error:  # numpy and the evaluator raise whatever they like
+            where = f"`{node.name}` ({node.op_type})"
+            raise Refused(f"the constant node {where} cannot be evaluated: {error}") from error
+
+    def _by_onnx(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
         feeds = {str(v.name): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None}
+        opset = max(self._opsets.get("", 0), _EVALUATED_SINCE.get(node.op_type, 0))
         function = onnx.helper.make_function(
             "bitcc.constant",  # not a node alone: the evaluator would take that for the newest opset
             "node",
             list(feeds),
             [str(v.name) for v in node.outputs],
             [ir.to_proto(node)],
-            [onnx.helper.make_opsetid(domain, version) for domain, version in self._opsets.items()],
+            [onnx.helper.make_opsetid("", opset)],
         )
-        try:
-            outputs: Any = ReferenceEvaluator(function).run(None, feeds, {})
-        except Exception as error:  # the evaluator raises whatever numpy raises
-            raise Refused(
-                f"the constant node `{node.name}` ({node.op_type}) cannot be evaluated: {error}"
-            ) from error
+        outputs: Any = ReferenceEvaluator(function).run(None, feeds, {})
         return list(outputs)
 
 
+_EVALUATED_SINCE = {"DequantizeLinear": 19}  # means the same before, but onnx's evaluator has no older one
 _ONES = ((), (1,), (1, 1), (1, 1, 1))
 
 

@@ -81,8 +81,11 @@ def read_epilogue(product: Product, activation: Activation, n: int, constants: C
         if bias is None:
             raise Refused("the bias of the Gemm is not one constant row")
         state = _added(state, bias * product.beta, start)
-    while (following := _next(reader, state)) is not None:
-        state = following
+    reached = state  # a last Identity or Cast belongs to what reads the layer
+    while (following := _next(reader, reached)) is not None:
+        reached = following
+        if producer(reached.y, "Identity", "Cast") is None:
+            state = reached
     if not state.rescaled:
         raise Refused("the product of codes is not divided by the activation scale")
     return state
@@ -127,7 +130,7 @@ def _multiplied(
     constant = _row(reader, factor, state.y)
     if constant is not None:
         return state.scaled(constant**power, y) if np.all(constant != 0) else None
-    parts = None if state.rescaled else _scale_factor(reader, factor, _DEPTH)
+    parts = None if state.rescaled else _scale_factor(reader, factor, state.y, _DEPTH)
     if parts is None:
         return None
     scale_power, constant = parts
@@ -137,17 +140,17 @@ def _multiplied(
     return replace(state.scaled(constant**power, y), rescaled=True)
 
 
-def _scale_factor(reader: _Reader, value: ir.Value, depth: int) -> tuple[int, Row] | None:
+def _scale_factor(reader: _Reader, value: ir.Value, y: ir.Value, depth: int) -> tuple[int, Row] | None:
     """``value`` as activation_scale^power * constant, None if it is not that."""
     if same(value, reader.activation.scale, reader.constants):
         return 1, np.ones(1)
-    constant = _row(reader, value, None)
+    constant = _row(reader, value, y)
     if constant is not None:
         return 0, constant
     node = producer(skip(value, reader.constants), "Mul", "Div", "Reciprocal")
     if node is None or depth == 0:
         return None
-    factors = [_scale_factor(reader, v, depth - 1) for v in node.inputs if v is not None]
+    factors = [_scale_factor(reader, v, y, depth - 1) for v in node.inputs if v is not None]
     known = [factor for factor in factors if factor is not None]
     if len(known) != len(node.inputs):
         return None

@@ -40,10 +40,11 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
     if not packed:
         return
     dead: list[ir.Node] = []
+    outputs: dict[ir.Value, ir.Value] = {}  # a layer may read what an earlier one computes
     names = _names(model)
     for item in packed:
         last = item.layer.y.producer()
-        _replace(model.graph, item, names)
+        outputs[item.layer.y] = _replace(model.graph, item, names, outputs.get(item.layer.x, item.layer.x))
         if last is not None:
             dead.append(last)
     _remove_dead(model.graph, dead)
@@ -75,14 +76,13 @@ def _unique(name: str, names: set[str]) -> str:
     return name
 
 
-def _replace(graph: ir.Graph, item: PackedLayer, names: set[str]) -> None:
+def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -> ir.Value:
     layer, y = item.layer, item.layer.y
     last = y.producer()
     if last is None:
         raise ValueError(f"the output of layer `{layer.name}` has no producer")
     wide = ir.DataType.FLOAT
     computed = layer.x_type if layer.x_type == layer.y_type else wide
-    x = layer.x
     if layer.x_type != computed:
         x = _cast(x, computed, _unique(f"{layer.name}_x_as_float", names), graph, before=last)
     inputs = [x, *_register(graph, item, names)]
@@ -97,6 +97,7 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str]) -> None:
     name, output.type, output.shape = y.name, y.type, y.shape
     y.replace_all_uses_with(output, replace_graph_outputs=True)
     y.name, output.name = _unique(f"{layer.name}_replaced", names), name
+    return output
 
 
 _TYPES = {int: ir.AttributeType.INT, float: ir.AttributeType.FLOAT, str: ir.AttributeType.STRING}

@@ -105,7 +105,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         if error is not None and not error <= TOLERANCE:  # written so that NaN fails
             reason = f"packed, it differs from the original by {error:.1e} of max|y|, over {TOLERANCE:.0e}"
             return None, _dropped(found, reason)
-        digest = hashlib.sha256(data.data).digest()
+        digest = hashlib.sha256(data.data).digest() + repr(data.shape).encode()
         if digest not in stored:
             stored[digest] = self._store(data)
         weight = stored[digest]
@@ -147,7 +147,7 @@ def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> Layer
         bytes_before=layer.bytes_before,
         bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
         scale=float(layer.w_scale.mean()),
-        zeros=layer.ternary.zeros,
+        zeros=float(layer.ternary.zeros),
         numerics="float32" if in_half_precision(layer) else "exact",
         max_error=error,
     )
@@ -156,9 +156,14 @@ def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> Layer
 @contextmanager
 def _inferred_shapes(model: ir.Model) -> Iterator[None]:
     """Infer shapes for the matchers, and afterwards give every value back what the file said of it."""
-    values = [v for node in model.graph for v in node.outputs]
+    graphs = list(model.graphs())
+    initializers = [v for graph in graphs for v in graph.initializers.values()]
+    values = [v for graph in graphs for node in graph for v in node.outputs] + initializers
     declared = [(v, v.type, v.shape) for v in values]
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for value in initializers:  # onnx_ir takes the large ones out meanwhile, and puts them back at the end
+        if value.graph is model.graph:
+            model.graph.initializers.add(model.graph.initializers.pop(str(value.name)))
     try:
         yield
     finally:

@@ -57,11 +57,18 @@ def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constant
     for x in _tokens(layer):
         want = session.run(None, {**feeds, x_name: x})[0].astype(np.float64)
         got = ops.reference(x, packed, layer.w_scale, layer.bias, layer.op).astype(np.float64)
-        scale = float(np.max(np.abs(want), initial=0.0)) or 1.0
         if want.shape != got.shape:
             return float("inf")
-        worst = max(worst, float(np.max(np.abs(got - want), initial=0.0)) / scale)
+        worst = float(np.maximum(worst, _difference(got, want)))  # np.maximum keeps NaN, max() drops it
     return worst
+
+
+def _difference(got: Array, want: Array) -> float:
+    """The largest over the tokens of max|got - want| / max|want|; NaN where only one of them is NaN."""
+    both = np.isnan(got) & np.isnan(want)
+    got, want = np.where(both, 0, got), np.where(both, 0, want)
+    scale = np.max(np.abs(want), axis=-1, keepdims=True)
+    return float(np.max(np.abs(got - want) / np.where(scale == 0, 1, scale), initial=0.0))
 
 
 def _tokens(layer: Layer) -> list[Array]:
@@ -70,7 +77,7 @@ def _tokens(layer: Layer) -> list[Array]:
     rng = np.random.default_rng(layer.op.N * 65537 + layer.op.K)
     rows = max(int(np.prod(shape[:-1])), 1)
     k = layer.op.K
-    count = max(rows, _KINDS)
+    count = -(-_KINDS // rows) * rows
     tokens = rng.standard_normal((count, k))
     tokens[1] = rng.standard_t(3, k)
     tokens[2, rng.integers(k)] = 60
@@ -87,7 +94,7 @@ def _tokens(layer: Layer) -> list[Array]:
 def _shape(layer: Layer) -> tuple[int, ...]:
     dims = [_KINDS, layer.op.K] if layer.x.shape is None else list(layer.x.shape)
     dynamic = _KINDS if len(dims) <= 2 else _KINDS // 2  # all kinds of tokens in one run
-    return (*(d if isinstance(d, int) else dynamic for d in dims[:-1]), layer.op.K)
+    return (*(d if isinstance(d, int) and d else dynamic for d in dims[:-1]), layer.op.K)
 
 
 def _extract(layer: Layer, model: ir.Model, constants: Constants) -> tuple[bytes, dict[str, Array]]:

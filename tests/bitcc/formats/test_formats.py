@@ -1,0 +1,181 @@
+"""Laws that every weight format obeys, and the bytes of the ones that files hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitcc import formats
+from bitcc.errors import PackedWeightError
+from bitcc.formats import FORMATS, WeightFormat
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+every_format = pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
+sizes = st.tuples(st.integers(1, 150), st.integers(1, 400))
+
+
+def weights_of(size: tuple[int, int], seed: int) -> NDArray[np.int8]:
+    return np.random.default_rng(seed).integers(-1, 2, size).astype(np.int8)
+
+
+@every_format
+@given(size=sizes, seed=st.integers(0, 2**32 - 1))
+def test_unpack_undoes_pack(fmt: WeightFormat, size: tuple[int, int], seed: int) -> None:
+    weights = weights_of(size, seed)
+    unpacked = fmt.unpack(fmt.pack(weights), *size)
+    assert unpacked.dtype == np.int8
+    np.testing.assert_array_equal(unpacked, weights)
+
+
+@every_format
+@given(size=sizes, value=st.sampled_from([-1, 0, 1]))
+def test_matrices_of_one_value_survive(fmt: WeightFormat, size: tuple[int, int], value: int) -> None:
+    weights = np.full(size, value, np.int8)
+    np.testing.assert_array_equal(fmt.unpack(fmt.pack(weights), *size), weights)
+
+
+@every_format
+@given(size=sizes)
+def test_the_packed_array_has_the_shape_and_the_size_that_are_declared(
+    fmt: WeightFormat, size: tuple[int, int]
+) -> None:
+    packed = fmt.pack(weights_of(size, 0))
+    n, k = size
+    assert packed.dtype == np.uint8
+    assert packed.shape == fmt.packed_shape(n, k)
+    assert packed.flags.c_contiguous
+    assert packed.nbytes * 8 >= n * k * fmt.bits
+
+
+@every_format
+def test_without_padding_a_weight_takes_the_declared_bits(fmt: WeightFormat) -> None:
+    n, k = 320, 320
+    assert fmt.pack(weights_of((n, k), 0)).nbytes * 8 == pytest.approx(n * k * fmt.bits, rel=0.05)
+
+
+@every_format
+@given(size=sizes, seed=st.integers(0, 2**32 - 1))
+def test_the_layout_of_the_source_does_not_matter(
+    fmt: WeightFormat, size: tuple[int, int], seed: int
+) -> None:
+    weights = weights_of(size, seed)
+    np.testing.assert_array_equal(fmt.pack(np.asfortranarray(weights)), fmt.pack(weights))
+    np.testing.assert_array_equal(fmt.pack(weights[::-1]), fmt.pack(weights[::-1].copy()))
+
+
+@every_format
+def test_two_different_matrices_have_different_bytes(fmt: WeightFormat) -> None:
+    weights = weights_of((20, 70), 0)
+    packed = fmt.pack(weights)
+    for n, k in np.ndindex(*weights.shape):
+        changed = weights.copy()
+        changed[n, k] = (changed[n, k] + 2) % 3 - 1
+        assert (fmt.pack(changed) != packed).sum() == 1
+
+
+NOT_TERNARY: dict[str, tuple[Array, str]] = {
+    "a 2": (np.full((3, 4), 2, np.int8), "only int8 weights in {-1, 0, 1} fit"),
+    "a -128": (np.full((3, 4), -128, np.int8), "only int8 weights in {-1, 0, 1} fit"),
+    "float": (np.zeros((3, 4), np.float32), "only int8 weights in {-1, 0, 1} fit"),
+    "uint8": (np.zeros((3, 4), np.uint8), "only int8 weights in {-1, 0, 1} fit"),
+    "a vector": (np.zeros(4, np.int8), "a weight matrix of shape [4] cannot be packed"),
+    "no rows": (np.zeros((0, 4), np.int8), "a weight matrix of shape [0, 4] cannot be packed"),
+    "no columns": (np.zeros((4, 0), np.int8), "a weight matrix of shape [4, 0] cannot be packed"),
+}
+
+
+@every_format
+@pytest.mark.parametrize("name", NOT_TERNARY)
+def test_what_is_not_a_ternary_matrix_is_not_packed(fmt: WeightFormat, name: str) -> None:
+    weights, message = NOT_TERNARY[name]
+    with pytest.raises(PackedWeightError) as caught:
+        fmt.pack(weights)
+    assert message in str(caught.value)
+
+
+@every_format
+def test_packed_weights_of_another_shape_are_refused(fmt: WeightFormat) -> None:
+    packed = fmt.pack(weights_of((20, 70), 0))
+    for wrong in (packed[:-1], packed.reshape(-1), np.repeat(packed, 2, axis=0)):
+        with pytest.raises(PackedWeightError) as caught:
+            fmt.unpack(wrong, 20, 70)
+        assert f"packed weights are uint8 {list(wrong.shape)}, expected uint8" in str(caught.value)
+        assert "for N = 20, K = 70" in str(caught.value)
+
+
+@every_format
+def test_packed_weights_of_another_type_are_refused(fmt: WeightFormat) -> None:
+    packed = fmt.pack(weights_of((20, 70), 0)).view(np.int8)
+    with pytest.raises(PackedWeightError, match="packed weights are int8"):
+        fmt.unpack(packed, 20, 70)
+
+
+@every_format
+@pytest.mark.parametrize(("n", "k"), [(19, 70), (20, 69)])
+def test_padding_that_holds_a_weight_is_refused(fmt: WeightFormat, n: int, k: int) -> None:
+    packed = fmt.pack(np.ones((20, 70), np.int8))
+    with pytest.raises(PackedWeightError, match="the padding of the packed weights is not zero"):
+        fmt.unpack(packed, n, k)
+
+
+@pytest.mark.parametrize("shift", [0, 2, 4, 6])
+@pytest.mark.parametrize("where", [(0, 0, 0), (1, 3, 63), (0, 2, 17)])
+def test_the_code_that_no_weight_has_is_refused_anywhere(where: tuple[int, int, int], shift: int) -> None:
+    packed = FORMATS["t2"].pack(weights_of((32, 64), 0))
+    packed[where] |= 3 << shift
+    with pytest.raises(PackedWeightError, match="hold the code 3, which no ternary weight has"):
+        FORMATS["t2"].unpack(packed, 32, 64)
+
+
+def test_the_bytes_of_t2_version_1_never_change() -> None:
+    """Files hold them. The weights are -1, 0, 1 in turn as 7 n + k counts up."""
+    n, k = np.indices((17, 65))
+    packed = FORMATS["t2"].pack(((7 * n + k) % 3 - 1).astype(np.int8))
+    assert packed.shape == (2, 8, 64)
+    assert packed[0, 0, :8].tobytes().hex() == "2449922449922449"
+    assert packed[0, 4, :8].tobytes().hex() == "5555555556555555"
+    assert packed[1, 0, :8].tobytes().hex() == "4992244955555555"
+    assert packed[1, 7].tobytes().hex() == "55" * 64
+
+
+@given(size=st.tuples(st.integers(1, 40), st.integers(1, 140)), seed=st.integers(0, 2**32 - 1))
+def test_t2_stands_where_its_description_says(size: tuple[int, int], seed: int) -> None:
+    weights = weights_of(size, seed)
+    packed = FORMATS["t2"].pack(weights)
+    for n, k in np.random.default_rng(seed).integers(0, size, (20, 2)):
+        vector, i, kk = k // 16, k % 16 // 4, k % 4
+        byte = packed[n // 16, vector, 4 * (n % 16) + kk]
+        assert byte >> 2 * i & 3 == weights[n, k] + 1
+
+
+def test_a_byte_of_t2_holds_four_columns_that_are_four_apart() -> None:
+    weights = np.zeros((16, 64), np.int8)
+    weights[5, [18, 22, 26, 30]] = [1, -1, 0, 1]  # vector 1, kk 2, i = 0 to 3
+    packed = FORMATS["t2"].pack(weights)
+    assert packed[0, 1, 4 * 5 + 2] == 0b10_01_00_10
+    assert (packed == 0b01_01_01_01).sum() == packed.size - 1
+
+
+def test_an_unknown_format_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(PackedWeightError) as caught:
+        formats.get("t5", 1)
+    assert str(caught.value) == "weight format `t5` version 1 is unknown"
+    assert "this bitcc knows t2 version 1" in caught.value.hint
+
+
+def test_another_version_of_a_format_is_refused() -> None:
+    with pytest.raises(PackedWeightError, match="weight format `t2` version 2 is unknown"):
+        formats.get("t2", 2)
+
+
+@every_format
+def test_a_format_is_found_by_its_name_and_version(fmt: WeightFormat) -> None:
+    assert formats.get(fmt.name, fmt.layout_version) is fmt

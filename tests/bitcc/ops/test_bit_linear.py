@@ -1,0 +1,232 @@
+"""``bitcc::BitLinear``: the numpy spec, and its ONNX function body in two runtimes, agree in every bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from models.op import DTYPES, assert_all_agree, layer, spec
+
+from bitcc import function_body, ops
+from bitcc.errors import PackedWeightError
+from bitcc.ops import ActScale, BitLinear
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+OPSETS = (15, 16, 17, 18, 19, 20, 21, 22, 23)
+every_form = pytest.mark.parametrize("form", ActScale)
+
+
+quantizers = st.fixed_dictionaries(
+    {
+        "act_scale": st.sampled_from(list(ActScale)),
+        "act_floor": st.sampled_from([0.0, 1e-5, 1e-2]),
+        "act_eps": st.sampled_from([0.0, 1e-6]),
+        "qmax": st.sampled_from([127.0, 128.0]),
+        "act_min": st.sampled_from([-128.0, -127.0]),
+        "bias_before_scale": st.sampled_from([0, 1]),
+    }
+)
+
+
+@settings(max_examples=150)
+@given(
+    n=st.integers(1, 70),
+    k=st.integers(1, 200),
+    lead=st.sampled_from([(0,), (1,), (2,), (3, 5), (0, 4), (4, 0), (70,), (2, 1, 3)]),
+    quantizer=quantizers,
+    dtype=st.sampled_from(list(DTYPES)),
+    per_row=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_body_computes_the_spec(
+    n: int,
+    k: int,
+    lead: tuple[int, ...],
+    quantizer: dict[str, Any],
+    dtype: str,
+    per_row: bool,  # noqa: FBT001 - drawn
+    seed: int,
+) -> None:
+    op = BitLinear(K=k, N=n, **quantizer)
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((*lead, k)) * np.exp(rng.uniform(-8, 8, (*lead, 1)))
+    feeds = {"X": x.astype(DTYPES[dtype][0]), **layer(op, seed, per_row=per_row)}
+    assert_all_agree(op, feeds, dtype)
+
+
+@every_form
+@pytest.mark.parametrize("opset", OPSETS)
+def test_the_body_computes_the_spec_in_every_opset(form: ActScale, opset: int) -> None:
+    op = BitLinear(K=97, N=33, act_scale=form)
+    x = np.random.default_rng(opset).standard_normal((2, 5, 97)).astype(np.float32)
+    assert_all_agree(op, {"X": x, **layer(op)}, opset=opset)
+
+
+@every_form
+@pytest.mark.parametrize("lead", [(0,), (0, 3), (3, 0)])
+@pytest.mark.parametrize("opset", [15, 17, 18, 20, 23])
+def test_no_tokens_give_no_tokens(form: ActScale, lead: tuple[int, ...], opset: int) -> None:
+    op = BitLinear(K=50, N=7, act_scale=form)
+    y = assert_all_agree(op, {"X": np.zeros((*lead, 50), np.float32), **layer(op)}, opset=opset)
+    assert y.shape == (*lead, 7)
+
+
+SPECIAL = {
+    "zero": np.zeros(64),
+    "minus zero": np.full(64, -0.0),
+    "one value": np.eye(64)[3],
+    "one negative value": -np.eye(64)[3],
+    "equal values": np.full(64, 3.7),
+    "tiny": np.linspace(-1e-30, 1e-30, 64),
+    "subnormal": np.linspace(-1e-40, 1e-40, 64),
+    "large": np.linspace(-1e18, 1e18, 64),
+    "larger": np.linspace(-3e38, 3e38, 64),
+    "the largest": np.where(np.arange(64) % 2, 1, -1) * float(np.finfo(np.float32).max),
+    "halves": np.append(np.arange(-31, 32) + 0.5, 127),
+    "NaN": np.where(np.arange(64) == 9, np.nan, 1),
+    "infinity": np.where(np.arange(64) == 9, np.inf, 1),
+    "minus infinity": np.where(np.arange(64) == 9, -np.inf, 1),
+    "both infinities": np.where(np.arange(64) < 9, -np.inf, np.inf),
+    "only NaN": np.full(64, np.nan),
+}
+
+
+@every_form
+@pytest.mark.parametrize("bias_before_scale", [0, 1])
+@pytest.mark.parametrize("floor", [0.0, 1e-5])
+@pytest.mark.parametrize("name", SPECIAL)
+def test_special_tokens_agree_and_leave_the_others_alone(
+    form: ActScale, bias_before_scale: int, floor: float, name: str
+) -> None:
+    op = BitLinear(K=64, N=20, act_scale=form, act_floor=floor, bias_before_scale=bias_before_scale)
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    feeds = {"X": x, **layer(op)}
+    ordinary = spec(op, feeds)
+    x[1] = SPECIAL[name].astype(np.float32)
+    y = assert_all_agree(op, feeds)
+    np.testing.assert_array_equal(y[[0, 2]], ordinary[[0, 2]])
+
+
+@every_form
+@pytest.mark.parametrize("name", [name for name, token in SPECIAL.items() if not np.isfinite(token).all()])
+def test_a_token_that_is_not_finite_gives_nan(form: ActScale, name: str) -> None:
+    op = BitLinear(K=64, N=20, act_scale=form)
+    y = spec(op, {"X": SPECIAL[name].astype(np.float32)[None], **layer(op)})
+    assert np.isnan(y).all()
+
+
+@every_form
+def test_a_token_of_zeros_gives_nan_where_the_original_divides_by_zero(form: ActScale) -> None:
+    op = BitLinear(K=64, N=20, act_scale=form, act_floor=0.0, act_eps=0.0)
+    assert np.isnan(assert_all_agree(op, {"X": np.zeros((1, 64), np.float32), **layer(op)})).all()
+
+
+@every_form
+def test_a_token_of_zeros_gives_the_bias(form: ActScale) -> None:
+    op = BitLinear(K=64, N=20, act_scale=form)
+    feeds = {"X": np.zeros((1, 64), np.float32), **layer(op)}
+    np.testing.assert_array_equal(spec(op, feeds)[0], feeds["bias"])
+
+
+def test_a_large_finite_token_is_not_poisoned_by_its_sum() -> None:
+    op = BitLinear(K=64, N=20)
+    y = assert_all_agree(op, {"X": np.full((1, 64), 1e38, np.float32), **layer(op)})
+    assert not np.isnan(y).any()
+
+
+@every_form
+@pytest.mark.parametrize("k", [1, 63, 64, 65, 255, 256, 4095, 4096, 16383, 16384])
+@pytest.mark.parametrize("weight", [-1, 1])
+def test_the_largest_accumulators_are_exact(form: ActScale, k: int, weight: int) -> None:
+    op = BitLinear(K=k, N=3, act_scale=form, qmax=128.0)
+    codes = np.full((3, k), weight, np.int8)
+    feeds = {
+        "X": np.stack([np.full(k, -2.5), np.full(k, 2.5)]).astype(np.float32),
+        **layer(op, codes=codes),
+        "w_scale": np.ones(1, np.float32),
+        "bias": np.zeros(1, np.float32),
+    }
+    y = assert_all_agree(op, feeds)
+    largest = weight * k * np.array([-128, 127])
+    inverse = np.float32(2.5) / np.float32(128)
+    np.testing.assert_allclose(y, np.repeat(largest[:, None] * inverse, 3, axis=1), rtol=3e-7)
+
+
+@pytest.mark.parametrize("k", [1, 100, 65536])
+def test_accumulators_are_the_integer_product(k: int) -> None:
+    rng = np.random.default_rng(k)
+    codes = rng.integers(-128, 128, (4, k)).astype(np.int32)
+    codes[0], codes[1] = -128, 127
+    weights = rng.integers(-1, 2, (5, k)).astype(np.int8)
+    weights[0], weights[1] = -1, 1
+    acc = ops.accumulate(codes, weights)
+    assert acc.dtype == np.int32
+    np.testing.assert_array_equal(acc, codes.astype(np.int64) @ weights.T.astype(np.int64))
+
+
+@every_form
+@given(seed=st.integers(0, 2**32 - 1), qmax=st.sampled_from([127.0, 128.0]))
+@example(seed=0, qmax=127.0)
+def test_codes_round_half_to_even_within_their_bounds(form: ActScale, seed: int, qmax: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((4, 50)) * np.exp(rng.uniform(-5, 5, (4, 1)))).astype(np.float32)
+    codes, inverse = ops.quantize(x, BitLinear(K=50, N=1, act_scale=form, qmax=qmax))
+    assert codes.min() >= -128
+    assert codes.max() <= 127
+    exact = x.astype(np.float64) * qmax / np.abs(x).max(axis=1, keepdims=True)
+    clipped = np.clip(exact, -128, 127)
+    assert np.abs(codes - clipped).max() <= 0.5 + 1e-4
+    np.testing.assert_allclose(inverse[:, 0], np.abs(x).max(axis=1) / qmax, rtol=5e-7)
+
+
+def test_exact_halves_go_to_the_even_code() -> None:
+    x = np.array([[0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 127]], np.float32)
+    for form in ActScale:
+        codes, _ = ops.quantize(x, BitLinear(K=7, N=1, act_scale=form))
+        np.testing.assert_array_equal(codes, [[0, 2, 2, 0, -2, -2, 127]])
+
+
+def test_the_three_forms_of_the_scale_round_differently() -> None:
+    """Or one of them would do."""
+    x = np.abs(np.random.default_rng(0).standard_normal((2000, 1))).astype(np.float32)
+    inverses = [ops.quantize(x, BitLinear(K=1, N=1, act_scale=form))[1] for form in ActScale]
+    for i, first in enumerate(inverses):
+        for second in inverses[i + 1 :]:
+            assert (first != second).any()
+            np.testing.assert_allclose(first, second, rtol=4e-7)
+
+
+def test_the_spec_refuses_weights_of_another_shape() -> None:
+    op = BitLinear(K=64, N=20)
+    feeds = layer(BitLinear(K=64, N=40))
+    with pytest.raises(PackedWeightError, match="for N = 20, K = 64"):
+        spec(op, {"X": np.zeros((1, 64), np.float32), **feeds})
+
+
+def test_the_spec_refuses_an_unknown_layout() -> None:
+    op = BitLinear(K=64, N=20, layout_version=2)
+    with pytest.raises(PackedWeightError, match="weight format `t2` version 2 is unknown"):
+        spec(op, {"X": np.zeros((1, 64), np.float32), **layer(op)})
+
+
+def test_every_attribute_is_always_written_as_a_plain_number_or_word() -> None:
+    attributes = BitLinear(K=3, N=4, act_scale=ActScale.QUOTIENT).attributes()
+    assert {type(value) for value in attributes.values()} == {int, float, str}
+    assert attributes["act_scale"] == 2
+    assert list(attributes) == list(function_body.function(18).attribute)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_the_function_is_declared_for_the_opset_of_its_model(opset: int) -> None:
+    function = function_body.function(opset)
+    assert (function.domain, function.name) == ("bitcc", "BitLinear")
+    assert [(o.domain, o.version) for o in function.opset_import] == [("", opset)]
+    assert list(function.input) == ["X", "W", "w_scale", "bias"]
+    assert list(function.output) == ["Y"]

@@ -1,0 +1,119 @@
+"""One ``bitcc::BitLinear`` node, run by the numpy spec, by onnxruntime and by onnx's own evaluator."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from bitcc import formats, function_body, ops
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bitcc.ops import BitLinear
+
+    Array = NDArray[Any]
+
+DTYPES = {
+    "float32": (np.dtype(np.float32), TensorProto.FLOAT),
+    "float16": (np.dtype(np.float16), TensorProto.FLOAT16),
+    "bfloat16": (np.dtype(ml_dtypes.bfloat16), TensorProto.BFLOAT16),
+}
+
+
+def model_of(op: BitLinear, dtype: str = "float32", opset: int = 18) -> onnx.ModelProto:
+    """One node and the function; weight, scale and bias are inputs."""
+    element = DTYPES[dtype][1]
+    node = helper.make_node(
+        "BitLinear", ["X", "W", "w_scale", "bias"], ["Y"], domain="bitcc", **op.attributes()
+    )
+    types = {"X": element, "W": TensorProto.UINT8, "w_scale": TensorProto.FLOAT, "bias": TensorProto.FLOAT}
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info(name, element, None) for name, element in types.items()],
+        [helper.make_tensor_value_info("Y", element, None)],
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("bitcc", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function_body.function(opset)])
+    model.ir_version = max(helper.find_min_ir_version_for(opsets[:1]), 8)
+    return model
+
+
+@functools.lru_cache(maxsize=64)
+def session_of(op: BitLinear, dtype: str, opset: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    model = model_of(op, dtype, opset).SerializeToString()
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_in_onnxruntime(
+    op: BitLinear, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18
+) -> Array:
+    """By OrtValues, since bfloat16 has no numpy type there."""
+    session = session_of(op, dtype, opset)
+    values = {}
+    for name, array in feeds.items():
+        element = DTYPES[dtype][1] if name == "X" else helper.np_dtype_to_tensor_dtype(array.dtype)
+        plain = array.view(np.uint16) if dtype == "bfloat16" and name == "X" else array
+        values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(plain), element)
+    (y,) = session.run_with_ort_values(["Y"], values)
+    if dtype != "bfloat16":
+        return np.asarray(y.numpy())
+    shape = y.shape()
+    raw = ctypes.string_at(y.data_ptr(), 2 * int(np.prod(shape))) if 0 not in shape else b""
+    return np.frombuffer(raw, ml_dtypes.bfloat16).reshape(shape)
+
+
+def run_in_onnx(op: BitLinear, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18) -> Array:
+    with np.errstate(all="ignore"):
+        (y,) = ReferenceEvaluator(model_of(op, dtype, opset)).run(None, feeds)
+    return np.asarray(y)
+
+
+def layer(
+    op: BitLinear, seed: int = 0, *, per_row: bool = True, codes: Array | None = None
+) -> dict[str, Array]:
+    """Random weights, scale and bias of an op."""
+    rng = np.random.default_rng(seed)
+    rows = op.N if per_row else 1
+    codes = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8) if codes is None else codes
+    return {
+        "W": formats.FORMATS["t2"].pack(codes),
+        "w_scale": rng.uniform(0.01, 3, rows).astype(np.float32),
+        "bias": rng.standard_normal(rows).astype(np.float32),
+    }
+
+
+def spec(op: BitLinear, feeds: dict[str, Array]) -> Array:
+    return ops.reference(feeds["X"], feeds["W"], feeds["w_scale"], feeds["bias"], op)
+
+
+def assert_bits_equal(got: Array, want: Array) -> None:
+    """Any NaN equals any other; a zero equals only the zero of its sign."""
+    assert got.dtype == want.dtype
+    assert got.shape == want.shape
+    unsigned = np.dtype(f"u{want.dtype.itemsize}")
+    nan = np.isnan(want.astype(np.float32))
+    np.testing.assert_array_equal(np.isnan(got.astype(np.float32)), nan)
+    np.testing.assert_array_equal(np.where(nan, 0, got.view(unsigned)), np.where(nan, 0, want.view(unsigned)))
+
+
+def assert_all_agree(
+    op: BitLinear, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18
+) -> Array:
+    want = spec(op, feeds)
+    assert_bits_equal(run_in_onnxruntime(op, feeds, dtype, opset), want)
+    assert_bits_equal(run_in_onnx(op, feeds, dtype, opset), want)
+    return want

@@ -1,0 +1,118 @@
+"""What the passes must read out of each file in ``spellings``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.weights import K, N
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+RECIPROCAL, DIVIDE, QUOTIENT = range(3)
+_EPS = float(np.float32(1e-5))
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way to write a BitLinear.
+
+    Attributes:
+        node: Name of its matrix product; the head's follows from it.
+        opsets: Opsets in which exporters write it.
+        rows: Leading dimensions that it can have.
+        op: Attributes of the packed node that are not those of the FAQ.
+        bias: Name of the array that is its bias, and of the one that scales it, if any.
+        row_scale: Name of the array with one scale for each row.
+        half: Whether it computes in half precision.
+        op_type: Of the product.
+    """
+
+    node: str = "node_linear"
+    opsets: tuple[int, ...] = (18, 20, 23)
+    rows: tuple[str, ...] = ("batch, tokens", "2, 3", "tokens")
+    op: Mapping[str, float] = field(default_factory=dict)
+    bias: tuple[str, ...] = ()
+    row_scale: str | None = None
+    half: bool = False
+    op_type: str = "MatMul"
+
+    @property
+    def head(self) -> str:
+        """Name of the dense product behind the layer."""
+        return self.node.replace("linear", "head").replace("/fc/", "/head/")
+
+    def attributes(self) -> dict[str, Any]:
+        """Every attribute of the packed node."""
+        common = {
+            "K": K,
+            "N": N,
+            "act_scale": RECIPROCAL,
+            "act_floor": _EPS,
+            "act_eps": 0.0,
+            "qmax": 127.0,
+            "act_min": -128.0,
+            "act_max": 127.0,
+            "bias_before_scale": 0,
+            "weight_format": "t2",
+            "layout_version": 1,
+            "activation": "int8_token",
+            "norm": "none",
+        }
+        return {**common, **self.op}
+
+    def expected_bias(self, arrays: Mapping[str, Array]) -> Array:
+        """[1] zero or [N], in float64."""
+        bias = np.zeros(1) if not self.bias else np.ones(1)
+        for name in self.bias:
+            bias = bias * arrays[name].astype(np.float64)
+        return bias
+
+
+_TORCHSCRIPT = ("/fc/MatMul", (15, 17))
+_TWO_D = ("tokens", "5")
+
+SPELLINGS = {
+    "dynamo": Spelling(),
+    "dynamo_folded_bias": Spelling(bias=("fc.bias",)),
+    "dynamo_unoptimized": Spelling(),
+    "torchscript": Spelling(*_TORCHSCRIPT),
+    "torchscript_folded_bias": Spelling(*_TORCHSCRIPT, bias=("fc.bias",)),
+    "ort_basic": Spelling(opsets=(18,)),
+    "ort_extended": Spelling(opsets=(18,), op_type="FusedMatMul"),
+    "onnxslim": Spelling(),
+    "gemm": Spelling(rows=_TWO_D, op_type="Gemm"),
+    "gemm_bias": Spelling(rows=_TWO_D, op_type="Gemm", bias=("fc.bias",)),
+    "hf_online": Spelling(),
+    "hf_offline_rms_bias": Spelling(bias=("fc.bias", "fc.weight_scale")),
+    "hf_offline_ort": Spelling(opsets=(18,), op_type="FusedMatMul"),
+    "hf_packed": Spelling(),
+    "codes_after": Spelling(op={"act_min": -127.0}),
+    "codes_after_bias_norm": Spelling(
+        "/fc/MatMul", (17,), op={"qmax": 128.0, "bias_before_scale": 1}, bias=("fc.bias",)
+    ),
+    "quotient": Spelling(op={"act_scale": QUOTIENT}),
+    "divide_row_scale": Spelling(
+        op={
+            "act_scale": DIVIDE,
+            "act_floor": 0.0,
+            "act_eps": float(np.float32(1e-6)),
+            "act_min": -127.0,
+        },
+        bias=("fc.bias",),
+        row_scale="fc.row_scale",
+    ),
+    "qcdq": Spelling(opsets=(20, 23)),
+    "half_bias": Spelling(half=True, bias=("half.bias",)),
+    "half_hf_offline": Spelling(half=True),
+}
+
+assert set(SPELLINGS) == {file.stem for file in (Path(__file__).parent / "spellings").glob("*.onnxtxt")}
