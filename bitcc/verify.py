@@ -111,7 +111,8 @@ def check_weights(built: Bundle) -> None:
         weight = node.inputs[1]
         try:
             layout = formats.get(get.get_string("weight_format", ""), get.get_int("layout_version", 0))
-            data: Any = np.zeros(0) if weight is None or weight.const_value is None else weight.const_value.numpy()
+            tensor = None if weight is None else weight.const_value
+            data: Any = np.zeros(0) if tensor is None else tensor.numpy()
             layout.unpack(data, get.get_int("N", 0), get.get_int("K", 0))
         except PackedWeightError as error:
             where = f"node `{node.name}`"
