@@ -117,6 +117,47 @@ def verify(
     certificates.require(certificate)
 
 
+@app.command(
+    epilog="Examples: `bitcc bench --quick`, `bitcc bench bundle --against model.onnx --dim sequence=1`"
+)
+def bench(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="A bundle; without one, the op is timed.", show_default=False)
+    ] = None,
+    against: Annotated[Path | None, typer.Option(help="The original model.", show_default=False)] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(help="Size of a dynamic dimension, NAME=SIZE; may be repeated.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="For a bundle; 0 is onnxruntime's default.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Time the op on two shapes only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Time the op against onnxruntime's own kernels, or a bundle against its model, in interleaved rounds."""
+    from bitcc import libraries
+    from bitcc.bench import model, op, table
+
+    with _progress() as say:
+        if bundle is None:
+            library = libraries.library_path(progress=lambda step: say(step, 0, 0))
+            of_op = op.run(library, op.quick() if quick else None, progress=say)
+            data, rendered = of_op.to_dict(), table.op_table(of_op)
+        else:
+            say("timing", 0, 0)
+            of_model = model.run(bundle, against, dims=_dims(dim or []), threads=threads)
+            data, rendered = of_model.to_dict(), table.model_table(of_model)
+    if as_json:
+        _print_json(data)
+    else:
+        _print(rendered)
+
+
+def _dims(arguments: list[str]) -> dict[str, int]:
+    pairs = [argument.rpartition("=") for argument in arguments]
+    if not all(name and size.isdigit() for name, _, size in pairs):
+        raise typer.BadParameter("write --dim NAME=SIZE, such as --dim sequence=1")
+    return {name: int(size) for name, _, size in pairs}
+
+
 @app.command(epilog="Example: `bitcc targets --json`")
 def targets(as_json: Json = False) -> None:
     """List what can be compiled for."""

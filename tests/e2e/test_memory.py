@@ -26,10 +26,13 @@ def _write(folder: Path) -> Path:
     with (folder / "weights.bin").open("wb") as stream:
         stream.truncate(_LAYERS * _LAYER_BYTES)
     op = ops.BitLinear(K=_K, N=_N)
-    nodes, initializers = [], [
-        onnx.numpy_helper.from_array(np.full(1, 1 / _K, np.float32), "scale"),
-        onnx.numpy_helper.from_array(np.zeros(1, np.float32), "bias"),
-    ]
+    nodes, initializers = (
+        [],
+        [
+            onnx.numpy_helper.from_array(np.full(1, 1 / _K, np.float32), "scale"),
+            onnx.numpy_helper.from_array(np.zeros(1, np.float32), "bias"),
+        ],
+    )
     for i in range(_LAYERS):
         weight = TensorProto(name=f"w{i}", data_type=TensorProto.UINT8, dims=(_N // 16, _K // 16, 64))
         weight.data_location = TensorProto.EXTERNAL

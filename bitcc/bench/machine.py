@@ -1,0 +1,125 @@
+"""On what the measurements were made."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+
+from bitcc import runtime_ops
+from bitcc.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CPUINFO = Path("/proc/cpuinfo")
+_STAT = Path("/proc/stat")
+_YARDSTICK_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """How fast ``numpy.max`` reads memory: a lower bound of what the machine can do.
+
+    Attributes:
+        threads: Threads that read, each its own part.
+        gb_per_s: Of all together.
+    """
+
+    threads: int
+    gb_per_s: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What ran.
+
+    Attributes:
+        cpu: Its name.
+        cores: How many this process may use.
+        isa: The variant of the op library that runs here, ``BITCC_ISA`` respected.
+        bitcc: Version of bitcc.
+        onnxruntime: Version of onnxruntime.
+        load: Processes that were running or waiting when the benchmark began, averaged over a minute;
+            None where the system does not say.
+        read: The bandwidth yardstick; empty if it was not asked for.
+    """
+
+    cpu: str
+    cores: int
+    isa: str
+    bitcc: str
+    onnxruntime: str
+    load: float | None
+    read: tuple[Bandwidth, ...] = ()
+
+
+def describe(library: Path | None, threads: Sequence[int] = ()) -> Machine:
+    """This machine.
+
+    Args:
+        library: The op library that runs; None if none does.
+        threads: Measure the read bandwidth with so many threads each.
+    """
+    isa = runtime_ops.library_info(library).selected if library else None
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    read = read_bandwidth(threads)
+    return Machine(cpu_name(), cores, isa or "none", __version__, ort.__version__, load, read)
+
+
+def cpu_name() -> str:
+    """The CPU in the words of its maker, as far as the system tells."""
+    found = None
+    if _CPUINFO.is_file():
+        found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", _CPUINFO.read_text(), re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+class Others:
+    """How much of the machine other processes, and other guests of its host, take from now on."""
+
+    def __init__(self) -> None:
+        self._wall, self._busy = perf_counter(), _busy_elsewhere()
+
+    def share(self) -> float | None:
+        """Of all cores, 0 to 1; None where the system does not say."""
+        busy = _busy_elsewhere()
+        if busy is None or self._busy is None:
+            return None
+        seconds = (perf_counter() - self._wall) * (os.cpu_count() or 1)
+        return round(min(1.0, max(0.0, (busy - self._busy) / seconds)), 3)
+
+
+def _busy_elsewhere() -> float | None:
+    """Core seconds since the start of the system that were neither idle nor ours."""
+    if not _STAT.is_file():
+        return None
+    user, nice, system, _idle, _wait, irq, soft_irq, steal = map(int, _STAT.read_text().split()[1:9])
+    busy = user + nice + system + irq + soft_irq + steal
+    return busy / os.sysconf("SC_CLK_TCK") - process_time()
+
+
+def read_bandwidth(threads: Sequence[int], size: int = _YARDSTICK_BYTES) -> tuple[Bandwidth, ...]:
+    """The best of five passes over ``size`` bytes, which should be more than the caches hold."""
+    numbers = np.ones(size // 8 if threads else 0, np.int64)
+    return tuple(Bandwidth(count, _read(numbers, count)) for count in threads)
+
+
+def _read(numbers: np.ndarray[tuple[int], np.dtype[np.int64]], threads: int) -> float:
+    parts = np.array_split(numbers, threads)
+    best = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(5):
+            start = perf_counter()
+            list(pool.map(np.max, parts))
+            best = min(best, perf_counter() - start)
+    return numbers.nbytes / best / 1e9

@@ -1,0 +1,185 @@
+"""The op alone: float32 in, activation quantization, multiplication, dequantization, float32 out.
+
+Before anything is timed, our output is compared with ``bitcc.ops.reference``, bit for bit, and those of the
+peers with ours, within what their coarser rounding of activations explains.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from bitcc.bench import machine, models
+from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, Contender, Layer, random_layer
+from bitcc.bench.results import CACHED, STREAMED, Case, CaseResult, OpBench, Timing, means
+from bitcc.bench.rounds import Pace, Samples, interleave, ratio, spread
+from bitcc.errors import VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    Progress: TypeAlias = Callable[[str, int, int], None]
+
+SHAPES = ((2560, 2560), (6912, 2560), (2560, 6912), (4096, 4096), (14336, 4096))
+_LEAST = 1e-9  # seconds; what is left of a run after the overhead, at least
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure; the defaults take some minutes on two cores.
+
+    Attributes:
+        shapes: Layers, as (N, K).
+        kinds: Tokens and regime of the cases of each shape.
+        threads: Threads of the sessions.
+        pace: How long to measure.
+        stream_bytes: In the regime ``streamed``, the weights that a contender rotates over, at least.
+        yardstick: Measure also how fast memory can be read.
+    """
+
+    shapes: tuple[tuple[int, int], ...] = SHAPES
+    kinds: tuple[tuple[int, str], ...] = ((1, CACHED), (128, CACHED), (1, STREAMED))
+    threads: tuple[int, ...] = (1, 2)
+    pace: Pace = field(default_factory=Pace)
+    stream_bytes: int = 640 * 2**20
+    yardstick: bool = True
+
+
+def quick() -> Plan:
+    """Two shapes from cache: less than a minute."""
+    return Plan(shapes=(SHAPES[0], SHAPES[3]), kinds=((1, CACHED), (128, CACHED)), yardstick=False)
+
+
+def run(
+    library: Path,
+    plan: Plan | None = None,
+    *,
+    peers: Sequence[Contender] = PEERS,
+    progress: Progress | None = None,
+) -> OpBench:
+    """Time the op of a library against its peers.
+
+    Args:
+        library: The op library, as ``bitcc.library_path`` gives it.
+        plan: What to measure.
+        peers: What to compare with.
+        progress: Called before each step with what comes, the steps done and their total number.
+
+    Raises:
+        TargetError: the library cannot be loaded.
+        VerificationError: our op does not compute what it has to.
+    """
+    plan = plan or Plan()
+    start = perf_counter()
+    here = machine.describe(library, plan.threads if plan.yardstick else ())
+    steps = len(plan.shapes) * len(plan.kinds)
+    results: list[CaseResult] = []
+    for done, ((n, k), (tokens, regime)) in enumerate(itertools.product(plan.shapes, plan.kinds)):
+        if progress is not None:
+            progress(f"{n} x {k}, {tokens} token{'s' * (tokens > 1)}, {regime}", done, steps)
+        layer = random_layer(n, k, tokens)
+        results += _Step(library, plan, layer, regime, (BITCC, *peers)).run()
+    names = {contender.name: contender.about for contender in (BITCC, *peers)}
+    cases = tuple(results)
+    return OpBench(here, names, plan.pace.rounds, cases, means(cases), perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One layer in one regime, with each number of threads."""
+
+    library: Path
+    plan: Plan
+    layer: Layer
+    regime: str
+    contenders: tuple[Contender, ...]
+
+    def run(self) -> list[CaseResult]:
+        with tempfile.TemporaryDirectory(prefix="bitcc-bench-") as name:
+            folder = Path(name)
+            size = self.plan.stream_bytes if self.regime == STREAMED else 0
+            stacks = {c.name: models.write(folder / c.name, c, self.layer, size) for c in self.contenders}
+            idle = models.write(folder / OVERHEAD.name, OVERHEAD, random_layer(1, 1, 1))
+            wants = self.layer.references(max(stack.copies for stack in stacks.values()))
+            return [self.measure(stacks, idle.path, threads, wants) for threads in self.plan.threads]
+
+    def measure(
+        self, stacks: dict[str, models.Stack], idle: Path, threads: int, wants: list[NDArray[np.float32]]
+    ) -> CaseResult:
+        runners: dict[str, models.Runner] = {}
+        timings = []
+        for contender in self.contenders:
+            stack = stacks[contender.name]
+            timing = Timing(contender.name, copies=stack.copies, weight_bytes=stack.weight_bytes)
+            try:
+                runner = self.runner(contender, stack.path, threads)
+                timing = replace(timing, error=_error(runner.outputs(), wants))
+            except Exception as error:  # onnxruntime's errors have no common base
+                if contender is BITCC:
+                    raise
+                timing = replace(timing, reason=(str(error).strip() or repr(error)).splitlines()[0])
+            else:
+                timing = replace(timing, reason=self.fault(contender, timing))
+            if not timing.reason:
+                runners[contender.name] = runner
+            timings.append(timing)
+        runners[OVERHEAD.name] = models.Runner(idle, np.ones((1, 1), np.float32), threads)
+        others = machine.Others()
+        samples = interleave(runners, self.plan.pace)
+        return replace(self.result(threads, timings, samples), others=others.share())
+
+    def runner(self, contender: Contender, file: Path, threads: int) -> models.Runner:
+        library = self.library if contender.needs_library else None
+        runner = models.Runner(file, self.layer.x, threads, library)
+        runner()
+        return runner
+
+    def fault(self, contender: Contender, timing: Timing) -> str:
+        """Why a contender that ran is not timed: it computes something else."""
+        if timing.error is not None and timing.error <= contender.tolerance:
+            return ""
+        text = f"its result differs by {timing.error:.1e} of max|y|, more than {contender.tolerance:.0e}"
+        if contender is BITCC:
+            n, k = self.layer.weights.shape
+            raise VerificationError(
+                text,
+                where=f"bitcc::BitLinear, N = {n}, K = {k}, library `{self.library}`",
+                hint="do not use this library; try BITCC_ISA=scalar, and report the CPU",
+            )
+        return text
+
+    def result(self, threads: int, timings: list[Timing], samples: Samples) -> CaseResult:
+        (tokens, k), n = self.layer.x.shape, len(self.layer.weights)
+        overhead = spread(samples.pop(OVERHEAD.name)).median
+        paid = overhead if self.regime == CACHED else 0.0
+        copies = {timing.contender: timing.copies for timing in timings}
+        each = {
+            name: [max(_LEAST, seconds - paid) / copies[name] for seconds in found]
+            for name, found in samples.items()
+        }
+        done = tuple(_timed(timing, each) for timing in timings)
+        return CaseResult(Case(n, k, tokens, threads, self.regime), done, overhead)
+
+
+def _timed(timing: Timing, each: Samples) -> Timing:
+    if timing.contender not in each:
+        return timing
+    own = each[timing.contender]
+    seconds = spread(own)
+    speed = timing.weight_bytes / seconds.median / 1e9
+    return replace(timing, seconds=seconds, ratio=ratio(own, each[BITCC.name]), gb_per_s=speed)
+
+
+def _error(outputs: list[NDArray[np.float32]], wants: list[NDArray[np.float32]]) -> float:
+    """The largest difference of any copy's output, relative to max|want|."""
+    scale = float(np.max(np.abs(wants[0]))) or 1.0
+    pairs = zip(outputs, wants, strict=False)  # some contender has more copies
+    return max(float(np.max(np.abs(got - want))) for got, want in pairs) / scale

@@ -1,0 +1,56 @@
+"""The models of many copies: each copy computes its own, from memory of its own."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from bitcc.bench import models
+from bitcc.bench.contenders import BITCC, PEERS, Contender, random_layer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STATM = Path("/proc/self/statm")
+every_contender = pytest.mark.parametrize("contender", [BITCC, *PEERS], ids=lambda c: c.name)
+
+
+def open_stack(
+    stack: models.Stack, contender: Contender, library: Path, x: NDArray[np.float32]
+) -> models.Runner:
+    return models.Runner(stack.path, x, 1, library if contender.needs_library else None)
+
+
+@every_contender
+@pytest.mark.parametrize("n", [1, 16, 17, 64])
+def test_every_copy_has_its_own_result(contender: Contender, n: int, tmp_path: Path, library: Path) -> None:
+    layer = random_layer(n, 128, 2)
+    size = sum(array.nbytes for array in contender.tensors(layer).values())
+    stack = models.write(tmp_path / "stack", contender, layer, 3 * size)
+    assert stack.copies == 3
+    runner = open_stack(stack, contender, library, layer.x)
+    runner()
+    wants = layer.references(3)
+    assert not np.array_equal(wants[1], wants[2])
+    for got, want in zip(runner.outputs(), wants, strict=True):
+        assert np.max(np.abs(got - want)) <= contender.tolerance * np.max(np.abs(np.array(wants)))
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="needs Linux")
+@every_contender
+def test_what_is_streamed_is_in_memory_as_often_as_there_are_copies(
+    contender: Contender, tmp_path: Path, library: Path
+) -> None:
+    def resident() -> int:
+        return int(STATM.read_text().split()[1]) * resource.getpagesize()
+
+    layer = random_layer(1024, 1024, 1)
+    stack = models.write(tmp_path / "stack", contender, layer, 64 << 20)
+    before = resident()
+    runner = open_stack(stack, contender, library, layer.x)
+    runner()
+    assert resident() - before > 0.8 * stack.copies * stack.weight_bytes
