@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
 .PHONY: demo test check matrix clean
 
@@ -21,7 +22,7 @@ check: $(VENV)/.dev
 
 # the compiled example in the oldest and newest onnxruntime and some between, each in an environment of its own
 matrix: $(VENV)/.dev
-	$(BIN)/python tests/runtimes/matrix.py
+	$(BIN)/python tests/runtimes/matrix.py --releases $(RELEASES)
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

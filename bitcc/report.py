@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from bitcc.facts import PACKED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bitcc.doctor import Check
     from bitcc.facts import LayerFacts
@@ -28,12 +29,12 @@ def size(count: int) -> str:
     return f"{value:.2f} GB"
 
 
-def layers_table(layers: Sequence[LayerFacts]) -> Table:
-    """One row for each candidate layer."""
+def layers_table(layers: Sequence[LayerFacts]) -> Group:
+    """One row for each candidate layer, and below it why layers were left alone."""
     table = Table(box=None, pad_edge=False)
-    for name in ("layer", "N x K", "weights", "bytes", "max error"):
-        table.add_column(name, no_wrap=True, justify="left" if name in {"layer", "weights"} else "right")
-    table.add_column("", overflow="fold")
+    for name in ("layer", "N x K", "weights", "bytes", "error", ""):
+        right = name in {"N x K", "bytes", "error"}
+        table.add_column(name, no_wrap=name != "layer", overflow="fold", justify="right" if right else "left")
     for layer in layers:
         packed = layer.status == PACKED
         zeros = "" if layer.zeros is None else f", {layer.zeros:.0%} zero"
@@ -44,9 +45,20 @@ def layers_table(layers: Sequence[LayerFacts]) -> Table:
             f"{layer.scheme}{zeros}",
             f"{size(layer.bytes_before)}{after}",
             "-" if layer.max_error is None else f"{layer.max_error:.0e}",
-            Text("packed" if packed else f"kept: {layer.reason}", style="green" if packed else "yellow"),
+            Text(layer.status, style="green" if packed else "yellow"),
         )
-    return table
+    return Group(table, *_reasons(layers))
+
+
+def _reasons(layers: Sequence[LayerFacts]) -> Iterator[Text]:
+    """One line for each reason, with the layers that have it."""
+    by_reason: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.status != PACKED:
+            by_reason.setdefault(layer.reason, []).append(layer.name)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield Text(f"kept {names[0]}{more}: {reason}", style="yellow")
 
 
 def summary(layers: Sequence[LayerFacts]) -> str:
