@@ -71,7 +71,7 @@ def compile_model(
     path = None if isinstance(model, ir.Model) else Path(model)
     with bundle.writing(Path(output), force=request.force) as staging:
         loaded = model if isinstance(model, ir.Model) else source.load(Path(model))
-        source.check_compilable(loaded, f"`{path or 'the model'}`")
+        source.check_not_compiled(loaded, f"`{path or 'the model'}`")
         layers = _pack(loaded, staging, request, say)
         changed = any(layer.status == "packed" for layer in layers)
         say("writing the model", 0, 0)
@@ -101,7 +101,7 @@ def examine(
     """
     path = Path(model)
     loaded = source.load(path)
-    source.check_compilable(loaded, f"`{path}`")
+    source.check_not_compiled(loaded, f"`{path}`")
     with tempfile.TemporaryDirectory() as name:
         return _pack(loaded, Path(name), Request(min_weights=min_weights), progress or (lambda *_: None))
 

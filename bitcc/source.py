@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from bitcc import ops
 from bitcc.errors import ModelError
-from bitcc.function_body import MIN_OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,19 +38,12 @@ def load(path: Path) -> ir.Model:
     return model
 
 
-def check_compilable(model: ir.Model, where: str) -> None:
-    """Check what the passes need.
+def check_not_compiled(model: ir.Model, where: str) -> None:
+    """Check that the model has not been compiled before.
 
     Raises:
-        ModelError: the opset is too old, or the model has been compiled before.
+        ModelError: it has.
     """
-    opset = model.opset_imports.get("", 0)
-    if opset < MIN_OPSET:
-        raise ModelError(
-            f"its opset is {opset}; bitcc needs {MIN_OPSET} or newer",
-            where=where,
-            hint="export it with opset_version=18, or convert it with onnx.version_converter.convert_version",
-        )
     if ops.DOMAIN in model.opset_imports:
         raise ModelError(
             "it has been compiled by bitcc before", where=where, hint="compile the original model instead"

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from bitcc import formats
+from bitcc.errors import ModelError
 from bitcc.facts import KEPT, PACKED, LayerFacts
 from bitcc.function_body import MIN_OPSET
 from bitcc.passes._refused import Refused
@@ -61,14 +62,12 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         self._store: Store = store or ir.tensor
         self._progress = progress
 
-    def requires(self, model: ir.Model) -> None:
-        """The model's opset must be able to express the function body."""
-        opset = model.opset_imports.get("", 0)
-        if opset < MIN_OPSET:
-            raise ir.passes.PreconditionError(f"opset {opset} is older than {MIN_OPSET}")
-
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite the model; ``model.meta[FACTS]`` tells of every candidate."""
+        """Rewrite the model; ``model.meta[FACTS]`` tells of every candidate.
+
+        Raises:
+            ModelError: there is something to pack, but the opset cannot express the function body.
+        """
         packed: list[PackedLayer] = []
         facts: list[LayerFacts] = []
         stored: dict[bytes, ir.TensorProtocol] = {}
@@ -82,6 +81,8 @@ class PackBitLinearPass(ir.passes.InPlacePass):
                 facts.append(fact)
                 if item is not None:
                     packed.append(item)
+            if packed:
+                _check_opset(model)
             replace_layers(model, packed)
         model.meta[FACTS] = tuple(facts)
         return ir.passes.PassResult(model, modified=bool(packed))
@@ -110,6 +111,15 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             stored[digest] = self._store(data)
         weight = stored[digest]
         return PackedLayer(found.without_codes(), weight), _packed_facts(found, weight.nbytes, error)
+
+
+def _check_opset(model: ir.Model) -> None:
+    opset = model.opset_imports.get("", 0)
+    if opset < MIN_OPSET:
+        raise ModelError(
+            f"the model's opset is {opset}; packing its BitLinears needs {MIN_OPSET} or newer",
+            hint="export it with opset_version=18, or convert it with onnx.version_converter.convert_version",
+        )
 
 
 def _kept_facts(kept: Kept) -> LayerFacts:
