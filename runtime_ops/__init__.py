@@ -90,7 +90,7 @@ _MARK = "bitcc.library"  # a session config entry: the options themselves rememb
 
 
 def register(options: onnxruntime.SessionOptions, library: Path) -> None:
-    """Make ``bitcc::BitLinear`` known to the sessions that are created with ``options``.
+    """Make the ops of bitcc known to the sessions that are created with ``options``.
 
     Doing so again changes nothing. (Without this guard onnxruntime says ``Domain already set in
     registry``, and only when a session is created.)

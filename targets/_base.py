@@ -38,11 +38,13 @@ class Tiles:
         gemv: The walk with one token.
         gemm: The walk with many.
         gemm_tokens: How many.
+        gemv_float: The walk with one token of floats.
     """
 
     gemv: Walk
     gemm: Walk
     gemm_tokens: int
+    gemv_float: Walk
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Kernels:
     quantize_divide: Builder
     gemv: Builder
     gemm: Builder
+    gemv_float: Builder
 
     def __iter__(self) -> Iterator[tuple[str, Builder]]:
         """Yield (family, builder) in the order of kernel.h."""

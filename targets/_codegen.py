@@ -27,6 +27,10 @@ _PARAMETERS = {
     "quantize_divide": _QUANTIZE,
     "gemv": f"q: pointer, w: pointer, {_MATMUL}, sum: int32",
     "gemm": f"q: pointer, w: pointer, sums: pointer, {_MATMUL}",
+    "gemv_float": (
+        "x: pointer, w: pointer, scale: pointer, acc: pointer, k_blocks: int32, "
+        "group_vectors: int32, scale_stride: int32, begin: int32, end: int32"
+    ),
 }
 
 

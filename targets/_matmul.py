@@ -94,6 +94,25 @@ def _check(dot: Dot, walk: Walk) -> None:
         raise ValueError(f"{walk} with steps of {dot.vectors} vectors does not divide 4 vectors")
 
 
+def walk_tiles(t: Tir, begin: Any, end: Any, walk: Walk, body: Callable[[Any, Walk], None]) -> None:
+    """Write the loop over tiles: `walk.tiles` at once, then the rest one by one.
+
+    Args:
+        t: Writes it.
+        begin: The first tile, in 64 bits.
+        end: The one after the last.
+        walk: How many at once.
+        body: Writes what is done with the tiles of a walk, given the first of them.
+    """
+    groups = t.let((end - begin) // walk.tiles)
+    with t.loop(groups) as group:
+        body(t.let(begin + group * walk.tiles), walk)
+    if walk.tiles > 1:
+        done = t.let(begin + groups * walk.tiles)
+        with t.loop(end - done) as rest:
+            body(t.let(done + rest), replace(walk, tiles=1))
+
+
 class _Loops:
     """The loop over tiles, and inside it the loop over K."""
 
@@ -104,15 +123,8 @@ class _Loops:
         self._tile_bytes = t.let(t.long(a.k_blocks) * VECTOR_BYTES)
 
     def write(self, walk: Walk) -> None:
-        """All tiles: `walk.tiles` at once, then the rest one by one."""
-        t = self._t
-        groups = t.let((t.long(self._a.end) - self._begin) // walk.tiles)
-        with t.loop(groups) as group:
-            self._tiles(t.let(self._begin + group * walk.tiles), walk)
-        if walk.tiles > 1:
-            done = t.let(self._begin + groups * walk.tiles)
-            with t.loop(t.long(self._a.end) - done) as rest:
-                self._tiles(t.let(done + rest), replace(walk, tiles=1))
+        """All tiles."""
+        walk_tiles(self._t, self._begin, self._t.long(self._a.end), walk, self._tiles)
 
     def _tiles(self, first: Any, walk: Walk) -> None:
         """The tiles first .. first + walk.tiles - 1, for all tokens."""

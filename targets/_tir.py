@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Pointer:
-    """A pointer parameter, read and written at byte offsets."""
+    """Memory, read and written at byte offsets."""
 
-    def __init__(self, parameter: Expr) -> None:
-        self._bytes = builder.decl_buffer((1,), "uint8", data=parameter)
+    def __init__(self, buffer: Expr) -> None:
+        self._bytes = buffer
 
     def load(self, offset: Expr, dtype: str) -> Expr:
         """The `dtype`, such as ``int32x16``, at byte `offset`, of any alignment."""
@@ -77,6 +77,10 @@ class Tir:
         """A new variable."""
         return Register(initial)
 
+    def memory(self, size: int) -> Pointer:
+        """So many bytes on the stack; what is in them is undefined."""
+        return Pointer(builder.alloc_buffer((size,), "uint8"))
+
     def long(self, value: Expr) -> Expr:
         """An integer in 64 bits."""
         return tirx.Cast("int64", value)
@@ -85,6 +89,14 @@ class Tir:
         """The constant `value`, in every lane of `dtype`."""
         kind = DataType(dtype)
         return self.broadcast(tirx.const(value, str(kind.with_lanes(1))), kind.lanes)
+
+    def floats(self, value: float, lanes: int) -> Expr:
+        """The float32 constant `value`, in every lane."""
+        return self.broadcast(tirx.const(value, "float32"), lanes)
+
+    def lane_numbers(self, lanes: int) -> Expr:
+        """The int32 0, 1, 2 and so on, one in every lane."""
+        return tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), lanes)
 
     def broadcast(self, value: Expr, lanes: int) -> Expr:
         """The same scalar in every lane."""
@@ -118,6 +130,10 @@ class Tir:
         """The larger number, lane by lane."""
         return tirx.Max(left, right)
 
+    def multiply_add(self, left: Expr, right: Expr, more: Expr) -> Expr:
+        """Floats left * right + more, rounded once."""
+        return self.intrinsic(_dtype(more), "llvm.fma", left, right, more)
+
     def intrinsic(self, dtype: str, name: str, *arguments: Expr) -> Expr:
         """The result, a `dtype`, of the LLVM intrinsic `name`, which has no side effect."""
         return tirx.call_llvm_pure_intrin(dtype, name, *arguments)
@@ -143,11 +159,15 @@ def function(symbol: str, parameters: Mapping[str, str], body: Callable[..., Non
             }
             body(
                 **{
-                    name: Pointer(parameter) if parameters[name] == "pointer" else parameter
+                    name: _pointer(parameter) if parameters[name] == "pointer" else parameter
                     for name, parameter in declared.items()
                 }
             )
         return made.get()
+
+
+def _pointer(parameter: Expr) -> Pointer:
+    return Pointer(builder.decl_buffer((1,), "uint8", data=parameter))
 
 
 def _span(offset: Expr, size: int) -> Expr:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
 from bitcc.targets._matmul import VECTOR_BYTES, VECTOR_COLUMNS, Dot, Gemm, Gemv
+from bitcc.targets._matmul_float import FloatDot, GemvFloat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._matmul_float import FloatBlock
     from bitcc.targets._tir import Register, Tir
 
 _HALVES = range(2)  # 32-byte halves of a vector: rows 0..7 and 8..15
@@ -94,17 +96,33 @@ def _total(_t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
     return registers
 
 
+def _look_up(t: Tir, block: FloatBlock, sums: Sequence[Sequence[Register]]) -> None:
+    """One vector: `vpermilps` selects a weight by the low two bits of each lane."""
+    weights = t.let(t.cast("float32x8", t.mask(t.lane_numbers(8), 3)) - t.floats(1, 8))
+    codes = [
+        [t.let(block.w.load(offset + half * 32, "int32x8")) for half in _HALVES] for offset in block.w_offsets
+    ]
+    for crumb in range(16):  # of a lane: four in each of four bytes
+        x = t.let(block.column(t, crumb // 4 + 4 * (crumb % 4), 8))
+        for halves, totals in zip(codes, sums, strict=True):
+            for code, total in zip(halves, totals, strict=True):
+                selector = t.shift_right(code, 2 * crumb)
+                w = t.intrinsic("float32x8", "llvm.x86.avx.vpermilvar.ps.256", weights, selector)
+                total.set(t.multiply_add(w, x, total.get()))
+
+
 VARIANT = Variant(
     name="avx2",
     features="BITCC_CPU_AVX2",
     mcpu="x86-64",
     mattr=("+avx2", "+fma", "+f16c"),
-    tiles=Tiles(gemv=Walk(4, prefetch=512), gemm=Walk(1), gemm_tokens=4),
+    tiles=Tiles(gemv=Walk(4, prefetch=512), gemm=Walk(1), gemm_tokens=4, gemv_float=Walk(2, prefetch=512)),
     kernels=Kernels(
         absmax=Absmax(8),
         quantize=Quantize(8, divide=False),
         quantize_divide=Quantize(8, divide=True),
         gemv=Gemv(Dot(_VECTORS, ("int32x8",) * 2, _multiply_in_place, _total)),
         gemm=Gemm(Dot(_VECTORS, ("int32x8",) * 2, _multiply_unpacked, _total)),
+        gemv_float=GemvFloat(FloatDot(8, 2, _look_up, lambda sums: sums)),
     ),
 )

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
 from bitcc.targets._matmul import Dot, Gemm, Gemv
+from bitcc.targets._matmul_float import FloatDot, GemvFloat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bitcc.targets._matmul import Accumulators, Block
-    from bitcc.targets._tir import Tir
+    from bitcc.targets._matmul_float import FloatBlock
+    from bitcc.targets._tir import Register, Tir
 
 _CRUMBS = range(4)  # codes in a byte
 
@@ -60,17 +62,41 @@ def _add(t: Tir, accumulator: Any, codes: Any, q: Any) -> None:
     accumulator.set(t.intrinsic("int32x16", name, accumulator.get(), codes, q))
 
 
+def _look_up(t: Tir, block: FloatBlock, sums: Sequence[Sequence[Register]]) -> None:
+    """One vector, two columns at a time: their sum, for all 16 pairs of codes, is one register.
+
+    `vpermps` selects by the low four bits of each lane, so that nothing needs to be masked.
+    """
+    lanes = t.lane_numbers(16)
+    first = t.let(t.cast("float32x16", t.mask(lanes, 3)) - t.floats(1, 16))
+    second = t.let(t.cast("float32x16", t.shift_right(lanes, 2)) - t.floats(1, 16))
+    codes = [t.let(block.w.load(offset, "int32x16")) for offset in block.w_offsets]
+    for pair in range(8):  # of crumbs in a lane: two in each of four bytes
+        column = pair // 2 + 8 * (pair % 2)
+        table = t.let(
+            t.multiply_add(
+                block.column(t, column + 4, 16), second, block.column(t, column, 16) * first
+            )
+        )  # fmt: skip
+        for tile, code in enumerate(codes):
+            selector = t.shift_right(code, 4 * pair)
+            products = t.intrinsic("float32x16", "llvm.x86.avx512.permvar.sf.512", table, selector)
+            total = sums[tile][pair % 2]
+            total.set(total.get() + products)
+
+
 VARIANT = Variant(
     name="avx512vnni",
     features="BITCC_CPU_AVX512VNNI",
     mcpu="x86-64",
     mattr=("+avx512f", "+avx512bw", "+avx512dq", "+avx512vl", "+avx512vnni"),
-    tiles=Tiles(gemv=Walk(4, prefetch=1024), gemm=Walk(2), gemm_tokens=8),
+    tiles=Tiles(gemv=Walk(4, prefetch=1024), gemm=Walk(2), gemm_tokens=8, gemv_float=Walk(4, prefetch=1024)),
     kernels=Kernels(
         absmax=Absmax(16),
         quantize=Quantize(16, divide=False),
         quantize_divide=Quantize(16, divide=True),
         gemv=Gemv(Dot(1, ("int32x16",) * 4, _multiply_in_place, _combine)),
         gemm=Gemm(Dot(1, ("int32x16",), _multiply_unpacked, _as_it_is)),
+        gemv_float=GemvFloat(FloatDot(16, 2, _look_up, lambda sums: [sums[0] + sums[1]])),
     ),
 )

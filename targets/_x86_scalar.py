@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
+from bitcc.targets._gemv_float_table import gemv_float_by_table
 from bitcc.targets._matmul import Dot, Gemm, Gemv
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ VARIANT = Variant(
     features="0",
     mcpu="x86-64",
     mattr=(),
-    tiles=Tiles(gemv=Walk(1), gemm=Walk(1), gemm_tokens=4),
+    tiles=Tiles(gemv=Walk(1), gemm=Walk(1), gemm_tokens=4, gemv_float=Walk(32, prefetch=256)),
     kernels=Kernels(
         absmax=Absmax(4),
         quantize=Quantize(4, divide=False),
         quantize_divide=Quantize(4, divide=True),
         gemv=Gemv(_DOT),
         gemm=Gemm(_DOT),
+        gemv_float=gemv_float_by_table,
     ),
 )

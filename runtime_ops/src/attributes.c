@@ -26,10 +26,11 @@ static int64_t read_int(reader *r, const char *name, int64_t low, int64_t high,
   OrtStatus *status = r->node->api->KernelInfoGetAttribute_int64(r->info, name, &value);
   if (has_failed(r, status, name, "int"))
     return low;
-  if (value < low || value > high)
-    r->error = bitcc_node_error(r->node, "attribute `%s` is %lld, known are %lld to %lld%s", name,
-                                (long long)value, (long long)low, (long long)high, newer);
-  return value;
+  if (value >= low && value <= high)
+    return value;
+  r->error = bitcc_node_error(r->node, "attribute `%s` is %lld, known are %lld to %lld%s", name,
+                              (long long)value, (long long)low, (long long)high, newer);
+  return low;
 }
 
 static float read_float(reader *r, const char *name, float low, float high) {
@@ -93,17 +94,42 @@ static void read_activation(reader *r, bitcc_layer *out) {
                                 out->act_max);
 }
 
-OrtStatus *bitcc_read_layer(const bitcc_node *node, const OrtKernelInfo *info, bitcc_layer *out) {
+/* What every op has. */
+static void read_matrix(reader *r, bitcc_layer *out) {
+  read_word(r, "weight_format", "t2");
+  read_int(r, "layout_version", BITCC_LAYOUT_VERSION, BITCC_LAYOUT_VERSION, newer);
+  out->k = (int32_t)read_int(r, "K", 1, BITCC_MAX_K, "");
+  out->n = (int32_t)read_int(r, "N", 1, INT32_MAX - BITCC_TILE_ROWS, "");
+  out->tiles = (out->n + BITCC_TILE_ROWS - 1) / BITCC_TILE_ROWS;
+  out->rows = out->tiles * BITCC_TILE_ROWS;
+  out->k_padded = (out->k + BITCC_K_ALIGNMENT - 1) / BITCC_K_ALIGNMENT * BITCC_K_ALIGNMENT;
+  out->k_blocks = out->k_padded / BITCC_VECTOR_COLUMNS;
+  out->group_vectors = out->k_blocks;
+}
+
+OrtStatus *bitcc_read_bit_linear(const bitcc_node *node, const OrtKernelInfo *info,
+                                 bitcc_layer *out) {
   reader r = {node, info, NULL};
-  read_word(&r, "weight_format", "t2");
-  read_int(&r, "layout_version", BITCC_LAYOUT_VERSION, BITCC_LAYOUT_VERSION, newer);
-  out->k = (int32_t)read_int(&r, "K", 1, BITCC_MAX_K, "");
-  out->n = (int32_t)read_int(&r, "N", 1, INT32_MAX - BITCC_TILE_ROWS, "");
+  read_matrix(&r, out);
   read_activation(&r, out);
   out->bias_before_scale = read_int(&r, "bias_before_scale", 0, 1, newer) != 0;
   read_word(&r, "norm", "none");
-  out->tiles = (out->n + BITCC_TILE_ROWS - 1) / BITCC_TILE_ROWS;
-  out->k_padded = (out->k + BITCC_K_ALIGNMENT - 1) / BITCC_K_ALIGNMENT * BITCC_K_ALIGNMENT;
-  out->k_blocks = out->k_padded / 16;
   return r.error;
+}
+
+OrtStatus *bitcc_read_ternary_linear(const bitcc_node *node, const OrtKernelInfo *info,
+                                     bitcc_layer *out) {
+  reader r = {node, info, NULL};
+  read_matrix(&r, out);
+  int32_t size = (int32_t)read_int(&r, "group_size", 1, out->k, "");
+  if (r.error != NULL)
+    return r.error;
+  if (size < out->k && size % BITCC_VECTOR_COLUMNS != 0)
+    return bitcc_node_error(node,
+                            "attribute `group_size` is %d, neither K = %d nor a multiple of %d",
+                            size, out->k, BITCC_VECTOR_COLUMNS);
+  if (size < out->k)
+    out->group_vectors = size / BITCC_VECTOR_COLUMNS;
+  out->groups = (out->k + size - 1) / size;
+  return NULL;
 }

@@ -1,21 +1,25 @@
-/* One call of a node on a band of tokens: quantize them, then multiply. */
+/* One call of a node, and what the ops share in it. */
 #ifndef BITCC_CALL_H
 #define BITCC_CALL_H
 
 #include "layer.h"
 
-typedef struct {
+/* A call works on one band of tokens after another, so that its memory is bounded. */
+struct bitcc_call {
   const bitcc_node *node;
   const OrtKernelContext *context;
   const bitcc_weights *weights;
   const char *x; /* of the band's first token, [tokens][k] of the node's type */
   char *y;       /* [tokens][n] */
   int32_t tokens;
-  /* For each token, and for those that pad the last block: */
+  /* BitLinear, for each token and for those that pad the last block: */
   int8_t *q;      /* [k_padded] */
   int32_t *sums;  /* of q */
   float *inverse; /* of the quantization scale; NaN poisons all outputs of the token */
-} bitcc_call;
+  /* TernaryLinear: [k_padded] for each token, zeros beyond k. */
+  const float *floats;
+  float *converted; /* memory for that, NULL where X itself is it */
+};
 
 /* Tokens in blocks that gemm takes at once, the last one perhaps padded, then the others by gemv.
  */
@@ -34,8 +38,27 @@ enum { BITCC_MAX_FINISH_ROWS = 1024 };
 void bitcc_finish(const bitcc_call *call, int32_t token, int32_t row, int32_t count,
                   const int32_t *acc);
 
+/* Elements k .. k + count - 1 of a token in float32: in place, or converted into `buffer`. */
+const float *bitcc_load_x(const bitcc_call *call, int32_t token, int32_t k, int32_t count,
+                          float *restrict buffer);
+/* Where row `row` of a token's output is. */
+void *bitcc_y(const bitcc_call *call, int32_t token, int32_t row);
+/* float32 to the type of Y, which is another one. */
+void bitcc_to_half_type(void *out, const float *restrict y, OrtElementType type, int32_t count);
+
+/* `step` for one band of `tokens` after another, each of at most `band`. */
+OrtStatus *bitcc_each_band(bitcc_call *call, int64_t tokens, int32_t band,
+                           OrtStatus *(*step)(bitcc_call *));
+
 /* fn(argument, i) for i in [0, tasks) on onnxruntime's own threads. */
 OrtStatus *bitcc_parallel(const bitcc_call *call, void (*fn)(void *, size_t), void *argument,
                           size_t tasks);
+/* How many tasks the whole matrix times the band's tokens is worth: at least 1. */
+int32_t bitcc_worth_tasks(const bitcc_call *call);
+/* The layer's tiles in at most `tasks` runs of so many tiles, a multiple of `unit`. */
+int32_t bitcc_tiles_per_task(const bitcc_call *call, int32_t tasks, int32_t unit);
+
+static inline int32_t bitcc_min(int32_t a, int32_t b) { return a < b ? a : b; }
+static inline int32_t bitcc_divide_up(int32_t a, int32_t b) { return a / b + (a % b != 0); }
 
 #endif

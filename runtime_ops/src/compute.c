@@ -1,51 +1,5 @@
-/* A call of the op: shapes, output, memory, then band by band of tokens. */
+/* A call of an op: shapes, weights, output; the rest is the op's own. */
 #include "call.h"
-
-/* Quantized activations of one band: they stay in L2 while all weights pass by, and memory for a
- * call is bounded. But a band is never so short that reading the weights costs more than
- * computing. */
-enum { BAND_BYTES = 2 << 20, MIN_BAND = 64 };
-
-static int32_t band_tokens(const bitcc_node *node, int64_t tokens) {
-  int32_t block = node->kernels->gemm_tokens, band = BAND_BYTES / node->layer.k_padded;
-  band = band < MIN_BAND ? MIN_BAND : band;
-  band = (band + block - 1) / block * block;
-  return tokens < band ? (int32_t)tokens : band;
-}
-
-OrtStatus *bitcc_parallel(const bitcc_call *call, void (*fn)(void *, size_t), void *argument,
-                          size_t tasks) {
-  if (tasks > 1)
-    return call->node->api->KernelContext_ParallelFor(call->context, fn, tasks, 0, argument);
-  if (tasks == 1)
-    fn(argument, 0);
-  return NULL;
-}
-
-static OrtStatus *multiply_bands(bitcc_node *node, bitcc_call *call, int64_t tokens) {
-  const bitcc_layer *layer = &node->layer;
-  int32_t band = band_tokens(node, tokens);
-  size_t rows = (size_t)band + (size_t)node->kernels->gemm_tokens; /* room for padding */
-  bitcc_scratch *scratch;
-  call->q = bitcc_take_scratch(
-      node, rows * ((size_t)layer->k_padded + sizeof *call->sums + sizeof *call->inverse),
-      &scratch);
-  if (call->q == NULL)
-    return bitcc_node_error(node, "out of memory for %zu quantized tokens", rows);
-  call->sums = (int32_t *)(void *)(call->q + rows * (size_t)layer->k_padded);
-  call->inverse = (float *)(void *)(call->sums + rows);
-  OrtStatus *status = NULL;
-  for (int64_t done = 0; status == NULL && done < tokens; done += call->tokens) {
-    call->tokens = (int32_t)(tokens - done < band ? tokens - done : band);
-    status = bitcc_quantize_tokens(call);
-    if (status == NULL)
-      status = bitcc_multiply(call);
-    call->x += (size_t)call->tokens * (size_t)layer->k * bitcc_x_bytes(node->x_type);
-    call->y += (size_t)call->tokens * (size_t)layer->n * bitcc_x_bytes(node->x_type);
-  }
-  bitcc_give_scratch(node, scratch);
-  return status;
-}
 
 /* No overflow: the product is at most the elements of X, which is in memory, or there are none. */
 static int64_t count_tokens(const bitcc_tensor *x) {
@@ -108,7 +62,7 @@ OrtStatus *bitcc_compute(void *kernel, OrtKernelContext *context) {
   if (node->constant)
     call.weights = &node->weights;
   if (status == NULL && tokens > 0)
-    status = multiply_bands(node, &call, tokens);
+    status = node->kind->run(node, &call, tokens);
   bitcc_free_weights(&weights);
   return status;
 }

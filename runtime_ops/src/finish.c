@@ -1,6 +1,5 @@
 /* From int32 accumulators to Y: the same float32 operations, each rounded, on every machine. */
 #include "call.h"
-#include "half.h"
 
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF /* gcc has no such pragma, it is built with -ffp-contract=off */
@@ -19,23 +18,12 @@ static void to_float_bias_first(float *restrict y, const int32_t *restrict acc,
     y[i] = ((float)acc[i] + bias[i]) * (inverse * scale[i]);
 }
 
-static void to_half(uint16_t *restrict out, const float *restrict y, OrtElementType type,
-                    int32_t count) {
-  if (type == ORT_FLOAT16)
-    for (int32_t i = 0; i < count; i++)
-      out[i] = bitcc_to_half(y[i]);
-  else
-    for (int32_t i = 0; i < count; i++)
-      out[i] = bitcc_to_bfloat16(y[i]);
-}
-
 void bitcc_finish(const bitcc_call *call, int32_t token, int32_t row, int32_t count,
                   const int32_t *acc) {
   float buffer[BITCC_MAX_FINISH_ROWS];
   const bitcc_layer *layer = &call->node->layer;
   OrtElementType type = call->node->x_type;
-  size_t offset = (size_t)token * (size_t)layer->n + (size_t)row;
-  void *out = call->y + offset * bitcc_x_bytes(type);
+  void *out = bitcc_y(call, token, row);
   float *y = type == ORT_FLOAT ? out : buffer;
   const float *scale = call->weights->scale + row, *bias = call->weights->bias + row;
   count = count < layer->n - row ? count : layer->n - row; /* the last tile may be padded */
@@ -44,5 +32,5 @@ void bitcc_finish(const bitcc_call *call, int32_t token, int32_t row, int32_t co
   else
     to_float(y, acc, scale, bias, call->inverse[token], count);
   if (type != ORT_FLOAT)
-    to_half(out, y, type, count);
+    bitcc_to_half_type(out, y, type, count);
 }

@@ -1,4 +1,4 @@
-/* One BitLinear node: what its attributes say, its weights, and the steps of a call. */
+/* One node of an op: what its attributes say, its weights, and the steps of a call. */
 #ifndef BITCC_LAYER_H
 #define BITCC_LAYER_H
 
@@ -21,13 +21,19 @@ typedef enum {
 typedef struct {
   int32_t n, k;
   int32_t tiles, k_blocks, k_padded;
+  int32_t rows; /* n, padded to whole tiles */
+  /* TernaryLinear: columns of one scale, in vectors, and how many scales of a row w_scale holds.
+   * BitLinear: one scale for all columns, and `groups` is 0. */
+  int32_t group_vectors, groups;
+  /* BitLinear */
   bitcc_scale_form act_scale;
   float act_floor, act_eps, qmax;
   int32_t act_min, act_max;
   bool bias_before_scale;
 } bitcc_layer;
 
-/* Inputs 1 to 3. `scale` and `bias` are expanded to all rows of all tiles. */
+/* Inputs 1 to 3. `scale` and `bias` are expanded to all rows of all tiles, `scale` also to all
+ * groups of the padded columns: [groups][rows] with zeros where nothing was given. */
 typedef struct {
   const uint8_t *w;
   float *scale; /* owned; `bias` is in the same block */
@@ -39,17 +45,30 @@ typedef struct {
   size_t size;
 } bitcc_scratch;
 
+typedef struct bitcc_node bitcc_node;
+typedef struct bitcc_call bitcc_call;
+
+/* What one op does differently from another. */
+struct bitcc_kind {
+  const char *name; /* of the op */
+  OrtStatus *(*read_layer)(const bitcc_node *node, const OrtKernelInfo *info, bitcc_layer *out);
+  /* Computes all of Y, which has elements. `call->tokens` is not set yet. */
+  OrtStatus *(*run)(bitcc_node *node, bitcc_call *call, int64_t tokens);
+};
+extern const bitcc_kind bitcc_bit_linear, bitcc_ternary_linear;
+
 /* What CreateKernel makes of a node. Immutable but for `spare`: several threads may run it. */
-typedef struct {
+struct bitcc_node {
   const OrtApi *api;
   const bitcc_kernels *kernels;
+  const bitcc_kind *kind;
   char *name;
   OrtElementType x_type;
   bitcc_layer layer;
   bool constant; /* `weights` are there; else every call reads and checks its own */
   bitcc_weights weights;
   _Atomic(bitcc_scratch *) spare;
-} bitcc_node;
+};
 
 /* A tensor's type, shape and bytes. */
 typedef struct {
@@ -61,7 +80,12 @@ typedef struct {
 
 OrtStatus *bitcc_read_tensor(const bitcc_node *node, const char *input, const OrtValue *value,
                              bitcc_tensor *out);
-OrtStatus *bitcc_read_layer(const bitcc_node *node, const OrtKernelInfo *info, bitcc_layer *out);
+
+/* The attributes of each op. */
+OrtStatus *bitcc_read_bit_linear(const bitcc_node *node, const OrtKernelInfo *info,
+                                 bitcc_layer *out);
+OrtStatus *bitcc_read_ternary_linear(const bitcc_node *node, const OrtKernelInfo *info,
+                                     bitcc_layer *out);
 
 /* The three inputs after X, checked; to be freed with bitcc_free_weights, after an error too. */
 OrtStatus *bitcc_read_weights(const bitcc_node *node, const OrtValue *const inputs[3],
@@ -80,7 +104,7 @@ OrtStatus *bitcc_infer_shape(const OrtCustomOp *op, OrtShapeInferContext *contex
 
 /* An error about this node: "bitcc::BitLinear `name`: ...". */
 #define bitcc_node_error(node, format, ...)                                                       \
-  bitcc_error((node)->api, ORT_INVALID_ARGUMENT, "bitcc::BitLinear `%s`: " format, (node)->name,  \
-              __VA_ARGS__)
+  bitcc_error((node)->api, ORT_INVALID_ARGUMENT, "bitcc::%s `%s`: " format, (node)->kind->name,   \
+              (node)->name, __VA_ARGS__)
 
 #endif

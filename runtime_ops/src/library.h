@@ -14,18 +14,22 @@
 #endif
 
 /* int32 accumulators that one kernel call may write: they live on the stack. */
-enum { BITCC_MAX_ACCUMULATORS = 4096, BITCC_MAX_GEMM_TOKENS = 64 };
+enum { BITCC_MAX_ACCUMULATORS = 4096, BITCC_MAX_GEMM_TOKENS = 64, BITCC_MAX_FLOAT_TILES = 64 };
 
-/* One op for each type of X. It carries what was chosen when the library was registered to the
- * callbacks of later, so that the process has no state. */
-enum { BITCC_X_TYPES = 3 };
+/* What one op does differently from another: layer.h. */
+typedef struct bitcc_kind bitcc_kind;
+
+/* For each op one struct for each type of X. It carries what was chosen when the library was
+ * registered to the callbacks of later, so that the process has no state. */
+enum { BITCC_OPS = 2 * 3 };
 typedef struct {
   OrtCustomOp base; /* first: onnxruntime hands back a pointer to it */
   OrtElementType x_type;
   const OrtApi *api;
   const bitcc_kernels *kernels;
+  const bitcc_kind *kind;
 } bitcc_op;
-void bitcc_fill_ops(bitcc_op ops[BITCC_X_TYPES], const OrtApi *api, const bitcc_kernels *kernels);
+void bitcc_fill_ops(bitcc_op ops[BITCC_OPS], const OrtApi *api, const bitcc_kernels *kernels);
 
 /* The BITCC_CPU_* bits of this machine, those included that the operating system must allow. */
 uint64_t bitcc_cpu_features(void);

@@ -1,11 +1,8 @@
 /* Quantized tokens times weights, in tasks of tiles x token blocks. */
 #include "call.h"
 
-/* Multiply-adds worth a task: some microseconds on the fastest variant, several times what it
- * costs to hand it to another thread. */
-static const int64_t TASK_WORK = 1 << 19;
-/* Enough tasks for any machine to balance; more of them would only cost. */
-enum { MAX_TASKS = 256, ENOUGH_TASKS = 16 };
+/* Tasks for any machine to balance: token blocks are not split for more. */
+enum { ENOUGH_TASKS = 16 };
 /* Tiles of one gemv call, which reads so many streams: its variants are made for 4. */
 enum { GEMV_STREAMS = 4, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC_TILE_ROWS };
 /* Token blocks of one task at least: a tile's weights are read from L1 by all but the first. */
@@ -17,9 +14,6 @@ typedef struct {
   int32_t tiles_per_task, tile_tasks;
   int32_t blocks_per_task, block_tasks;
 } job;
-
-static int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
-static int32_t divide_up(int32_t a, int32_t b) { return a / b + (a % b != 0); }
 
 bitcc_split bitcc_split_tokens(const bitcc_kernels *kernels, int32_t tokens) {
   int32_t rest = tokens % kernels->gemm_tokens;
@@ -45,7 +39,7 @@ static void multiply_block(const bitcc_call *call, int32_t tile, int32_t tiles, 
   kernels->gemm(call->q + (size_t)first * (size_t)layer->k_padded,
                 call->weights->w + (size_t)tile * tile_bytes, call->sums + first, acc,
                 layer->k_blocks, 0, tiles);
-  int32_t valid = min(tokens, call->tokens - first);
+  int32_t valid = bitcc_min(tokens, call->tokens - first);
   for (int32_t t = 0; t < tiles; t++)
     for (int32_t i = 0; i < valid; i++)
       bitcc_finish(call, first + i, (tile + t) * BITCC_TILE_ROWS, BITCC_TILE_ROWS,
@@ -69,18 +63,18 @@ static void multiply_task(void *argument, size_t index) {
   const bitcc_call *call = j->call;
   int32_t step = call->node->kernels->gemm_tiles;
   int32_t begin = (int32_t)index % j->tile_tasks * j->tiles_per_task;
-  int32_t end = min(begin + j->tiles_per_task, call->node->layer.tiles);
+  int32_t end = bitcc_min(begin + j->tiles_per_task, call->node->layer.tiles);
   int32_t first = (int32_t)index / j->tile_tasks * j->blocks_per_task;
-  int32_t last = min(first + j->blocks_per_task, j->split.blocks);
+  int32_t last = bitcc_min(first + j->blocks_per_task, j->split.blocks);
   for (int32_t tile = begin; tile < end; tile += step)
     for (int32_t block = first; block < last; block++)
-      multiply_block(call, tile, min(step, end - tile), block);
+      multiply_block(call, tile, bitcc_min(step, end - tile), block);
   if (last < j->split.blocks)
     return;
   step = j->split.single == 1 ? GEMV_TILES : GEMV_STREAMS;
   for (int32_t tile = begin; tile < end; tile += step)
     for (int32_t token = call->tokens - j->split.single; token < call->tokens; token++)
-      multiply_token(call, tile, min(step, end - tile), token);
+      multiply_token(call, tile, bitcc_min(step, end - tile), token);
 }
 
 /* Tasks are runs of whole gemm and gemv groups of tiles; if there are few, blocks are split too.
@@ -91,15 +85,14 @@ static job plan(const bitcc_call *call) {
   int32_t unit = call->node->kernels->gemm_tiles;
   while (unit % GEMV_STREAMS != 0)
     unit += call->node->kernels->gemm_tiles;
-  int64_t work = (int64_t)layer->tiles * BITCC_TILE_ROWS * layer->k_padded * call->tokens;
-  int64_t wanted = work / TASK_WORK < MAX_TASKS ? work / TASK_WORK : MAX_TASKS;
-  int32_t tasks = wanted < 1 ? 1 : (int32_t)wanted;
-  int32_t units = divide_up(layer->tiles, unit);
-  j.tiles_per_task = divide_up(units, min(tasks, units)) * unit;
-  j.tile_tasks = divide_up(layer->tiles, j.tiles_per_task);
-  int32_t block_tasks = min(min(tasks, ENOUGH_TASKS) / j.tile_tasks, j.split.blocks / MIN_BLOCKS);
-  j.blocks_per_task = block_tasks > 1 ? divide_up(j.split.blocks, block_tasks) : j.split.blocks;
-  j.block_tasks = j.split.blocks == 0 ? 1 : divide_up(j.split.blocks, j.blocks_per_task);
+  int32_t tasks = bitcc_worth_tasks(call);
+  j.tiles_per_task = bitcc_tiles_per_task(call, tasks, unit);
+  j.tile_tasks = bitcc_divide_up(layer->tiles, j.tiles_per_task);
+  int32_t block_tasks =
+      bitcc_min(bitcc_min(tasks, ENOUGH_TASKS) / j.tile_tasks, j.split.blocks / MIN_BLOCKS);
+  j.blocks_per_task =
+      block_tasks > 1 ? bitcc_divide_up(j.split.blocks, block_tasks) : j.split.blocks;
+  j.block_tasks = j.split.blocks == 0 ? 1 : bitcc_divide_up(j.split.blocks, j.blocks_per_task);
   return j;
 }
 

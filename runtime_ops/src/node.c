@@ -41,10 +41,11 @@ OrtStatus *bitcc_create_node(const OrtCustomOp *op, const OrtApi *api, const Ort
   atomic_init(&node->spare, NULL);
   node->api = api;
   node->kernels = self->kernels;
+  node->kind = self->kind;
   node->x_type = self->x_type;
   OrtStatus *status = read_name(node, info);
   if (status == NULL)
-    status = bitcc_read_layer(node, info, &node->layer);
+    status = node->kind->read_layer(node, info, &node->layer);
   if (status == NULL)
     status = read_constants(node, info);
   if (status != NULL) {

@@ -1,12 +1,9 @@
-/* The op structs: what onnxruntime asks about bitcc::BitLinear before it makes a kernel. */
+/* The op structs: what onnxruntime asks about an op before it makes a kernel. */
 #include "layer.h"
 
 enum { INPUT_X, INPUT_W, INPUT_SCALE, INPUT_BIAS, INPUTS };
 
-static const char *name(const OrtCustomOp *op) {
-  (void)op;
-  return "BitLinear";
-}
+static const char *name(const OrtCustomOp *op) { return ((const bitcc_op *)op)->kind->name; }
 
 static const char *cpu_provider(const OrtCustomOp *op) {
   (void)op;
@@ -72,8 +69,15 @@ static const OrtCustomOp callbacks = {
     .GetEndVersion = one,
 };
 
-void bitcc_fill_ops(bitcc_op ops[BITCC_X_TYPES], const OrtApi *api, const bitcc_kernels *kernels) {
-  static const OrtElementType types[BITCC_X_TYPES] = {ORT_FLOAT, ORT_FLOAT16, ORT_BFLOAT16};
-  for (size_t i = 0; i < BITCC_X_TYPES; i++)
-    ops[i] = (bitcc_op){.base = callbacks, .x_type = types[i], .api = api, .kernels = kernels};
+void bitcc_fill_ops(bitcc_op ops[BITCC_OPS], const OrtApi *api, const bitcc_kernels *kernels) {
+  static const bitcc_kind *const kinds[] = {&bitcc_bit_linear, &bitcc_ternary_linear};
+  static const OrtElementType types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_BFLOAT16};
+  static_assert(sizeof kinds / sizeof kinds[0] * (sizeof types / sizeof types[0]) == BITCC_OPS,
+                "all kinds for all types");
+  for (size_t i = 0; i < BITCC_OPS; i++)
+    ops[i] = (bitcc_op){.base = callbacks,
+                        .x_type = types[i % 3],
+                        .api = api,
+                        .kernels = kernels,
+                        .kind = kinds[i / 3]};
 }

@@ -16,22 +16,6 @@ typedef struct {
   int32_t tokens_per_task;
 } job;
 
-static const float *load(const bitcc_call *call, int32_t token, int32_t k, int32_t count,
-                         float *restrict buffer) {
-  size_t offset = (size_t)token * (size_t)call->node->layer.k + (size_t)k;
-  const char *x = call->x + offset * bitcc_x_bytes(call->node->x_type);
-  if (call->node->x_type == ORT_FLOAT)
-    return (const float *)(const void *)x;
-  const uint16_t *restrict half = (const uint16_t *)(const void *)x;
-  if (call->node->x_type == ORT_FLOAT16)
-    for (int32_t i = 0; i < count; i++)
-      buffer[i] = bitcc_from_half(half[i]);
-  else
-    for (int32_t i = 0; i < count; i++)
-      buffer[i] = bitcc_from_bfloat16(half[i]);
-  return buffer;
-}
-
 /* What x is multiplied with or divided by, and in *inverse what takes the result back. */
 static float scale_of(const bitcc_layer *layer, float absmax, float *inverse) {
   float c = (absmax > layer->act_floor ? absmax : layer->act_floor) + layer->act_eps;
@@ -52,7 +36,7 @@ static int32_t absmax_bits(const bitcc_call *call, int32_t token, int32_t chunk,
   for (int32_t k = 0, count; k < call->node->layer.k; k += count) {
     int32_t bits, left = call->node->layer.k - k;
     count = left < chunk ? left : chunk;
-    call->node->kernels->absmax(load(call, token, k, count, buffer), &bits, count);
+    call->node->kernels->absmax(bitcc_load_x(call, token, k, count, buffer), &bits, count);
     largest = bits > largest ? bits : largest;
   }
   return largest;
@@ -79,7 +63,7 @@ static void quantize_token(bitcc_call *call, int32_t token) {
   for (int32_t k = 0, count; k < layer->k; k += count) {
     int32_t sum, left = layer->k - k;
     count = left < chunk ? left : chunk;
-    const float *x = loaded ? buffer : load(call, token, k, count, buffer);
+    const float *x = loaded ? buffer : bitcc_load_x(call, token, k, count, buffer);
     quantize(x, q + k, &sum, count, left == count ? layer->k_padded - k : count, scale,
              layer->act_min, layer->act_max);
     call->sums[token] += sum;

@@ -19,13 +19,13 @@ static OrtStatus *not_selectable(const OrtApi *api, const char *forced, const ch
  * nothing tells a library that the last one is gone. It is a kilobyte for each registration. */
 static OrtStatus *add_ops(const OrtApi *api, OrtSessionOptions *options,
                           const bitcc_kernels *kernels) {
-  bitcc_op *ops = malloc(BITCC_X_TYPES * sizeof *ops);
+  bitcc_op *ops = malloc(BITCC_OPS * sizeof *ops);
   if (ops == NULL)
     return bitcc_error(api, ORT_FAIL, "bitcc: out of memory");
   bitcc_fill_ops(ops, api, kernels);
   OrtCustomOpDomain *domain;
   OrtStatus *status = api->CreateCustomOpDomain("bitcc", &domain);
-  for (size_t i = 0; status == NULL && i < BITCC_X_TYPES; i++)
+  for (size_t i = 0; status == NULL && i < BITCC_OPS; i++)
     status = api->CustomOpDomain_Add(domain, &ops[i].base);
   return status != NULL ? status : api->AddCustomOpDomain(options, domain);
 }

@@ -81,6 +81,27 @@ static bool gemm_is_right(const bitcc_kernels *kernels, const pattern *p) {
   return true;
 }
 
+/* Whole numbers, and scales that are powers of two: sums are exact in any order. Groups of three
+ * vectors of the eight, so that the last one is shorter. */
+static bool gemv_float_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  enum { GROUP = 3, GROUPS = (K_BLOCKS + GROUP - 1) / GROUP, STEP = TILES * ROWS + 1 };
+  float x[K_PADDED], scale[GROUPS * STEP], acc[TILES * ROWS];
+  uint32_t state = 4;
+  for (int32_t k = 0; k < K_PADDED; k++)
+    x[k] = (float)(int32_t)(next(&state) & 255) - 128.0f;
+  for (int32_t i = 0; i < GROUPS * STEP; i++)
+    scale[i] = (float)(1 << i % 5) / 4.0f;
+  kernels->gemv_float(x, p->w, scale, acc, K_BLOCKS, GROUP, STEP, FIRST, TILES);
+  for (int32_t row = FIRST * ROWS; row < TILES * ROWS; row++) {
+    float total = 0.0f;
+    for (int32_t k = 0; k < K_PADDED; k++)
+      total += scale[k / (16 * GROUP) * STEP + row] * x[k] * (float)p->rows[row][k];
+    if (acc[row - FIRST * ROWS] != total)
+      return false;
+  }
+  return true;
+}
+
 static bool absmax_is_right(bitcc_absmax_fn *absmax) {
   static const float tails[] = {-3.0f, INFINITY, NAN}; /* each larger than what is before it */
   float x[K];
@@ -142,5 +163,7 @@ const char *bitcc_self_test(const bitcc_kernels *kernels) {
     return "gemv";
   if (!gemm_is_right(kernels, &p))
     return "gemm";
+  if (!gemv_float_is_right(kernels, &p))
+    return "gemv_float";
   return NULL;
 }

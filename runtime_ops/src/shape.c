@@ -32,7 +32,7 @@ static OrtStatus *set_output(const OrtApi *api, OrtShapeInferContext *context, O
   return status;
 }
 
-/* onnxruntime asks one of the three ops for nodes of all types: the type is that of this X. */
+/* onnxruntime asks one struct of an op for nodes of all its types: the type is that of this X. */
 OrtStatus *bitcc_infer_shape(const OrtCustomOp *op, OrtShapeInferContext *context) {
   const OrtApi *api = ((const bitcc_op *)op)->api;
   OrtTensorTypeAndShapeInfo *x; /* borrowed */

@@ -51,41 +51,66 @@ static OrtStatus *read_packed(const bitcc_node *node, const OrtValue *value, con
   return NULL;
 }
 
-/* float32 [1] or [N] into one value for each row of each tile; 0 in the rows that pad. */
+/* One value for each of n rows, from `count` of them, 1 or n, that may lie at any address. */
+static void expand_rows(float *out, const char *data, int64_t count, int32_t n) {
+  for (size_t i = 0; i < (size_t)n; i++)
+    memcpy(&out[i], data + (count == 1 ? 0 : i * sizeof *out), sizeof *out);
+}
+
+static int32_t find_not_finite(const float *row, int32_t n) {
+  int32_t i = 0;
+  while (i < n && isfinite(row[i]))
+    i++;
+  return i;
+}
+
+/* float32 [1] or [N], or with groups [groups, 1] or [groups, N], into `out`, which holds zeros:
+ * one value for each row of each tile and each group. */
 static OrtStatus *read_rows(const bitcc_node *node, const char *input, const OrtValue *value,
-                            float *out) {
-  bitcc_tensor rows;
-  int32_t n = node->layer.n, padded = node->layer.tiles * BITCC_TILE_ROWS;
-  OrtStatus *status = bitcc_read_tensor(node, input, value, &rows);
+                            int32_t groups, float *out) {
+  bitcc_tensor t;
+  int32_t n = node->layer.n;
+  OrtStatus *status = bitcc_read_tensor(node, input, value, &t);
   if (status != NULL)
     return status;
-  if (rows.type != ORT_FLOAT || rows.rank != 1 || (rows.dims[0] != 1 && rows.dims[0] != n)) {
-    char expected[64];
-    snprintf(expected, sizeof expected, "float32 [1] or [%d]", n);
-    return wrong(node, input, &rows, expected);
+  size_t rank = groups == 0 ? 1 : 2;
+  int64_t count = t.rank == rank ? t.dims[rank - 1] : 0;
+  if (t.type != ORT_FLOAT || (count != 1 && count != n) || (groups != 0 && t.dims[0] != groups)) {
+    char first[16] = "", expected[96];
+    if (groups != 0)
+      snprintf(first, sizeof first, "%d, ", groups);
+    snprintf(expected, sizeof expected, "float32 [%s1] or [%s%d]", first, first, n);
+    return wrong(node, input, &t, expected);
   }
-  memset(out, 0, (size_t)padded * sizeof *out);
-  for (size_t i = 0; i < (size_t)n; i++) /* mapped data may lie at any address */
-    memcpy(&out[i], (const char *)rows.data + (rows.dims[0] == 1 ? 0 : i * sizeof *out),
-           sizeof *out);
-  for (int32_t i = 0; i < n; i++)
-    if (!isfinite(out[i]))
-      return bitcc_node_error(node, "%s[%d] is %f, not finite", input, i, (double)out[i]);
+  for (int32_t g = 0; g < (groups == 0 ? 1 : groups); g++) {
+    float *row = out + (size_t)g * (size_t)node->layer.rows;
+    expand_rows(row, (const char *)t.data + (size_t)g * (size_t)count * sizeof *row, count, n);
+    int32_t bad = find_not_finite(row, n);
+    if (bad < n && groups == 0)
+      return bitcc_node_error(node, "%s[%d] is %f, not finite", input, bad, (double)row[bad]);
+    if (bad < n)
+      return bitcc_node_error(node, "%s[%d, %d] is %f, not finite", input, g, bad,
+                              (double)row[bad]);
+  }
   return NULL;
 }
 
 OrtStatus *bitcc_read_weights(const bitcc_node *node, const OrtValue *const inputs[3],
                               bitcc_weights *out) {
-  size_t padded = (size_t)node->layer.tiles * BITCC_TILE_ROWS;
+  const bitcc_layer *layer = &node->layer;
+  size_t rows = (size_t)layer->rows;
   OrtStatus *status = read_packed(node, inputs[0], &out->w);
   if (status != NULL)
     return status;
-  out->scale = malloc(2 * padded * sizeof *out->scale);
+  /* Groups of the padded columns, as kernels count them. With W in memory this is no more than W.
+   */
+  size_t groups = (size_t)((layer->k_blocks + layer->group_vectors - 1) / layer->group_vectors);
+  out->scale = calloc((groups + 1) * rows, sizeof *out->scale);
   if (out->scale == NULL)
-    return bitcc_node_error(node, "out of memory for %zu rows", padded);
-  out->bias = out->scale + padded;
-  status = read_rows(node, "w_scale", inputs[1], out->scale);
-  return status != NULL ? status : read_rows(node, "bias", inputs[2], out->bias);
+    return bitcc_node_error(node, "out of memory for %zu scales", groups * rows);
+  out->bias = out->scale + groups * rows;
+  status = read_rows(node, "w_scale", inputs[1], layer->groups, out->scale);
+  return status != NULL ? status : read_rows(node, "bias", inputs[2], 0, out->bias);
 }
 
 void bitcc_free_weights(bitcc_weights *weights) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitcc import formats, ops, runtime_ops, targets
+from bitcc import formats, ops, runtime_ops, targets, ternary_linear
 from bitcc.targets import x86_64
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ TYPES = {
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Compiles the shim with the reference kernels; `variants` is what variants.inc says."""
 
-    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 4, 2)\n") -> Path:
+    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 4, 2, 3)\n") -> Path:
         folder = tmp_path_factory.mktemp("library")
         (folder / "variants.inc").write_text(variants)
         out = folder / "libbitcc_ops.so"
@@ -64,15 +65,16 @@ def library(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def session(library: Path) -> Callable[..., ort.InferenceSession]:
-    """Opens a model, serialized or a file, with the library."""
+    """Opens a model, serialized or a file, with the library or without any."""
 
     def make(
-        model: onnx.ModelProto | Path, *, threads: int = 1, library: Path = library
+        model: onnx.ModelProto | Path, *, threads: int = 1, library: Path | None = library
     ) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
-        runtime_ops.register(options, library)
+        if library is not None:
+            runtime_ops.register(options, library)
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
@@ -87,13 +89,16 @@ def rng() -> np.random.Generator:
 class Layer:
     """Random weights for one node, the model around it, and what it must compute."""
 
-    def __init__(self, rng: np.random.Generator, op: ops.BitLinear, *, per_row: bool = True) -> None:
+    def __init__(
+        self, rng: np.random.Generator, op: ops.BitLinear | ternary_linear.TernaryLinear, *, per_row: bool
+    ) -> None:
         self.op = op
         rows = op.N if per_row else 1
-        codes = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8)
+        scales = (op.groups, rows) if isinstance(op, ternary_linear.TernaryLinear) else (rows,)
+        self.weights = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8)
         self.inputs: dict[str, np.ndarray[Any, Any]] = {
-            "W": formats.get("t2", 1).pack(codes),
-            "w_scale": rng.uniform(0.01, 2, rows).astype(np.float32),
+            "W": formats.get("t2", 1).pack(self.weights),
+            "w_scale": rng.uniform(0.01, 2, scales).astype(np.float32),
             "bias": rng.normal(0, 3, rows).astype(np.float32),
         }
 
@@ -113,7 +118,8 @@ class Layer:
         dims = [f"d{i}" for i in range(x.ndim - 1)] + [self.op.K] if dims is None else list(dims)
         merged = {**self.op.attributes(), **(attributes or {})}
         present = {key: value for key, value in merged.items() if value is not None}
-        node = helper.make_node("BitLinear", ["X", *self.inputs], ["Y"], "bl0", domain="bitcc", **present)
+        kind = type(self.op).__name__
+        node = helper.make_node(kind, ["X", *self.inputs], ["Y"], "bl0", domain="bitcc", **present)
         fed = [
             helper.make_tensor_value_info(
                 name, helper.np_dtype_to_tensor_dtype(self.inputs[name].dtype), None
@@ -133,14 +139,42 @@ class Layer:
     def expected(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """What the numpy spec of the op says."""
         packed, scale, bias = (self.inputs[k] for k in ("W", "w_scale", "bias"))
+        if isinstance(self.op, ternary_linear.TernaryLinear):
+            return ternary_linear.reference(x, packed, scale, bias, self.op)
         return ops.reference(x, packed, scale, bias, self.op)
+
+    @staticmethod
+    def run(opened: ort.InferenceSession, **inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The one output; onnxruntime's Python API has no bfloat16 arrays, only OrtValues of them."""
+        feeds = {
+            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), TensorProto.BFLOAT16)
+            if array.dtype == ml_dtypes.bfloat16
+            else ort.OrtValue.ortvalue_from_numpy(array)
+            for name, array in inputs.items()
+        }
+        out = opened.run_with_ort_values(None, feeds)[0]
+        if out.data_type() != "tensor(bfloat16)":
+            return np.asarray(out.numpy())
+        count = int(np.prod(out.shape(), dtype=np.int64))
+        raw = ctypes.string_at(out.data_ptr(), 2 * count) if count else b""
+        return np.frombuffer(raw, ml_dtypes.bfloat16).reshape(out.shape())
 
 
 @pytest.fixture
 def layer(rng: np.random.Generator) -> Callable[..., Layer]:
-    """A layer of given attributes with random weights."""
+    """A BitLinear of given attributes with random weights."""
 
     def make(*, per_row: bool = True, **attributes: Any) -> Layer:
         return Layer(rng, ops.BitLinear(**attributes), per_row=per_row)
+
+    return make
+
+
+@pytest.fixture
+def ternary(rng: np.random.Generator) -> Callable[..., Layer]:
+    """A TernaryLinear of given attributes with random weights."""
+
+    def make(*, per_row: bool = True, **attributes: Any) -> Layer:
+        return Layer(rng, ternary_linear.TernaryLinear(**attributes), per_row=per_row)
 
     return make

@@ -6,7 +6,7 @@
 
 #include "bitcc/kernel.h"
 
-enum { absmax = 1, quantize, quantize_divide, gemv, gemm };
+enum { absmax = 1, quantize, quantize_divide, gemv, gemm, gemv_float };
 #ifndef BITCC_BREAK
 #define BITCC_BREAK 0
 #endif
@@ -16,6 +16,7 @@ bitcc_absmax_fn bitcc_absmax_scalar;
 bitcc_quantize_fn bitcc_quantize_scalar, bitcc_quantize_divide_scalar;
 bitcc_gemv_fn bitcc_gemv_scalar;
 bitcc_gemm_fn bitcc_gemm_scalar;
+bitcc_gemv_float_fn bitcc_gemv_float_scalar;
 
 enum { TOKENS = 4 }; /* as in variants.inc */
 
@@ -55,13 +56,17 @@ void bitcc_quantize_divide_scalar(const float *x, int8_t *q, int32_t *sum,
   }
 }
 
+static int32_t code(const uint8_t *tile, int32_t n, int32_t k) {
+  return tile[k / 16 * BITCC_VECTOR_BYTES + 4 * n + k % 4] >>
+             (2 * (k % 16 / 4)) &
+         3;
+}
+
 static int32_t dot(const int8_t *q, const uint8_t *tile, int32_t n,
                    int32_t k_blocks) {
   int32_t total = 0;
   for (int32_t k = 0; k < 16 * k_blocks; k++)
-    total += q[k] * (tile[k / 16 * BITCC_VECTOR_BYTES + 4 * n + k % 4] >>
-                         (2 * (k % 16 / 4)) &
-                     3);
+    total += q[k] * code(tile, n, k);
   return total;
 }
 
@@ -85,4 +90,19 @@ void bitcc_gemm_scalar(const int8_t *q, const uint8_t *w, const int32_t *sums,
             dot(q + (int64_t)i * 16 * k_blocks,
                 w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n, k_blocks) -
             sums[i] + ERROR_OF(gemm);
+}
+
+void bitcc_gemv_float_scalar(const float *x, const uint8_t *w,
+                             const float *scale, float *acc, int32_t k_blocks,
+                             int32_t group_vectors, int32_t scale_stride,
+                             int32_t begin, int32_t end) {
+  int32_t group = 16 * group_vectors;
+  for (int32_t row = 16 * begin; row < 16 * end; row++) {
+    const uint8_t *tile = w + (int64_t)(row / 16) * k_blocks * BITCC_VECTOR_BYTES;
+    double total = ERROR_OF(gemv_float);
+    for (int32_t k = 0; k < 16 * k_blocks; k++)
+      total += (double)scale[k / group * scale_stride + row] * (double)x[k] *
+               (code(tile, row % 16, k) - 1);
+    acc[row - 16 * begin] = (float)total;
+  }
 }

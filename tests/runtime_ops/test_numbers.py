@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto
 
 from bitcc import runtime_ops
 from bitcc.ops import ActScale
@@ -33,22 +30,6 @@ def assert_same_bits(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) 
     np.testing.assert_array_equal(got.view(bits)[~nan], expected.view(bits)[~nan])
 
 
-def run(opened: ort.InferenceSession, **inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The one output; onnxruntime's Python API has no bfloat16 arrays, only OrtValues of them."""
-    feeds = {
-        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), TensorProto.BFLOAT16)
-        if array.dtype == ml_dtypes.bfloat16
-        else ort.OrtValue.ortvalue_from_numpy(array)
-        for name, array in inputs.items()
-    }
-    out = opened.run_with_ort_values(None, feeds)[0]
-    if out.data_type() != "tensor(bfloat16)":
-        return np.asarray(out.numpy())
-    count = int(np.prod(out.shape(), dtype=np.int64))
-    raw = ctypes.string_at(out.data_ptr(), 2 * count) if count else b""
-    return np.frombuffer(raw, ml_dtypes.bfloat16).reshape(out.shape())
-
-
 @ELEMENTS
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (16, 64), (35, 130), (129, 63), (48, 4099)])
 @pytest.mark.parametrize("m", [1, 2, 3, 5, 70])
@@ -63,7 +44,7 @@ def test_every_type_and_size_gives_the_bits_of_the_spec(
 ) -> None:
     linear = layer(N=n, K=k)
     x = rng.normal(0, 4, (m, k)).astype(element)
-    assert_same_bits(run(session(linear.model(x)), X=x), linear.expected(x))
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
 @pytest.mark.parametrize("form", ActScale)
@@ -96,7 +77,7 @@ def test_every_attribute_gives_the_bits_of_the_spec(
     x[3] *= np.float32(1e-3)  # below act_floor
     x[4] = 0
     x[5] *= np.float32(1e30)
-    assert_same_bits(run(session(linear.model(x)), X=x), linear.expected(x))
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (1, 2, 1, 3), (1,) * 10])
@@ -108,7 +89,7 @@ def test_leading_dimensions_of_any_rank_are_kept(
 ) -> None:
     linear = layer(N=20, K=70)
     x = rng.normal(size=(*shape, 70)).astype(np.float32)
-    assert_same_bits(run(session(linear.model(x)), X=x), linear.expected(x))
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
 @ELEMENTS
@@ -118,7 +99,7 @@ def test_no_tokens_give_an_empty_output_of_the_right_shape(
 ) -> None:
     linear = layer(N=20, K=70)
     x = np.zeros((*shape, 70), element)
-    got = run(session(linear.model(x)), X=x)
+    got = linear.run(session(linear.model(x)), X=x)
     assert got.shape == (*shape, 20)
     assert got.dtype == element
 
@@ -129,7 +110,7 @@ def test_every_number_of_tokens_is_split_rightly(
 ) -> None:
     linear = layer(N=21, K=65)
     x = rng.normal(size=(m, 65)).astype(np.float32)
-    assert_same_bits(run(session(linear.model(x)), X=x), linear.expected(x))
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
 @ELEMENTS
@@ -147,9 +128,9 @@ def test_a_row_that_is_not_finite_is_nan_and_the_others_are_untouched(
 ) -> None:
     linear = layer(N=17, K=4098, bias_before_scale=bias_before_scale)
     x = rng.normal(size=(6, 4098)).astype(element)
-    clean = run(session(linear.model(x)), X=x)
+    clean = linear.run(session(linear.model(x)), X=x)
     x[2, position] = poison
-    got = run(session(linear.model(x)), X=x)
+    got = linear.run(session(linear.model(x)), X=x)
     assert np.isnan(got[2].astype(np.float32)).all()
     others = [0, 1, 3, 4, 5]
     assert_same_bits(got[others], clean[others])
@@ -162,7 +143,7 @@ def test_a_zero_row_without_a_floor_is_nan(
     linear = layer(N=17, K=64, act_floor=0.0, act_scale=form)
     x = np.ones((3, 64), np.float32)
     x[1] = 0
-    got = run(session(linear.model(x)), X=x)
+    got = linear.run(session(linear.model(x)), X=x)
     assert np.isnan(got[1]).all()
     assert np.isfinite(got[[0, 2]]).all()
 
@@ -181,14 +162,14 @@ def test_the_ends_of_the_float_range_follow_the_spec(
     x[:, 0] = magnitude
     with np.errstate(all="ignore"):
         expected = linear.expected(x)
-    assert_same_bits(run(session(linear.model(x)), X=x), expected)
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), expected)
 
 
 def test_ties_are_rounded_to_even(session: Callable[..., Any], layer: Callable[..., Any]) -> None:
     linear = layer(N=16, K=64, qmax=2.0, act_min=-2.0, act_max=2.0)
     x = np.zeros((1, 64), np.float32)
     x[0, :5] = [2.0, 0.5, 1.5, -0.5, -1.5]
-    assert_same_bits(run(session(linear.model(x)), X=x), linear.expected(x))
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
 @pytest.mark.parametrize("name", ["W", "w_scale", "bias"])
@@ -198,7 +179,7 @@ def test_inputs_that_are_not_constant_compute_the_same(
     linear = layer(N=35, K=130)
     x = rng.normal(size=(5, 130)).astype(np.float32)
     opened = session(linear.model(x, dynamic=[name]))
-    got = run(opened, X=x, **{name: linear.inputs[name]})
+    got = linear.run(opened, X=x, **{name: linear.inputs[name]})
     assert_same_bits(got, linear.expected(x))
 
 
@@ -213,7 +194,7 @@ def test_threads_do_not_change_the_numbers(
 ) -> None:
     linear = layer(N=n, K=k)
     x = rng.normal(size=(m, k)).astype(np.float32)
-    assert_same_bits(run(session(linear.model(x), threads=4), X=x), linear.expected(x))
+    assert_same_bits(linear.run(session(linear.model(x), threads=4), X=x), linear.expected(x))
 
 
 @pytest.mark.parametrize("isa", [variant.name for variant in x86_64.TARGET.variants])
@@ -231,7 +212,7 @@ def test_every_variant_gives_the_same_bits(
     for n, k, form in [(35, 130, 0), (100, 1000, 1), (260, 4100, 2)]:
         linear = layer(N=n, K=k, act_scale=ActScale(form))
         x = rng.normal(size=(11, k)).astype(np.float32)
-        assert_same_bits(run(session(linear.model(x)), X=x), linear.expected(x))
+        assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
 def test_bands_of_many_tokens_join_without_a_seam(
@@ -239,7 +220,7 @@ def test_bands_of_many_tokens_join_without_a_seam(
 ) -> None:
     linear = layer(N=3, K=20_000)
     x = rng.normal(size=(2 * 104 + 7, 20_000)).astype(np.float16)
-    assert_same_bits(run(session(linear.model(x)), X=x), linear.expected(x))
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
 def test_one_session_may_run_in_several_threads(

@@ -38,6 +38,7 @@ _ARGUMENTS = {
     "quantize_divide": (_POINTER, _POINTER, _POINTER, _INT, _INT, _FLOAT, _INT, _INT),
     "gemv": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
     "gemm": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
+    "gemv_float": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
 }
 
 
@@ -49,6 +50,7 @@ class Row(ctypes.Structure):
         ("cpu", ctypes.c_uint64),
         ("gemm_tokens", ctypes.c_int32),
         ("gemm_tiles", ctypes.c_int32),
+        ("float_tiles", ctypes.c_int32),
         *((family, ctypes.c_void_p) for family in _ARGUMENTS),
     )
 

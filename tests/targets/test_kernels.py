@@ -1,4 +1,4 @@
-"""Every kernel of every variant equals its definition in kernel.h, exactly."""
+"""Every kernel of integers of every variant equals its definition in kernel.h, exactly."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_a_walk_that_leaves_vectors_out_is_refused() -> None:
     walk = Walk(1, unroll=4)
     for family in (Gemv(dot), Gemm(dot)):
         with pytest.raises(ValueError, match="does not divide 4 vectors"):
-            family(None, None, Tiles(walk, walk, 1))  # type: ignore[arg-type]
+            family(None, None, Tiles(walk, walk, 1, walk))  # type: ignore[arg-type]
 
 
 def test_importing_targets_does_not_import_tvm() -> None:
@@ -88,6 +88,7 @@ def test_the_table_is_that_of_the_variants(kernels: object) -> None:
     (variant,) = (v for v in targets.get("x86-64").variants if v.name == row.isa.decode())
     assert row.gemm_tokens == variant.tiles.gemm_tokens
     assert row.gemm_tiles == variant.tiles.gemm.tiles
+    assert row.float_tiles == variant.tiles.gemv_float.tiles
     assert (row.cpu == 0) == (variant.features == "0")
 
 

@@ -17,6 +17,7 @@
 #define BITCC_LAYOUT_VERSION 1
 #define BITCC_TILE_ROWS 16
 #define BITCC_VECTOR_BYTES 64
+#define BITCC_VECTOR_COLUMNS 16
 #define BITCC_K_ALIGNMENT 64
 /* |accumulator| <= 2 * 128 * 65536 = 2^24, so that its float32 is exact; the unshifted accumulators
  * of the VNNI form stay below 192 * 128 * 65536 / 4 < 2^31. */
@@ -44,6 +45,18 @@ typedef void bitcc_gemv_fn(const int8_t *q, const uint8_t *w, int32_t *acc, int3
 typedef void bitcc_gemm_fn(const int8_t *q, const uint8_t *w, const int32_t *sums, int32_t *acc,
                            int32_t k_blocks, int32_t begin, int32_t end);
 
+/* Float activations, and a scale for each row r and group g of columns:
+ *
+ *   acc[r - 16*begin] = sum_g scale[g*scale_stride + r] * (sum_{k in g} x[k] * (c[r][k] - 1))
+ *
+ * for the rows r of tiles [begin, end). x holds 16*k_blocks values, zeros beyond K. A group is
+ * group_vectors >= 1 vectors of 16 columns, the last one of what is left. Products and sums are
+ * float32, in an order that is the variant's own, and may be fused; for a row it is the same in every
+ * call, whatever begin and end. A weight 0 times Inf or NaN is NaN. */
+typedef void bitcc_gemv_float_fn(const float *x, const uint8_t *w, const float *scale, float *acc,
+                                 int32_t k_blocks, int32_t group_vectors, int32_t scale_stride,
+                                 int32_t begin, int32_t end);
+
 /* CPU features that a variant may need; a kernel runs only where all of its bits are set. */
 enum {
   BITCC_CPU_AVX2 = 1 << 0, /* and F16C and FMA, as every AVX2 machine has */
@@ -57,16 +70,18 @@ typedef struct {
   int32_t gemm_tokens;  /* tokens of one gemm call, at most 64 */
   int32_t gemm_tiles;   /* tiles that gemm takes at once; 16 * tokens * tiles is at most 4096, for
                            the accumulators of a call are on the stack */
+  int32_t float_tiles;  /* tiles that gemv_float takes at once, at most 64; fewer are slower */
   bitcc_absmax_fn *absmax;
   bitcc_quantize_fn *quantize;          /* x * scale */
   bitcc_quantize_fn *quantize_divide;   /* x / scale */
   bitcc_gemv_fn *gemv;
   bitcc_gemm_fn *gemm;
+  bitcc_gemv_float_fn *gemv_float;
 } bitcc_kernels;
 
 /* The variants of this library, best first; `isa == NULL` ends the table, a portable variant is last.
  * Made from variants.inc, which the code generator writes: one line for each variant,
- *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, gemm_tokens, gemm_tiles)
+ *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, gemm_tokens, gemm_tiles, float_tiles)
  * whose kernels are called bitcc_<family>_avx2. */
 extern const bitcc_kernels bitcc_variants[];
 

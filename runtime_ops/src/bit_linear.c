@@ -1,0 +1,38 @@
+/* bitcc::BitLinear: band by band, quantize the tokens and multiply them. */
+#include "call.h"
+
+/* Quantized activations of one band: they stay in L2 while all weights pass by, and memory for a
+ * call is bounded. But a band is never so short that reading the weights costs more than
+ * computing. */
+enum { BAND_BYTES = 2 << 20, MIN_BAND = 64 };
+
+static int32_t band_tokens(const bitcc_node *node, int64_t tokens) {
+  int32_t block = node->kernels->gemm_tokens, band = BAND_BYTES / node->layer.k_padded;
+  band = band < MIN_BAND ? MIN_BAND : band;
+  band = (band + block - 1) / block * block;
+  return tokens < band ? (int32_t)tokens : band;
+}
+
+static OrtStatus *run_band(bitcc_call *call) {
+  OrtStatus *status = bitcc_quantize_tokens(call);
+  return status != NULL ? status : bitcc_multiply(call);
+}
+
+static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
+  const bitcc_layer *layer = &node->layer;
+  int32_t band = band_tokens(node, tokens);
+  size_t rows = (size_t)band + (size_t)node->kernels->gemm_tokens; /* room for padding */
+  bitcc_scratch *scratch;
+  call->q = bitcc_take_scratch(
+      node, rows * ((size_t)layer->k_padded + sizeof *call->sums + sizeof *call->inverse),
+      &scratch);
+  if (call->q == NULL)
+    return bitcc_node_error(node, "out of memory for %zu quantized tokens", rows);
+  call->sums = (int32_t *)(void *)(call->q + rows * (size_t)layer->k_padded);
+  call->inverse = (float *)(void *)(call->sums + rows);
+  OrtStatus *status = bitcc_each_band(call, tokens, band, run_band);
+  bitcc_give_scratch(node, scratch);
+  return status;
+}
+
+const bitcc_kind bitcc_bit_linear = {"BitLinear", bitcc_read_bit_linear, run};
