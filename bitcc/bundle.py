@@ -144,14 +144,21 @@ def read(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(
             f"`{MANIFEST}` cannot be read", where=where, hint="give the folder that `bitcc compile` made"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"`{MANIFEST}` is damaged: {error}", where=where) from error
     manifest = _parse(raw, where)
     for name in (*manifest.files, *(t.library for t in manifest.targets)):
-        file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+        if not _is_inside(folder, name):
             raise BundleError(f"`{name}` is missing", where=where, hint="copy the whole folder")
     return Bundle(folder, manifest)
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    try:
+        file = (folder / name).resolve()
+        return file.is_relative_to(folder.resolve()) and file.is_file()
+    except (OSError, ValueError):  # no file can be called that
+        return False
 
 
 def _parse(raw: Any, where: str) -> Manifest:
@@ -185,8 +192,20 @@ def _strings(raw: Any) -> dict[str, str]:
 
 
 def _layer(raw: Any) -> LayerFacts:
-    known = {f.name for f in fields(LayerFacts)}
-    return LayerFacts(**{key: value for key, value in raw.items() if key in known})
+    known = {f.name: str(f.type).split(" | ") for f in fields(LayerFacts)}
+    facts = {key: value for key, value in raw.items() if key in known}
+    for key, value in facts.items():
+        if not any(isinstance(value, _JSON_TYPES[name]) for name in known[key]):
+            raise TypeError(f"`{key}` of a layer is {value!r}")
+    return LayerFacts(**facts)
+
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "None": (type(None),),
+}
 
 
 @contextmanager
@@ -227,6 +246,10 @@ def _publish(staging: Path, output: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
     try:
         output.rename(old / "bundle")
-        staging.rename(output)
+        try:
+            staging.rename(output)
+        except OSError:
+            (old / "bundle").rename(output)
+            raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

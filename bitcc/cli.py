@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 no BitLinear found, 4 ve
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def compile(  # noqa: A001 - one parameter an option
     with _progress() as say:
         bundle = pipeline.compile_model(model, output, request, say)
     if as_json:
-        print(bundle.manifest.to_json(), end="")
+        _print_json(json.loads(bundle.manifest.to_json()))
     else:
         _print(report.layers_table(bundle.manifest.layers))
         _print(f"{report.summary(bundle.manifest.layers)}\n{_verdict(bundle.manifest.verify)}\n{output}")
@@ -193,6 +194,8 @@ def doctor(as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command line; errors of ours become two lines and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have the letters of a name
     try:
         app()
     except BitccError as error:
@@ -225,13 +228,15 @@ def _print(what: Any) -> None:
 
 
 def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(json.dumps(data, indent=2))
 
 
 def _verdict(certificate: dict[str, Any]) -> str:
     if certificate["status"] == "not run":
         return f"whole model not compared: {certificate['reason']}"
     error, by_body = certificate["max_error_library"], certificate["max_error_body"]
+    if error is None or by_body is None:
+        return f"verification {certificate['status']}: {certificate['reason']}"
     figures = f"{error:.1e} of max|y| with the library, {by_body:.1e} without"
     return f"verification {certificate['status']}: {figures} ({certificate['inputs']})"
 

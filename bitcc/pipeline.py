@@ -14,7 +14,7 @@ import onnx_ir as ir
 from bitcc import bundle, libraries, passes, source, targets, verify
 from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.digest import sha256
-from bitcc.errors import ModelError
+from bitcc.errors import BitccError, ModelError
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def compile_model(
         )
         built = Bundle(staging, manifest)
         built = replace(built, manifest=replace(manifest, verify=_verify(built, path, request, say)))
-        (staging / bundle.MANIFEST).write_text(built.manifest.to_json(), encoding="utf-8")
+        text = built.manifest.to_json()  # with names of files, which need not be UTF-8
+        (staging / bundle.MANIFEST).write_text(text, encoding="utf-8", errors="replace")
     return Bundle(Path(output), built.manifest)
 
 
@@ -130,8 +131,14 @@ def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tu
     )
     try:
         passes.pipeline(pack)(model)
-    except ir.passes.PassError as error:
-        raise error.__cause__ or error from None  # which pass it was says nothing to the user
+    except ir.passes.PassError as error:  # which pass it was says nothing to the user
+        cause = error.__cause__ or error
+        if isinstance(cause, (BitccError, OSError)):  # the disk, not the model
+            raise cause from None
+        raise ModelError(
+            f"it cannot be compiled: {cause or repr(cause)}",
+            hint="check it with `python -m onnx.checker`; if it is valid, report it with the model",
+        ) from error
     layers: tuple[LayerFacts, ...] = model.meta[passes.FACTS]
     return layers
 

@@ -33,9 +33,29 @@ def load(path: Path) -> ir.Model:
         ) from error
     if not model.opset_imports or not len(model.graph):
         raise ModelError("this is not an ONNX model: it has no opset or no nodes", where=where)
+    if "" not in model.opset_imports and "ai.onnx" in model.opset_imports:
+        model.opset_imports[""] = model.opset_imports.pop("ai.onnx")  # two names of one domain
+    for graph in model.graphs():
+        _check_order(graph, where)
     for tensor in external_tensors(model):
         _check_external(tensor, where)
     return model
+
+
+def _check_order(graph: ir.Graph | ir.Function, where: str) -> None:
+    """Every value that a node reads is made by something, and earlier: there are no cycles."""
+    later = set(graph)
+    for node in graph:
+        later.discard(node)
+        for value in node.inputs:
+            made_by = None if value is None else value.producer()
+            if value is None or value.is_graph_input() or value.is_initializer():
+                continue
+            if made_by is None or made_by is node or made_by in later:
+                name = node.name or node.op_type
+                fact = "nothing makes" if made_by is None else "is made behind it"
+                hint = "check it with `python -m onnx.checker`; sparse initializers are not supported"
+                raise ModelError(f"node `{name}` reads `{value.name}`, which {fact}", where=where, hint=hint)
 
 
 def check_not_compiled(model: ir.Model, where: str) -> None:
@@ -60,9 +80,12 @@ def external_tensors(model: ir.Model) -> Iterable[ir.ExternalTensor]:
 
 def _check_external(tensor: ir.ExternalTensor, where: str) -> None:
     path = Path(tensor.path)
-    base = Path(tensor.base_dir).resolve()
-    if not path.resolve().is_relative_to(base):
-        raise ModelError(f"the data of `{tensor.name}` is outside of the model's folder", where=where)
+    if not path.resolve().is_relative_to(Path(tensor.base_dir).resolve()):
+        raise ModelError(
+            f"the data of `{tensor.name}` is outside of the model's folder",
+            where=where,
+            hint="copy the model and its data into one folder, as files and not as links: cp -L",
+        )
     if not path.is_file():
         raise ModelError(
             f"the data of `{tensor.name}` should be in `{path.name}`, which is missing",

@@ -18,6 +18,7 @@ from bitcc import bundle, formats, ops, runtime, source
 from bitcc.errors import ModelError, PackedWeightError, VerificationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -95,7 +96,12 @@ def verify_bundle(
     built = bundle.read(path)
     built.check_digests()
     check_weights(built)
-    return compare(built, against, None if inputs is None else _load_inputs(inputs), tolerance)
+    found = compare(built, against, None if inputs is None else _load_inputs(inputs), tolerance)
+    if found.status == NOT_RUN:
+        raise ModelError(
+            found.reason, hint="check the paths; give inputs that the model takes with --inputs FILE.npz"
+        )
+    return found
 
 
 def check_weights(built: Bundle) -> None:
@@ -108,8 +114,8 @@ def check_weights(built: Bundle) -> None:
         if (node.domain, node.op_type) != (ops.DOMAIN, ops.BIT_LINEAR):
             continue
         get = node.attributes
-        weight = node.inputs[1]
         try:
+            weight = node.inputs[1]
             layout = formats.get(get.get_string("weight_format", ""), get.get_int("layout_version", 0))
             tensor = None if weight is None else weight.const_value
             data: Any = np.zeros(0) if tensor is None else tensor.numpy()
@@ -117,6 +123,8 @@ def check_weights(built: Bundle) -> None:
         except PackedWeightError as error:
             where = f"node `{node.name}`"
             raise PackedWeightError(error.problem, where=where, hint=error.hint) from error
+        except (TypeError, IndexError) as error:  # an attribute of another type, no second input
+            raise PackedWeightError(f"it is damaged: {error}", where=f"node `{node.name}`") from error
 
 
 def compare(
@@ -130,28 +138,31 @@ def compare(
         feeds: Inputs by name; default: small random ones.
         tolerance: Bound on the difference, relative to max|y|.
     """
-    described = "given inputs" if feeds else "random inputs, seed 0"
+    described = "random inputs, seed 0" if feeds is None else "given inputs"
     reference = original or built.model
     try:
         first = _plain_session(reference)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return Certificate(NOT_RUN, f"onnxruntime cannot load `{reference.name}`: {_line(error)}")
-    feeds = feeds or random_inputs(first)
     try:
-        want = first.run(None, feeds)
+        feeds = random_inputs(first) if feeds is None else feeds
+        want = _flat(first.run(None, feeds))
     except Exception as error:  # noqa: BLE001
         return Certificate(NOT_RUN, f"`{reference.name}` does not run on {described}: {_line(error)}")
     del first
-    by_body = want if original is None else _plain_session(built.model).run(None, feeds)
+    try:
+        by_body = want if original is None else _flat(_plain_session(built.model).run(None, feeds))
+    except Exception as error:  # noqa: BLE001
+        return Certificate(FAILED, f"the compiled model does not run: {_line(error)}", described, tolerance)
     by_library = by_body
     if built.manifest.targets:
         options = _options()
         runtime.register_library(built, options)
-        by_library = runtime.open_session(built, options).run(None, feeds)
+        by_library = _flat(runtime.open_session(built, options).run(None, feeds))
     errors = distance(by_library, want), distance(by_body, want)
     good = max(errors) <= tolerance
     reason = "" if good else f"the difference of {max(errors):.1e} of max|y| is over {tolerance:.0e}"
-    equal = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(by_library, by_body, strict=True))
+    equal = all(_equal(a, b) for a, b in zip(by_library, by_body, strict=True))
     return Certificate(PASSED if good else FAILED, reason, described, tolerance, *errors, equal)
 
 
@@ -167,6 +178,23 @@ def require(certificate: Certificate) -> None:
             where="the compiled model",
             hint="do not use the bundle; report the model, or see `bitcc inspect` for the layers",
         )
+
+
+def _flat(outputs: Sequence[Any]) -> Outputs:
+    """Sequences and maps as the arrays that they hold; an optional output that is not there is empty."""
+    flat: Outputs = []
+    for output in outputs:
+        if isinstance(output, dict):
+            flat += _flat([list(output), list(output.values())])
+        elif isinstance(output, list) and not all(np.isscalar(item) for item in output):
+            flat += _flat(output)
+        else:
+            flat.append(np.zeros(0) if output is None else np.asarray(output))
+    return flat
+
+
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def distance(got: Outputs, want: Outputs) -> float:
@@ -212,8 +240,12 @@ def _load_inputs(path: Path) -> Feeds:
     try:
         with np.load(path, allow_pickle=False) as data:
             return dict(data)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"not an .npz file of inputs: {error}", where=f"`{path}`") from error
+    except Exception as error:  # numpy, zipfile and zlib raise their own; an .npy file is a TypeError
+        raise ModelError(
+            f"not an .npz file of inputs: {error}",
+            where=f"`{path}`",
+            hint="write it with numpy.savez(FILE, name=array, ...)",
+        ) from error
 
 
 def _options() -> ort.SessionOptions:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 _INT8_RANGE = (-128.0, 127.0)
+_MAX_EPS = 1e30  # what the op library reads
 _UNKNOWN_FORM = "the activation scale has no known form"
 
 
@@ -141,6 +142,8 @@ def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> A
         _check_range(qmax, low, high)
         if floor < 0 or eps < 0:
             raise Refused(f"the epsilon of the activation scale is negative ({min(floor, eps):g})")
+        if not max(floor, eps) <= _MAX_EPS:
+            raise Refused(f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}")
         return Activation(before_widening(x), scale, form, floor, eps, qmax, low, high, dequantised)
     raise Refused(reason)
 

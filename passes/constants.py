@@ -155,7 +155,13 @@ def _read(value: ir.Value, arrays: dict[ir.Value, Array]) -> Array:
         return arrays[value]
     if value.const_value is None or value.producer() is not None:
         return np.zeros(0)  # the second input of a CastLike: only its type counts
-    tensor = value.const_value
+    try:
+        return _load(value.const_value)
+    except Exception as error:  # a damaged tensor raises whatever numpy and onnx_ir like
+        raise Refused(f"the tensor `{value.name}` cannot be read: {error}") from error
+
+
+def _load(tensor: ir.TensorProtocol) -> Array:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.numpy()
     copy = np.array(tensor.numpy())  # a view would keep the map open, and its pages in memory

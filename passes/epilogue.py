@@ -100,8 +100,8 @@ def _added(state: Epilogue, bias: Row, y: ir.Value) -> Epilogue:
 def _next(reader: _Reader, state: Epilogue) -> Epilogue | None:
     """The state behind the only consumer of ``state.y``, or None if that is not the layer's."""
     uses = list(state.y.uses())
-    if len(uses) != 1 or state.y.is_graph_output():
-        return None
+    if len(uses) != 1 or state.y.is_graph_output() or uses[0].node.graph is not state.y.graph:
+        return None  # the last: it is read in the body of an If, Loop or Scan
     node, index = uses[0]
     y = node.outputs[0]
     if producer(y, "Identity", "Cast") is not None:

@@ -88,12 +88,23 @@ def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
     return None
 
 
-def same(a: ir.Value | None, b: ir.Value | None, constants: Constants, depth: int = _SAME_DEPTH) -> bool:
+def same(a: ir.Value | None, b: ir.Value | None, constants: Constants) -> bool:
     """Whether two values are one, or computed the same way from the same values."""
+    return _same(a, b, constants, _SAME_DEPTH, set())
+
+
+def _same(
+    a: ir.Value | None,
+    b: ir.Value | None,
+    constants: Constants,
+    depth: int,
+    known: set[tuple[ir.Value, ir.Value]],
+) -> bool:
+    """``known`` are pairs that were compared or are: one difference ends it all, so no pair is read twice."""
     if a is None or b is None:
         return a is b
     a, b = skip(a, constants), skip(b, constants)
-    if a is b:
+    if a is b or (a, b) in known:
         return True
     left, right = a.producer(), b.producer()
     if left is None or right is None:
@@ -103,7 +114,9 @@ def same(a: ir.Value | None, b: ir.Value | None, constants: Constants, depth: in
         return False
     if len(left.inputs) != len(right.inputs) or not _same_attributes(left, right):
         return False
-    return all(same(x, y, constants, depth - 1) for x, y in zip(left.inputs, right.inputs, strict=True))
+    known.add((a, b))
+    inputs = zip(left.inputs, right.inputs, strict=True)
+    return all(_same(x, y, constants, depth - 1, known) for x, y in inputs)
 
 
 def _same_attributes(left: ir.Node, right: ir.Node) -> bool:

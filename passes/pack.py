@@ -95,6 +95,9 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -
     if layer.y_type != computed:
         output = _cast(output, layer.y_type, str(output.name) + "_cast", graph, before=last)
     name, output.type, output.shape = y.name, y.type, y.shape
+    output.doc_string = y.doc_string
+    output.metadata_props.update(y.metadata_props)
+    output.meta.update(y.meta)  # quantization annotations
     y.replace_all_uses_with(output, replace_graph_outputs=True)
     y.name, output.name = _unique(f"{layer.name}_replaced", names), name
     return output

@@ -170,10 +170,16 @@ def _inferred_shapes(model: ir.Model) -> Iterator[None]:
     initializers = [v for graph in graphs for v in graph.initializers.values()]
     values = [v for graph in graphs for node in graph for v in node.outputs] + initializers
     declared = [(v, v.type, v.shape) for v in values]
+    held = [(v, v.const_value) for v in model.graph.initializers.values()]
+    inputs = list(model.graph.inputs)
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    for value in initializers:  # onnx_ir takes the large ones out meanwhile, and puts them back at the end
-        if value.graph is model.graph:
-            model.graph.initializers.add(model.graph.initializers.pop(str(value.name)))
+    # onnx_ir takes the large initializers out meanwhile, puts them back at the end, and not at all if it
+    # cannot write the model
+    model.graph.inputs[:] = inputs
+    model.graph.initializers.clear()
+    for value, tensor in held:
+        value.const_value = tensor
+        model.graph.initializers.add(value)
     try:
         yield
     finally:

@@ -55,7 +55,10 @@ def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constant
     except Exception:  # noqa: BLE001 - onnxruntime has no common base of its errors
         return None
     for x in _tokens(layer):
-        want = session.run(None, {**feeds, x_name: x})[0].astype(np.float64)
+        try:
+            want = session.run(None, {**feeds, x_name: x})[0].astype(np.float64)
+        except Exception as error:
+            raise Refused(f"its nodes do not run in onnxruntime: {str(error).splitlines()[0]}") from error
         got = ops.reference(x, packed, layer.w_scale, layer.bias, layer.op).astype(np.float64)
         if want.shape != got.shape:
             return float("inf")
@@ -92,9 +95,10 @@ def _tokens(layer: Layer) -> list[Array]:
 
 
 def _shape(layer: Layer) -> tuple[int, ...]:
-    dims = [_KINDS, layer.op.K] if layer.x.shape is None else list(layer.x.shape)
-    dynamic = _KINDS if len(dims) <= 2 else _KINDS // 2  # all kinds of tokens in one run
-    return (*(d if isinstance(d, int) and d else dynamic for d in dims[:-1]), layer.op.K)
+    """Of the input's rank and few tokens, whatever the model declares: every token is computed alone."""
+    rank = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)
+    rows = {1: (), 2: (_KINDS,)}.get(rank, (*(1,) * (rank - 3), _KINDS // 2, _KINDS // 2))
+    return (*rows, layer.op.K)
 
 
 def _extract(layer: Layer, model: ir.Model, constants: Constants) -> tuple[bytes, dict[str, Array]]:

@@ -25,6 +25,7 @@ _MAX_ZEROS = 0.95
 _TOLERANCE = {"float32": 2e-6, "float64": 2e-6, "float16": 2e-3, "bfloat16": 1.6e-2}
 _FALLBACK_TOLERANCE = 3e-2
 _FALLBACK_DISTINCT = 16
+_FALLBACK_NOISY = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,12 @@ def to_ternary(matrix: NDArray[Any]) -> Ternary:
         raise Refused("the weights are all zero")
     scale = _tensor_scale(magnitude, float(largest), tolerance)
     if scale is None:
-        scale = _row_scale(magnitude, tolerance)
+        try:
+            scale = _row_scale(magnitude, tolerance)
+        except Refused:
+            scale = _noisy_tensor_scale(magnitude, float(largest), tolerance)
+            if scale is None:
+                raise
     codes = (np.sign(matrix) * (magnitude > 0)).astype(np.int8)
     _check_structure(codes)
     return Ternary(codes, scale)
@@ -78,16 +84,31 @@ def to_ternary(matrix: NDArray[Any]) -> Ternary:
 
 def _tensor_scale(magnitude: NDArray[Any], largest: float, tolerance: float) -> NDArray[np.float32] | None:
     nonzero = magnitude[magnitude > largest / 2]
-    if nonzero.size != np.count_nonzero(magnitude):
-        return None  # some value lies between zero and half of the largest
-    mean = float(nonzero.mean(dtype=np.float64))
-    residual = max(largest - mean, mean - float(nonzero.min())) / mean
-    if residual > _FALLBACK_TOLERANCE:
+    if nonzero.size != np.count_nonzero(magnitude) or _residual(nonzero) > tolerance:
+        return None
+    return np.array([_mode(nonzero)[0]], np.float32)
+
+
+def _noisy_tensor_scale(
+    magnitude: NDArray[Any], largest: float, tolerance: float
+) -> NDArray[np.float32] | None:
+    """One scale with more noise on few weights: large ones leave it in a straight-through sum.
+
+    Two scales that lie near to each other, of rows or of matrices that were joined, are no noise.
+    """
+    nonzero = magnitude[magnitude > largest / 2]
+    if nonzero.size != np.count_nonzero(magnitude) or _residual(nonzero) > _FALLBACK_TOLERANCE:
         return None
     mode, distinct = _mode(nonzero)
-    if residual > tolerance and distinct > _FALLBACK_DISTINCT:
+    noisy = np.count_nonzero(np.abs(nonzero - mode) > tolerance * mode) / nonzero.size
+    if distinct > _FALLBACK_DISTINCT or noisy > _FALLBACK_NOISY:
         return None
     return np.array([mode], np.float32)
+
+
+def _residual(nonzero: NDArray[Any]) -> float:
+    mean = float(nonzero.mean(dtype=np.float64))
+    return max(float(nonzero.max()) - mean, mean - float(nonzero.min())) / mean
 
 
 def _mode(values: NDArray[Any]) -> tuple[float, int]:

@@ -47,7 +47,7 @@ def build_library(
 
     say = progress or (lambda _: None)
     root = _cache.root()
-    with tempfile.TemporaryDirectory(dir=root, prefix="build-") as name:
+    with _cache.writing(root), tempfile.TemporaryDirectory(dir=root, prefix="build-") as name:
         directory = Path(name)
         objects = []
         for variant in target.variants:

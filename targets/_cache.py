@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -29,7 +30,7 @@ from platformdirs import user_cache_path
 from bitcc.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from bitcc.targets._base import Shim, Target
 
@@ -53,6 +54,22 @@ def root() -> Path:
             hint="set BITCC_CACHE_DIR to a folder that you may write to",
         ) from error
     return path
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What the disk refuses in the block becomes an error that names the cache folder.
+
+    Raises:
+        TargetError: the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"the cache folder `{folder}` cannot be written: {error.strerror or error}",
+            hint="set BITCC_CACHE_DIR to a folder that you may write to",
+        ) from error
 
 
 def key(target: Target, shim: Shim) -> str:

@@ -1,0 +1,115 @@
+"""Legal but odd models, and files that lie, give a bundle or an error and never a traceback or a hang."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import models
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import bitcc
+from bitcc import bundle, verify
+from bitcc.errors import BundleError, ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _compile(model: onnx.ModelProto, folder: Path) -> bundle.Bundle:
+    onnx.save(model, folder / "m.onnx")
+    return bitcc.compile(folder / "m.onnx", folder / "out", min_weights=0)
+
+
+def _branch(name: str, node: onnx.NodeProto) -> onnx.GraphProto:
+    value = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+    return helper.make_graph([node], name, [], [value])
+
+
+def test_a_layer_ends_where_a_branch_begins(tmp_path: Path) -> None:
+    model = models.build("dynamo_folded_bias")
+    graph = model.graph
+    product = next(n for n in graph.node if n.op_type == "MatMul")
+    reader = next(n for n in graph.node if product.output[0] in n.input)
+    out = reader.output[0]
+    inside = onnx.NodeProto()
+    inside.CopyFrom(reader)
+    inside.output[0] = "inside"
+    other = helper.make_node("Neg", ["x"], ["other"])
+    graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+    at = list(graph.node).index(reader)
+    graph.node.remove(reader)
+    branches = {"then_branch": _branch("then", inside), "else_branch": _branch("else", other)}
+    graph.node.insert(at, helper.make_node("If", ["c"], [out], **branches))
+    assert len(_compile(model, tmp_path).packed) == 1
+
+
+def test_a_cycle_and_a_missing_value_are_refused(tmp_path: Path) -> None:
+    model = models.build("dynamo")
+    product = next(n for n in model.graph.node if n.op_type == "MatMul")
+    product.input[0] = "a"
+    with pytest.raises(ModelError, match="reads `a`, which nothing makes"):
+        _compile(model, tmp_path)
+    model.graph.node.extend([helper.make_node("Identity", [i], [o]) for i, o in ("ab", "ba")])
+    with pytest.raises(ModelError, match="which is made behind it"):
+        _compile(model, tmp_path)
+
+
+def test_a_huge_static_batch_is_proven_on_few_tokens(tmp_path: Path) -> None:
+    model = models.build("dynamo", rows="1000000000, 1000")
+    built = _compile(model, tmp_path)
+    assert built.packed[0].max_error is not None
+    assert built.manifest.verify["status"] == "not run"
+
+
+def test_two_near_scales_in_half_precision_are_two(tmp_path: Path) -> None:
+    base = models.build("half_hf_offline")
+    codes = next(i for i in base.graph.initializer if i.name == "half.codes")
+    array = numpy_helper.to_array(codes).copy()
+    array[:, ::2] *= np.float16(1.025)
+    codes.CopyFrom(numpy_helper.from_array(array, codes.name))
+    assert [layer.scope for layer in _compile(base, tmp_path).packed] == ["row"]
+
+
+def test_verify_of_a_missing_original_is_an_error(tmp_path: Path) -> None:
+    _compile(models.build("dynamo"), tmp_path)
+    with pytest.raises(ModelError, match="cannot load"):
+        verify.verify_bundle(tmp_path / "out", tmp_path / "none.onnx", None)
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(ModelError, match=r"not an \.npz file"):
+        verify.verify_bundle(tmp_path / "out", tmp_path / "m.onnx", tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        {"files": {"a\0b": ""}},
+        {"files": {"a" * 5000: ""}},
+        {"files": {"\ud800": ""}},
+        {"N": "x"},
+    ],
+    ids=["deep", "nul", "long", "surrogate", "type"],
+)
+def test_a_manifest_that_lies_is_refused(text: str | dict[str, object], tmp_path: Path) -> None:
+    _compile(models.build("dynamo"), tmp_path)
+    file = tmp_path / "out" / "bitcc.json"
+    if isinstance(text, dict):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["layers"][0].update({k: v for k, v in text.items() if k == "N"})
+        text = json.dumps(content | {k: v for k, v in text.items() if k == "files"})
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(BundleError):
+        bundle.read(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+
+
+def test_an_output_that_is_a_sequence_is_compared(tmp_path: Path) -> None:
+    model = models.build("dynamo")
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["y", "y"], ["s"]))
+    model.graph.output.append(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None))
+    assert _compile(model, tmp_path).manifest.verify["status"] == "passed"
