@@ -35,27 +35,31 @@ def load(path: Path) -> ir.Model:
         raise ModelError("this is not an ONNX model: it has no opset or no nodes", where=where)
     if "" not in model.opset_imports and "ai.onnx" in model.opset_imports:
         model.opset_imports[""] = model.opset_imports.pop("ai.onnx")  # two names of one domain
-    for graph in model.graphs():
-        _check_order(graph, where)
+    _sort(model, where)
     for tensor in external_tensors(model):
         _check_external(tensor, where)
     return model
 
 
-def _check_order(graph: ir.Graph | ir.Function, where: str) -> None:
-    """Every value that a node reads is made by something, and earlier: there are no cycles."""
-    later = set(graph)
-    for node in graph:
-        later.discard(node)
-        for value in node.inputs:
-            made_by = None if value is None else value.producer()
-            if value is None or value.is_graph_input() or value.is_initializer():
-                continue
-            if made_by is None or made_by is node or made_by in later:
-                name = node.name or node.op_type
-                fact = "nothing makes" if made_by is None else "is made behind it"
-                hint = "check it with `python -m onnx.checker`; sparse initializers are not supported"
-                raise ModelError(f"node `{name}` reads `{value.name}`, which {fact}", where=where, hint=hint)
+def _sort(model: ir.Model, where: str) -> None:
+    """Bring the nodes into an order in which every value is made before it is read: some tools append Casts.
+
+    Raises:
+        ModelError: there is none, or something is read that nothing makes.
+    """
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise ModelError("its graph has a cycle", where=where) from error
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.inputs:
+                if value is None or value.is_graph_input() or value.is_initializer():
+                    continue
+                if value.producer() is None:
+                    fact = f"node `{node.name or node.op_type}` reads `{value.name}`, which nothing makes"
+                    hint = "check it with `python -m onnx.checker`; sparse initializers are not supported"
+                    raise ModelError(fact, where=where, hint=hint)
 
 
 def check_not_compiled(model: ir.Model, where: str) -> None:
