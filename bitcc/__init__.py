@@ -36,6 +36,7 @@ def compile(  # noqa: A001 - the name that users expect
     min_weights: int | None = None,
     verify: bool | None = None,
     force: bool = False,
+    strict: bool = False,
 ) -> Bundle:
     """Compile a model into a bundle folder.
 
@@ -47,6 +48,7 @@ def compile(  # noqa: A001 - the name that users expect
         verify: Run the whole model before and after; None does so for models up to 256 MB. Every layer is
             proven in any case.
         force: Replace an existing bundle.
+        strict: Fail if a layer with ternary or binary weights would stay as it is.
 
     Returns:
         The bundle. ``bundle.packed`` is empty if the model holds no BitLinear; it is unchanged then.
@@ -61,6 +63,7 @@ def compile(  # noqa: A001 - the name that users expect
         min_weights=min_weights,
         verify=verify,
         force=force,
+        strict=strict,
     )
     return pipeline.compile_model(model, output, request)
 

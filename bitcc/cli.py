@@ -58,13 +58,16 @@ def compile(  # noqa: A001 - one parameter an option
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if a layer with ternary weights would be left alone.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compile a model into a bundle: packed model, kernel library, manifest."""
     from bitcc import pipeline, report
     from bitcc import verify as certificates
 
-    request = pipeline.Request(tuple(target) if target else None, min_weights, verify, force)
+    request = pipeline.Request(tuple(target) if target else None, min_weights, verify, force, strict)
     with _progress() as say:
         bundle = pipeline.compile_model(model, output, request, say)
     if as_json:
@@ -78,16 +81,23 @@ def compile(  # noqa: A001 - one parameter an option
         _nothing_found(f"no BitLinear was packed; `{output}` holds the model unchanged")
 
 
-@app.command(epilog="Example: `bitcc inspect model.onnx --json`")
-def inspect(model: Model, min_weights: MinWeights = None, as_json: Json = False) -> None:
+@app.command(epilog="Examples: `bitcc inspect model.onnx`, `bitcc inspect model.onnx --html report.html`")
+def inspect(
+    model: Model,
+    min_weights: MinWeights = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page of it here.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
     """Say of every layer what it is, and why it would be left alone. Takes a model or a bundle."""
-    from bitcc import bundle, pipeline, report
+    from bitcc import bundle, html_report, pipeline, report
 
     if model.is_dir():
         layers = bundle.read(model).manifest.layers
     else:
         with _progress() as say:
             layers = pipeline.examine(model, min_weights, say)
+    if html is not None:
+        _write(html, html_report.page(model.name, layers))
     if as_json:
         _print_json({"layers": [asdict(layer) for layer in layers]})
     else:
@@ -239,6 +249,13 @@ def _verdict(certificate: dict[str, Any]) -> str:
         return f"verification {certificate['status']}: {certificate['reason']}"
     figures = f"{error:.1e} of max|y| with the library, {by_body:.1e} without"
     return f"verification {certificate['status']}: {figures} ({certificate['inputs']})"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BitccError(f"cannot write: {error.strerror}", where=f"`{path}`") from error
 
 
 def _nothing_found(what: str) -> None:

@@ -17,17 +17,19 @@ class LayerFacts:
         op: Its op type in the source model.
         N: Outputs, 0 if unknown.
         K: Inputs, 0 if unknown.
-        scheme: ``ternary`` or ``dense``.
-        scope: Of the scale: ``tensor``, ``row``, or empty.
-        activation: ``int8_token``, or empty for a layer that was left alone.
+        scheme: ``ternary``, ``binary`` or ``dense``.
+        scope: Of the scale: ``tensor``, ``row``, ``group:128`` and the like, or empty.
+        activation: ``int8_token``, ``float``, or empty for a layer that was left alone.
         status: ``packed`` or ``kept``.
-        reason: Why it was left alone, in words; empty if packed.
+        reason: Why it was left alone, in words, or why its activations stay float; empty otherwise.
         bytes_before: Size of the weight in the source model.
         bytes_after: Size of what replaces it: packed weight, scale and bias.
-        scale: The weight scale, its mean for scope ``row``; None for a layer that was left alone.
+        scale: The mean weight scale; None for a layer that was left alone.
         zeros: Fraction of zero weights; None for a layer that was left alone.
+        positive: Fraction of positive weights; None for a layer that was left alone.
         numerics: ``exact`` if the op rounds as the original does; ``float32`` if the original computes
-            scales and codes in half precision and the op does not; empty for a layer left alone.
+            scales and codes in half precision and the op does not; ``snapped`` if its weights were a few
+            values around each level, and are the level now; empty for a layer left alone.
         max_error: Largest difference from the original layer relative to max|y|, on random and
             adversarial tokens; None if it was not measured.
     """
@@ -45,5 +47,6 @@ class LayerFacts:
     bytes_after: int
     scale: float | None = None
     zeros: float | None = None
+    positive: float | None = None
     numerics: str = ""
     max_error: float | None = None

@@ -15,6 +15,7 @@ from bitcc import bundle, libraries, passes, source, targets, verify
 from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.digest import sha256
 from bitcc.errors import BitccError, ModelError
+from bitcc.facts import KEPT, PACKED
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ class Request:
         min_weights: Layers with fewer weights stay float; None for the default.
         verify: Run the whole model before and after; None to do so up to 256 MB.
         force: Replace an existing bundle.
+        strict: Fail if a layer with ternary or binary weights would stay as it is.
     """
 
     targets: tuple[str, ...] | None = None
     min_weights: int | None = None
     verify: bool | None = None
     force: bool = False
+    strict: bool = False
 
 
 def compile_model(
@@ -73,7 +76,9 @@ def compile_model(
         loaded = model if isinstance(model, ir.Model) else source.load(Path(model))
         source.check_not_compiled(loaded, f"`{path or 'the model'}`")
         layers = _pack(loaded, staging, request, say)
-        changed = any(layer.status == "packed" for layer in layers)
+        if request.strict:
+            _refuse_any_left(layers, f"`{path or 'the model'}`")
+        changed = any(layer.status == PACKED for layer in layers)
         say("writing the model", 0, 0)
         _write_model(loaded, path, staging, changed=changed)
         entries = [_add_library(t, staging, say, alone=len(chosen) == 1) for t in chosen] if changed else []
@@ -141,6 +146,17 @@ def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tu
         ) from error
     layers: tuple[LayerFacts, ...] = model.meta[passes.FACTS]
     return layers
+
+
+def _refuse_any_left(layers: tuple[LayerFacts, ...], where: str) -> None:
+    left = [layer for layer in layers if layer.status == KEPT and layer.scheme != "dense"]
+    if left:
+        raise ModelError(
+            f"{len(left)} layers with ternary weights would stay as they are, first `{left[0].name}`: "
+            f"{left[0].reason}",
+            where=where,
+            hint="`bitcc inspect` lists them; without --strict the others are packed",
+        )
 
 
 def _write_model(model: ir.Model, path: Path | None, staging: Path, *, changed: bool) -> None:

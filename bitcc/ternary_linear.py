@@ -1,13 +1,15 @@
 """The custom op ``bitcc::TernaryLinear``: ternary weights, float activations (weight-only models).
 
-    Y = X @ (codes * scale).T + bias
+    Y = (X @ codes.T) * scale + bias              with one scale for the tensor or each row
+    Y = X @ (codes * scale).T + bias              with scales of groups
 
 Inputs: X [..., K] float32, float16 or bfloat16; W uint8, packed (bitcc.formats); w_scale float32 [G, N] or
 [G, 1], one scale for each group of ``group_size`` consecutive columns and each row (or for all rows), G =
 ceil(K / group_size); bias float32 [1] or [N] (zero when the layer has none). Output: Y [..., N], of X's type.
 
 Products and sums are float32 in an order that is each implementation's own: results agree to about
-1e-6 of the sum of magnitudes, not bit for bit.
+1e-6 of the sum of magnitudes, not bit for bit. Where the products are small integers the sums are exact,
+so that what is zero stays zero for a sign that is taken of it.
 """
 
 from __future__ import annotations
@@ -78,10 +80,14 @@ def reference(
         PackedWeightError: ``packed`` is not what the layout allows.
     """
     codes = formats.get(op.weight_format, op.layout_version).unpack(packed, op.N, op.K)
-    by_column = np.repeat(w_scale, op.group_size, axis=0)[: op.K]  # [K, N] or [K, 1]
+    tokens = x.reshape(-1, op.K).astype(np.float32)
     with np.errstate(all="ignore"):
-        y = x.reshape(-1, op.K).astype(np.float32) @ (codes.T * by_column) + bias
-    return y.astype(x.dtype).reshape(*x.shape[:-1], op.N)
+        if op.groups == 1:
+            y = (tokens @ codes.T.astype(np.float32)) * w_scale + bias
+        else:
+            by_column = np.repeat(w_scale, op.group_size, axis=0)[: op.K]  # [K, N] or [K, 1]
+            y = tokens @ (codes.T * by_column) + bias
+        return y.astype(x.dtype).reshape(*x.shape[:-1], op.N)
 
 
 def function(opset: int) -> FunctionProto:
@@ -102,10 +108,17 @@ def function(opset: int) -> FunctionProto:
         node("Concat", "int_-1 scale_columns", "by_column_shape", axis=0),
         node("Reshape", "expanded by_column_shape", "by_column_padded"),
         node("Slice", "by_column_padded int_0 k_end int_0", "by_column"),
-        node("Mul", "levels by_column", "dense"),
+        constant("one", np.float32(1)),
+        node("Equal", "group_size K", "is_one_group"),
+        node("Slice", "w_scale int_0 int_1 int_0", "first_row"),
+        node("Reshape", "first_row int_-1", "first_group"),
+        node("Where", "is_one_group one by_column", "factor_before"),
+        node("Where", "is_one_group first_group one", "factor_behind"),
+        node("Mul", "levels factor_before", "dense"),
         node("Cast", "X", "x", to=TensorProto.FLOAT),
         node("MatMul", "x dense", "product"),
-        node("Add", "product bias", "y"),
+        node("Mul", "product factor_behind", "scaled"),
+        node("Add", "scaled bias", "y"),
         node("CastLike", "y X", "Y"),
     ]
     nodes.insert(0, constant("int_2", [2]))

@@ -111,7 +111,7 @@ def check_weights(built: Bundle) -> None:
         PackedWeightError: one is not what its layout allows; the error names the node.
     """
     for node in source.load(built.model).graph:
-        if (node.domain, node.op_type) != (ops.DOMAIN, ops.BIT_LINEAR):
+        if node.domain != ops.DOMAIN:
             continue
         get = node.attributes
         try:

@@ -10,7 +10,7 @@ move a code. Source: arXiv 2402.17764 and "The Era of 1-bit LLMs: Training Tips,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bitcc.ops import ActScale
@@ -49,6 +49,8 @@ class Activation:
         low: Lower clamp bound of the codes.
         high: Upper clamp bound of the codes.
         dequantised: Whether the codes are divided by the scale again before they are used.
+        shape: What the quantised tensor is reshaped to before it is multiplied, or None; its rows of K
+            stay what they are.
     """
 
     x: ir.Value
@@ -60,15 +62,19 @@ class Activation:
     low: float
     high: float
     dequantised: bool
+    shape: ir.Value | None = None
 
 
-def match_activation(value: ir.Value, constants: Constants) -> Activation:
-    """Match the quantizer that ends in ``value``, the data input of a matrix product.
+def match_activation(value: ir.Value, k: int, constants: Constants) -> Activation:
+    """Match the quantizer that ends in ``value``, the data input of a product with K columns.
 
     Raises:
         Refused: there is none, or it is one that the op does not compute.
     """
     value = skip(value, constants)
+    reshape = producer(value, "Reshape")
+    if reshape is not None and (inner := reshape.inputs[0]) is not None and _last_dim(inner) == k:
+        return replace(match_activation(inner, k, constants), shape=reshape.inputs[1])
     value = without_residue(value, constants) or value
     node = producer(value, "Div", "Mul")
     for codes, scale in () if node is None else operands(node):
@@ -77,6 +83,11 @@ def match_activation(value: ir.Value, constants: Constants) -> Activation:
     if _rounded(value, constants) is None:
         raise Refused("its activations are float: there is no activation quantizer in front of it")
     return _quantizer(value, constants, dequantised=False)
+
+
+def _last_dim(value: ir.Value) -> int | None:
+    last = value.shape[-1] if value.shape is not None and value.shape.rank() else None
+    return last if isinstance(last, int) else None
 
 
 def _dequantised(node: ir.Node, codes: ir.Value, scale: ir.Value, constants: Constants) -> Activation:

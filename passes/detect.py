@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +12,9 @@ from bitcc import ops
 from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
-from bitcc.passes.matmul import Product, is_candidate, read_product, weight_matrix
-from bitcc.passes.ternary import Ternary, to_ternary
+from bitcc.passes.matmul import Product, filter_matrix, is_candidate, read_product, weight_matrix
+from bitcc.passes.ternary import Ternary, check_structure, to_ternary
+from bitcc.ternary_linear import TernaryLinear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,11 +33,13 @@ class Layer:
         y: What the layer computes, [..., N].
         x_type: The type of ``x``.
         y_type: The type of ``y``.
-        op: The attributes of the op.
+        op: The op that replaces it, with its attributes.
         ternary: The exact weights.
-        w_scale: float32 [1] or [N].
+        w_scale: float32, in the shape that ``op`` wants.
         bias: float32 [1] or [N].
         bytes_before: Size of the weight in the source model.
+        note: Why the activations stay float, where they do.
+        shape: What ``x`` is reshaped to in front of the op, or None.
     """
 
     name: str
@@ -45,15 +48,19 @@ class Layer:
     y: ir.Value
     x_type: ir.DataType
     y_type: ir.DataType
-    op: ops.BitLinear
+    op: ops.BitLinear | TernaryLinear
     ternary: Ternary
     w_scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     bytes_before: int
+    note: str = ""
+    shape: ir.Value | None = None
 
     def without_codes(self) -> Layer:
         """The layer without its dense codes, which are large and live on in packed form."""
-        return replace(self, ternary=Ternary(np.zeros((0, 0), np.int8), self.ternary.scale))
+        return replace(
+            self, ternary=Ternary(np.zeros((0, 0), np.int8), self.ternary.scale, self.ternary.group_size)
+        )
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,10 @@ class Kept:
 
     Attributes:
         name: The name of the product's node.
-        op_type: ``MatMul``, ``Gemm`` or ``FusedMatMul``.
+        op_type: ``MatMul``, ``Gemm``, ``FusedMatMul`` or ``Conv``.
         n: Outputs, 0 if unknown.
         k: Inputs, 0 if unknown.
-        scheme: ``ternary`` if the weights are, else ``dense``.
+        scheme: ``ternary`` or ``binary`` if the weights are, else ``dense``.
         reason: The first rule that failed, in words.
         bytes_before: Size of the weight in the source model.
     """
@@ -90,6 +97,10 @@ def candidates(model: ir.Model, constants: Constants) -> list[ir.Node]:
 def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
     """Decide about one candidate.
 
+    1. The weights must be ternary by value.
+    2. With a per-token int8 quantizer in front and its scale divided out behind, it is a ``BitLinear``.
+    3. Otherwise the activations stay as they are: ``TernaryLinear``, if the matrix looks trained.
+
     Args:
         node: One of ``candidates``.
         constants: Of the model.
@@ -99,18 +110,24 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
     n = k = 0
     scheme = "dense"
     try:
-        product = read_product(node)
-        matrix = weight_matrix(product, constants)
+        matrix = _matrix(node, constants)
         n, k = matrix.shape
         ternary = to_ternary(matrix)
-        scheme = "ternary"
+        scheme = ternary.scheme
         del matrix
+        product = read_product(node)
         _check_size(n, k, min_weights)
-        activation = match_activation(product.x, constants)
-        epilogue = read_epilogue(product, activation, n, constants)
-        return _layer(name, product, activation, epilogue, ternary)
+        with np.errstate(all="ignore"):  # scales that are not finite are refused
+            return _with_codes(name, product, ternary, constants)
     except Refused as refusal:
         return Kept(name, node.op_type, n, k, scheme, refusal.reason, _weight_bytes(node))
+
+
+def _matrix(node: ir.Node, constants: Constants) -> NDArray[Any]:
+    """The weights of a candidate as [N, K]."""
+    if node.op_type == "Conv":
+        return filter_matrix(node, constants)
+    return weight_matrix(read_product(node), constants)
 
 
 def _check_size(n: int, k: int, min_weights: int) -> None:
@@ -122,19 +139,31 @@ def _check_size(n: int, k: int, min_weights: int) -> None:
         raise Refused(f"K = {k} is over the limit of {ops.MAX_K}")
 
 
-def _layer(
+def _with_codes(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:
+    """The layer with int8 activations if that is what the graph computes, else with float ones."""
+    n = ternary.codes.shape[0]
+    try:
+        activation = match_activation(product.x, ternary.codes.shape[1], constants)
+        epilogue = read_epilogue(product, activation, n, constants)
+        return _bit_linear(name, product, activation, epilogue, ternary)
+    except Refused as refusal:
+        check_structure(ternary.codes)
+        layer = _ternary_linear(name, product, read_epilogue(product, None, n, constants), ternary)
+        return replace(layer, note=f"float activations: {refusal.reason}")
+
+
+def _bit_linear(
     name: str, product: Product, activation: Activation, epilogue: Epilogue, ternary: Ternary
 ) -> Layer:
     n, k = ternary.codes.shape
+    if ternary.scale.shape[1] > 1:
+        raise Refused("it has group scales and int8 activations")
     _check_last_dim(activation.x, k)
-    scale = ternary.scale.astype(np.float64) * epilogue.gain
+    weight_scale = ternary.scale.reshape(-1).astype(np.float64)
     bias_first = bool(epilogue.before.any())
-    bias = epilogue.before / (epilogue.gain * ternary.scale) if bias_first else epilogue.after
+    bias = epilogue.before / (epilogue.gain * weight_scale) if bias_first else epilogue.after
     if bias_first and epilogue.after.any():
         raise Refused("it adds one bias before the activation scale and one behind it")
-    w_scale, bias32 = scale.astype(np.float32), bias.astype(np.float32)
-    if not np.isfinite(w_scale).all() or not np.isfinite(bias32).all():
-        raise Refused("its scale or bias is not finite in float32")
     op = ops.BitLinear(
         K=k,
         N=n,
@@ -146,13 +175,43 @@ def _layer(
         act_max=activation.high,
         bias_before_scale=int(bias_first),
     )
+    scale = weight_scale * epilogue.gain
+    layer = _layer(
+        name, product, x=activation.x, y=epilogue.y, op=op, ternary=ternary, scale=scale, bias=bias
+    )
+    return replace(layer, shape=activation.shape)
+
+
+def _ternary_linear(name: str, product: Product, epilogue: Epilogue, ternary: Ternary) -> Layer:
+    n, k = ternary.codes.shape
+    op = TernaryLinear(K=k, N=n, group_size=ternary.group_size)
+    scale = ternary.scale.astype(np.float64).T * epilogue.gain  # [G, 1] or [G, N]
+    return _layer(
+        name, product, x=product.x, y=epilogue.y, op=op, ternary=ternary, scale=scale, bias=epilogue.after
+    )
+
+
+def _layer(
+    name: str,
+    product: Product,
+    *,
+    x: ir.Value,
+    y: ir.Value,
+    op: ops.BitLinear | TernaryLinear,
+    ternary: Ternary,
+    scale: NDArray[np.float64],
+    bias: NDArray[np.float64],
+) -> Layer:
+    w_scale, bias32 = scale.astype(np.float32), bias.astype(np.float32)
+    if not np.isfinite(w_scale).all() or not np.isfinite(bias32).all():
+        raise Refused("its scale or bias is not finite in float32")
     return Layer(
         name=name,
         node=product.node,
-        x=activation.x,
-        y=epilogue.y,
-        x_type=_type(activation.x, product),
-        y_type=_type(epilogue.y, product),
+        x=x,
+        y=y,
+        x_type=_type(x, product),
+        y_type=_type(y, product),
         op=op,
         ternary=ternary,
         w_scale=w_scale,

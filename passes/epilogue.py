@@ -61,13 +61,19 @@ class Epilogue:
 class _Reader:
     """What the steps of ``read_epilogue`` have in common: the layer's quantizer, its N, the constants."""
 
-    activation: Activation
+    activation: Activation | None
     n: int
     constants: Constants
 
 
-def read_epilogue(product: Product, activation: Activation, n: int, constants: Constants) -> Epilogue:
+def read_epilogue(product: Product, activation: Activation | None, n: int, constants: Constants) -> Epilogue:
     """Follow the output of the product as far as it is the layer's own arithmetic.
+
+    Args:
+        product: The matrix product.
+        activation: The quantizer of its input; None where the activations are float.
+        n: Outputs of the layer.
+        constants: Of the model.
 
     Raises:
         Refused: the activation scale is never divided out.
@@ -75,7 +81,9 @@ def read_epilogue(product: Product, activation: Activation, n: int, constants: C
     reader = _Reader(activation, n, constants)
     zero = np.zeros(1)
     start = product.node.outputs[0]
-    state = Epilogue(start, np.array([product.alpha]), zero, zero, activation.dequantised)
+    state = Epilogue(
+        start, np.array([product.alpha]), zero, zero, activation is None or activation.dequantised
+    )
     if product.bias is not None and product.beta:
         bias = _row(reader, product.bias, start)
         if bias is None:
@@ -130,11 +138,14 @@ def _multiplied(
     constant = _row(reader, factor, state.y)
     if constant is not None:
         return state.scaled(constant**power, y) if np.all(constant != 0) else None
-    parts = None if state.rescaled else _scale_factor(reader, factor, state.y, _DEPTH)
+    activation = reader.activation
+    if activation is None or state.rescaled:
+        return None
+    parts = _scale_factor(reader, factor, state.y, _DEPTH)
     if parts is None:
         return None
     scale_power, constant = parts
-    wanted = 1 if reader.activation.form is ActScale.QUOTIENT else -1
+    wanted = 1 if activation.form is ActScale.QUOTIENT else -1
     if scale_power * power != wanted or not np.all(constant != 0):
         return None
     return replace(state.scaled(constant**power, y), rescaled=True)
@@ -142,7 +153,7 @@ def _multiplied(
 
 def _scale_factor(reader: _Reader, value: ir.Value, y: ir.Value, depth: int) -> tuple[int, Row] | None:
     """``value`` as activation_scale^power * constant, None if it is not that."""
-    if same(value, reader.activation.scale, reader.constants):
+    if reader.activation is not None and same(value, reader.activation.scale, reader.constants):
         return 1, np.ones(1)
     constant = _row(reader, value, y)
     if constant is not None:

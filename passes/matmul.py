@@ -41,22 +41,24 @@ class Product:
 
 
 def is_candidate(node: ir.Node, constants: Constants) -> bool:
-    """Whether the node multiplies a computed tensor with a constant matrix."""
-    known = {("", "MatMul"), ("", "Gemm"), ("com.microsoft", "FusedMatMul")}
+    """Whether the node multiplies or convolves a computed tensor with a constant."""
+    known = {("", "MatMul"), ("", "Gemm"), ("", "Conv"), ("com.microsoft", "FusedMatMul")}
     if (node.domain, node.op_type) not in known or len(node.inputs) < 2:
         return False
     x, weight = node.inputs[:2]
     if x is None or weight is None or weight not in constants or x in constants:
         return False
-    return weight.shape is None or weight.shape.rank() == 2
+    return node.op_type == "Conv" or weight.shape is None or weight.shape.rank() == 2
 
 
 def read_product(node: ir.Node) -> Product:
     """The candidate as a product.
 
     Raises:
-        Refused: its attributes mean something else than x @ W.T.
+        Refused: it is a convolution, or its attributes mean something else than x @ W.T.
     """
+    if node.op_type == "Conv":
+        raise Refused("it is a convolution; only matrix products are packed")
     x, weight = node.inputs[:2]
     if x is None or weight is None:
         raise Refused("the product has a missing input")
@@ -68,6 +70,21 @@ def read_product(node: ir.Node) -> Product:
     beta = node.attributes.get_float("beta", 1.0)
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     return Product(node, x, weight, transposed, alpha, bias, beta)
+
+
+def filter_matrix(node: ir.Node, constants: Constants) -> NDArray[Any]:
+    """The filters of a convolution as [outputs, inputs * kernel].
+
+    Raises:
+        Refused: they cannot be evaluated.
+    """
+    weight = node.inputs[1]
+    if weight is None:
+        raise Refused("the convolution has no filters")
+    array = constants.array(without_residue(skip(weight, constants), constants) or weight)
+    if array.ndim < 3 or not array.size or array.dtype.kind not in "fiuV":
+        raise Refused(f"the filters are {array.dtype} {list(array.shape)}")
+    return array.reshape(array.shape[0], -1)
 
 
 def weight_matrix(product: Product, constants: Constants) -> NDArray[Any]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from bitcc import function_body, ops
+from bitcc import function_body, ops, ternary_linear
+from bitcc.ternary_linear import TERNARY_LINEAR, TernaryLinear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bitcc.passes.detect import Layer
 
@@ -49,8 +50,9 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
             dead.append(last)
     _remove_dead(model.graph, dead)
     opset = model.opset_imports[""]
-    function = ir.serde.deserialize_function(function_body.function(opset))
-    model.functions[function.identifier()] = function
+    for make in dict.fromkeys(_OPS[type(item.layer.op)][1] for item in packed):
+        function = ir.serde.deserialize_function(make(opset))
+        model.functions[function.identifier()] = function
     model.opset_imports[ops.DOMAIN] = ops.OPSET
     model.ir_version = _lowest_ir_version(model)
 
@@ -83,11 +85,14 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -
         raise ValueError(f"the output of layer `{layer.name}` has no producer")
     wide = ir.DataType.FLOAT
     computed = layer.x_type if layer.x_type == layer.y_type else wide
+    if layer.shape is not None:
+        x = _reshape(x, layer.shape, _unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.x_type != computed:
         x = _cast(x, computed, _unique(f"{layer.name}_x_as_float", names), graph, before=last)
     inputs = [x, *_register(graph, item, names)]
     attributes = [ir.Attr(k, _TYPES[type(v)], v) for k, v in layer.op.attributes().items()]
-    node = ir.Node(ops.DOMAIN, ops.BIT_LINEAR, inputs, attributes, name=layer.name)
+    op_type, _ = _OPS[type(layer.op)]
+    node = ir.Node(ops.DOMAIN, op_type, inputs, attributes, name=layer.name)
     output = node.outputs[0]
     output.name = _unique(f"{layer.name}_y", names)
     output.type, output.shape = ir.TensorType(computed), y.shape
@@ -103,6 +108,10 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -
     return output
 
 
+_OPS: dict[type, tuple[str, Callable[[int], onnx.FunctionProto]]] = {
+    ops.BitLinear: (ops.BIT_LINEAR, function_body.function),
+    TernaryLinear: (TERNARY_LINEAR, ternary_linear.function),
+}
 _TYPES = {int: ir.AttributeType.INT, float: ir.AttributeType.FLOAT, str: ir.AttributeType.STRING}
 
 
@@ -133,6 +142,14 @@ def _cast(value: ir.Value, dtype: ir.DataType, name: str, graph: ir.Graph, *, be
     node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype)], name=name)
     output = node.outputs[0]
     output.name, output.type, output.shape = name, ir.TensorType(dtype), value.shape
+    graph.insert_before(before, node)
+    return output
+
+
+def _reshape(value: ir.Value, shape: ir.Value, name: str, graph: ir.Graph, *, before: ir.Node) -> ir.Value:
+    node = ir.Node("", "Reshape", [value, shape], name=name)
+    output = node.outputs[0]
+    output.name, output.type = name, value.type
     graph.insert_before(before, node)
     return output
 

@@ -6,6 +6,7 @@ import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
@@ -140,7 +141,9 @@ def _kept_facts(kept: Kept) -> LayerFacts:
 
 def _dropped(layer: Layer, reason: str) -> LayerFacts:
     n, k = layer.op.N, layer.op.K
-    return _kept_facts(Kept(layer.name, layer.node.op_type, n, k, "ternary", reason, layer.bytes_before))
+    return _kept_facts(
+        Kept(layer.name, layer.node.op_type, n, k, layer.ternary.scheme, reason, layer.bytes_before)
+    )
 
 
 def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
@@ -149,18 +152,25 @@ def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> Layer
         op=layer.node.op_type,
         N=layer.op.N,
         K=layer.op.K,
-        scheme="ternary",
+        scheme=layer.ternary.scheme,
         scope=layer.ternary.scope,
-        activation=layer.op.activation,
+        activation=getattr(layer.op, "activation", "float"),
         status=PACKED,
-        reason="",
+        reason=layer.note,
         bytes_before=layer.bytes_before,
         bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
         scale=float(layer.w_scale.mean()),
         zeros=float(layer.ternary.zeros),
-        numerics="float32" if in_half_precision(layer) else "exact",
+        positive=float(np.count_nonzero(layer.ternary.codes > 0) / layer.ternary.codes.size),
+        numerics=_numerics(layer),
         max_error=error,
     )
+
+
+def _numerics(layer: Layer) -> str:
+    if in_half_precision(layer):
+        return "float32"
+    return "snapped" if layer.ternary.noisy else "exact"
 
 
 @contextmanager

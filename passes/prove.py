@@ -6,17 +6,20 @@ in float64: a mean that a runtime sums in another order can move a weight code b
 
 Half-precision layers are compared in float32, with the weights as half precision rounded them: there the
 original's rounded scales and codes are noise of some percent, and onnxruntime cannot run bfloat16 at all.
+So are layers whose float32 weights carry the noise of half precision around their levels.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from bitcc import formats, ops
+from bitcc import formats, ops, ternary_linear
 from bitcc.passes._refused import Refused
+from bitcc.passes.matmul import read_product, weight_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,40 +33,65 @@ TOLERANCE = 1e-5
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _HALF_TYPES = frozenset(h.numpy() for h in _HALVES)
 _KINDS = 8
+_MOST_TOKENS = 4096
 _IR_VERSION = 10
 
 
-def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constants: Constants) -> float | None:
-    """The largest difference between the layer as it was and as it will be, relative to max|y|.
-
-    None if onnxruntime cannot run the original nodes, so that there is nothing to compare with.
+def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constants: Constants) -> float:
+    """The largest difference between the layer as it was and as it will be, relative to max|y| of a token.
 
     Raises:
-        Refused: the nodes between the layer's input and output use something else of the graph.
+        Refused: onnxruntime cannot run the original nodes, so that nothing is proven, or they use
+            something else of the graph.
     """
-    import onnxruntime as ort  # noqa: PLC0415 - heavy, and only needed to prove
-
-    proto, feeds = _extract(layer, model, constants)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    x_name = str(layer.x.name)
+    session, feeds = _original(layer, model, constants)
     worst = 0.0
-    try:
-        session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001 - onnxruntime has no common base of its errors
-        return None
     for x in _tokens(layer):
         try:
-            want = session.run(None, {**feeds, x_name: x})[0].astype(np.float64)
+            want = session.run(None, {**feeds, str(layer.x.name): x})[0].astype(np.float64)
         except Exception as error:
-            raise Refused(f"its nodes do not run in onnxruntime: {str(error).splitlines()[0]}") from error
-        got = ops.reference(x, packed, layer.w_scale, layer.bias, layer.op).astype(np.float64)
+            raise _unproven(error) from error
+        got = _computed(layer, packed, x).astype(np.float64)
+        if layer.shape is not None and got.size == want.size:
+            got = got.reshape(want.shape)
         if want.shape != got.shape:
             return float("inf")
         worst = float(np.maximum(worst, _difference(got, want)))  # np.maximum keeps NaN, max() drops it
     return worst
+
+
+def _original(layer: Layer, model: ir.Model, constants: Constants) -> tuple[Any, dict[str, Array]]:
+    """A session of the original nodes and what it is fed besides x.
+
+    With the nodes that compute the weight if onnxruntime takes them; otherwise with its values.
+    """
+    import onnxruntime as ort  # noqa: PLC0415 - heavy, and only needed to prove
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    loose = in_half_precision(layer) or layer.ternary.noisy
+    for evaluated in (True,) if loose else (False, True):
+        proto, feeds = _extract(layer, model, constants, loose=evaluated)
+        try:
+            return ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"]), feeds
+        except Exception as error:
+            if evaluated:
+                raise _unproven(error) from error
+    raise AssertionError  # the last turn returns or raises
+
+
+def _unproven(error: Exception) -> Refused:
+    words = (str(error).strip() or repr(error)).splitlines()[0]
+    return Refused(f"onnxruntime cannot run its original nodes, so that nothing is proven: {words}")
+
+
+def _computed(layer: Layer, packed: formats.Bytes, x: Array) -> Array:
+    """What the op that replaces the layer gives, by its spec."""
+    if isinstance(layer.op, ops.BitLinear):
+        return ops.reference(x, packed, layer.w_scale, layer.bias, layer.op)
+    return ternary_linear.reference(x, packed, layer.w_scale, layer.bias, layer.op)
 
 
 def _difference(got: Array, want: Array) -> float:
@@ -95,20 +123,38 @@ def _tokens(layer: Layer) -> list[Array]:
 
 
 def _shape(layer: Layer) -> tuple[int, ...]:
-    """Of the input's rank and few tokens, whatever the model declares: every token is computed alone."""
+    """Of the input's rank and few tokens, whatever the model declares: every token is computed alone.
+
+    A Reshape in front of the product may only take the declared shape.
+    """
+    declared = () if layer.x.shape is None else tuple(layer.x.shape)
+    if layer.shape is not None and all(isinstance(d, int) for d in declared):
+        rows = tuple(int(d) for d in declared[:-1] if isinstance(d, int))
+        if 0 < math.prod(rows) <= _MOST_TOKENS:
+            return (*rows, layer.op.K)
     rank = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)
     rows = {1: (), 2: (_KINDS,)}.get(rank, (*(1,) * (rank - 3), _KINDS // 2, _KINDS // 2))
     return (*rows, layer.op.K)
 
 
-def _extract(layer: Layer, model: ir.Model, constants: Constants) -> tuple[bytes, dict[str, Array]]:
-    """A model of the nodes between x and y, and the values of its other inputs."""
+def _extract(
+    layer: Layer, model: ir.Model, constants: Constants, *, loose: bool
+) -> tuple[bytes, dict[str, Array]]:
+    """A model of the nodes between x and y, and the values of its other inputs.
+
+    All constants are evaluated here if ``loose``, and the weight is without the noise around its levels.
+    """
     half = in_half_precision(layer)
-    nodes, leaves = _between(layer, constants, half=half)
+    nodes, leaves = _between(layer, constants, loose=loose)
+    if not loose and any(_is_foreign(v) for v in leaves):
+        nodes, leaves = _between(layer, constants, loose=True)
     arrays = {str(v.name): constants.array(v) for v in leaves}
     if half:
         arrays = {n: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for n, a in arrays.items()}
-        arrays.update((str(v.name), _snapped(layer)) for v in layer.node.inputs[1:2] if v is not None)
+    if loose:
+        arrays.update(
+            (str(v.name), _snapped(layer, constants)) for v in layer.node.inputs[1:2] if v is not None
+        )
     inputs = [_declare(str(layer.x.name), ir.DataType.FLOAT, None)]
     inputs += [_declare(n, ir.DataType.from_numpy(a.dtype), a.shape) for n, a in arrays.items()]
     by_name = {v.name: v for v in inputs}
@@ -134,9 +180,22 @@ def _extract(layer: Layer, model: ir.Model, constants: Constants) -> tuple[bytes
     return proto.SerializeToString(), arrays
 
 
-def _snapped(layer: Layer) -> Array:
-    """The weight as the product reads it, without the noise of half precision around its levels."""
-    dense = layer.ternary.codes.astype(np.float32) * layer.ternary.scale.reshape(-1, 1)
+def _is_foreign(value: ir.Value) -> bool:
+    """Whether numpy does not know its type, such as bfloat16 or int4: onnxruntime takes no such array."""
+    return value.dtype is not None and value.dtype.numpy().kind == "V"
+
+
+def _snapped(layer: Layer, constants: Constants) -> Array:
+    """The weight as the product reads it, without the noise around its levels.
+
+    Raises:
+        Refused: it is not those levels that the weight is nearest to.
+    """
+    scale = np.repeat(layer.ternary.scale, layer.ternary.group_size, axis=1)
+    dense = layer.ternary.codes.astype(np.float32) * scale
+    weight = weight_matrix(read_product(layer.node), constants).astype(np.float32)
+    if not (np.abs(weight - dense) < scale / 2).all():
+        raise Refused("packed, its weights are not those of the original")
     return dense if layer.node.attributes.get_int("transB", 0) else np.ascontiguousarray(dense.T)
 
 
@@ -155,8 +214,8 @@ def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=None if shape is None else ir.Shape(shape))
 
 
-def _between(layer: Layer, constants: Constants, *, half: bool) -> tuple[list[ir.Node], list[ir.Value]]:
-    """(nodes in graph order, leaves) of the graph between x and y; in half precision constants are leaves."""
+def _between(layer: Layer, constants: Constants, *, loose: bool) -> tuple[list[ir.Node], list[ir.Value]]:
+    """(nodes in graph order, leaves) of the graph between x and y; all constants are leaves if ``loose``."""
     nodes: set[ir.Node] = set()
     leaves: dict[ir.Value, None] = {}
     stack = [layer.y]
@@ -166,7 +225,7 @@ def _between(layer: Layer, constants: Constants, *, half: bool) -> tuple[list[ir
             continue
         node = value.producer()
         constant = value in constants
-        reduced = constant and (half or (node is not None and node.op_type.startswith("Reduce")))
+        reduced = constant and (loose or (node is not None and node.op_type.startswith("Reduce")))
         if node is None and not constant:
             raise Refused("its nodes cannot be told apart from those in front of it")
         if node is None or reduced:

@@ -1,4 +1,4 @@
-"""Decide by value whether a dense matrix is ternary: codes in {-1, 0, 1} times one scale, or one a row.
+"""Decide by value whether a matrix is ternary: codes in {-1, 0, 1} times a scale for tensor, row or group.
 
 Trained weights that went through a straight-through estimator carry float noise around -s, 0 and +s; zero
 codes are exactly zero in every dtype, and there are few distinct values: two independent tests which no
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
     from bitcc.formats import Int8
 
-MIN_N = 16
-MIN_K = 32
+_MIN_SIDE = 4
+_MIN_WEIGHTS = 64  # fewer values prove nothing
 _MAX_ZEROS = 0.95
-_TOLERANCE = {"float32": 2e-6, "float64": 2e-6, "float16": 2e-3, "bfloat16": 1.6e-2}
-_FALLBACK_TOLERANCE = 3e-2
-_FALLBACK_DISTINCT = 16
-_FALLBACK_NOISY = 0.1
+_GROUPS = (256, 128, 64, 32, 16)
+_EVIDENCE = 4  # nonzero weights for each scale: with fewer, any sparse matrix would have "one level"
+_TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
+_HALF_TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2}
+_NOISE = 3e-2  # of a few distinct values around one level
+_NOISE_DISTINCT = 16
+_LEAST_SHARE = 0.75  # of the level among them: two scales that lie close together are no noise
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,22 @@ class Ternary:
 
     Attributes:
         codes: int8 [N, K], in {-1, 0, 1}.
-        scale: float32 [1] (scope ``tensor``) or [N] (scope ``row``), positive.
+        scale: float32 [1, 1] (scope ``tensor``), [N, 1] (``row``) or [N, K / group_size], positive.
+        group_size: Columns of one scale; K for the scopes ``tensor`` and ``row``.
+        noisy: Whether the values stray further from the levels than float32 explains, as those of a
+            quantizer that was evaluated in half precision.
     """
 
     codes: Int8
     scale: NDArray[np.float32]
+    group_size: int
+    noisy: bool = False
 
     @property
     def scope(self) -> str:
-        """``tensor`` or ``row``."""
+        """``tensor``, ``row``, or ``group:128`` and the like."""
+        if self.scale.shape[1] > 1:
+            return f"group:{self.group_size}"
         return "tensor" if self.scale.size == 1 else "row"
 
     @property
@@ -50,17 +60,22 @@ class Ternary:
         """The fraction of zero codes."""
         return 1.0 - np.count_nonzero(self.codes) / self.codes.size
 
+    @property
+    def scheme(self) -> str:
+        """``binary`` if no weight is zero, else ``ternary``."""
+        return "ternary" if self.zeros else "binary"
+
 
 def to_ternary(matrix: NDArray[Any]) -> Ternary:
     """[N, K] float or integer values -> exact codes and their scale, at the coarsest scope that fits.
 
     Raises:
-        Refused: the values are not those of a BitLinear; the reason says which rule failed.
+        Refused: the values are not ternary; the reason says which rule failed.
     """
     n, k = matrix.shape
-    if n < MIN_N or k < MIN_K:
-        raise Refused(f"[N, K] = [{n}, {k}] is smaller than the smallest BitLinear, [{MIN_N}, {MIN_K}]")
-    tolerance = _TOLERANCE.get(matrix.dtype.name, 2e-6)
+    if min(n, k) < _MIN_SIDE or n * k < _MIN_WEIGHTS:
+        raise Refused(f"[N, K] = [{n}, {k}] is too small to be told from any other constant")
+    half_tolerance = _HALF_TOLERANCE.get(matrix.dtype.name)
     if matrix.dtype.name not in {"float32", "float64"}:
         matrix = matrix.astype(np.float32)
     magnitude = np.abs(matrix)
@@ -69,87 +84,115 @@ def to_ternary(matrix: NDArray[Any]) -> Ternary:
         raise Refused("the weights hold NaN or infinity")
     if largest == 0:
         raise Refused("the weights are all zero")
-    scale = _tensor_scale(magnitude, float(largest), tolerance)
-    if scale is None:
-        try:
-            scale = _row_scale(magnitude, tolerance)
-        except Refused:
-            scale = _noisy_tensor_scale(magnitude, float(largest), tolerance)
-            if scale is None:
-                raise
-    codes = (np.sign(matrix) * (magnitude > 0)).astype(np.int8)
-    _check_structure(codes)
-    return Ternary(codes, scale)
+    scale, group_size, noisy = _scale(magnitude, float(largest), half_tolerance)
+    return Ternary(np.sign(matrix).astype(np.int8), scale, group_size, noisy)
 
 
-def _tensor_scale(magnitude: NDArray[Any], largest: float, tolerance: float) -> NDArray[np.float32] | None:
-    nonzero = magnitude[magnitude > largest / 2]
-    if nonzero.size != np.count_nonzero(magnitude) or _residual(nonzero) > tolerance:
-        return None
-    return np.array([_mode(nonzero)[0]], np.float32)
+def check_structure(codes: Int8) -> None:
+    """Tell a trained matrix from a selection, a mask or a transform, for layers that nothing else proves.
 
-
-def _noisy_tensor_scale(
-    magnitude: NDArray[Any], largest: float, tolerance: float
-) -> NDArray[np.float32] | None:
-    """One scale with more noise on few weights: large ones leave it in a straight-through sum.
-
-    Two scales that lie near to each other, of rows or of matrices that were joined, are no noise.
+    Raises:
+        Refused: the matrix is one of those; packing would be lossless, but it is no BitLinear.
     """
+    zeros = 1.0 - np.count_nonzero(codes) / codes.size
+    if zeros > _MAX_ZEROS:
+        raise Refused(f"{zeros:.0%} of the weights are zero: a selection or mask, not a BitLinear")
+    if codes.min() >= 0 or codes.max() <= 0:
+        raise Refused("all nonzero weights have one sign: a mask, not a BitLinear")
+    if np.array_equal(codes[1:, 1:], codes[:-1, :-1]):
+        raise Refused("its diagonals are constant: a difference or shift matrix, not a BitLinear")
+    if _orthogonal(codes) or _orthogonal(codes.T):
+        raise Refused(
+            "its rows are orthogonal to each other: a Hadamard or permutation matrix, not a BitLinear"
+        )
+
+
+def _orthogonal(codes: Int8) -> bool:
+    some = codes[:64].astype(np.float32)
+    gram = some @ some.T
+    np.fill_diagonal(gram, 0)
+    return not gram.any()
+
+
+def _scale(
+    magnitude: NDArray[Any], largest: float, half_tolerance: float | None
+) -> tuple[NDArray[np.float32], int, bool]:
+    """(scale [1, 1], [N, 1] or [N, K / g], group size, noisy): exact ones first, even if they are finer."""
+    k = magnitude.shape[1]
+    scale = _tensor_scale(magnitude, largest, _TOLERANCE)
+    if scale is not None:
+        return scale, k, False
+    scale, worst = _finer_scale(magnitude, _TOLERANCE)
+    if scale is not None:
+        return scale, k // scale.shape[1], False
+    scale = _tensor_scale(magnitude, largest, _NOISE, _NOISE_DISTINCT)
+    if scale is None and half_tolerance is not None:
+        scale, worst = _finer_scale(magnitude, half_tolerance)
+    if scale is not None:
+        return scale, k // scale.shape[1], True
+    away = f": values are {worst:.2g} s away from -s, 0 and +s" if worst < 1 else ""
+    raise Refused(f"the weights are dense, with more than three levels{away}")
+
+
+def _tensor_scale(
+    magnitude: NDArray[Any], largest: float, tolerance: float, most_distinct: int | None = None
+) -> NDArray[np.float32] | None:
+    """One scale for all weights, or None; ``most_distinct`` values around it make it the level of noise."""
     nonzero = magnitude[magnitude > largest / 2]
-    if nonzero.size != np.count_nonzero(magnitude) or _residual(nonzero) > _FALLBACK_TOLERANCE:
-        return None
-    mode, distinct = _mode(nonzero)
-    noisy = np.count_nonzero(np.abs(nonzero - mode) > tolerance * mode) / nonzero.size
-    if distinct > _FALLBACK_DISTINCT or noisy > _FALLBACK_NOISY:
-        return None
-    return np.array([mode], np.float32)
-
-
-def _residual(nonzero: NDArray[Any]) -> float:
+    if nonzero.size != np.count_nonzero(magnitude):
+        return None  # some value lies between zero and half of the largest
     mean = float(nonzero.mean(dtype=np.float64))
-    return max(float(nonzero.max()) - mean, mean - float(nonzero.min())) / mean
+    residual = max(largest - mean, mean - float(nonzero.min())) / mean
+    if residual > tolerance:
+        return None
+    mode, share, distinct = _mode(nonzero)
+    if most_distinct is not None and (
+        share < _LEAST_SHARE or distinct > min(most_distinct, nonzero.size / _EVIDENCE)
+    ):
+        return None
+    return np.full((1, 1), mode, np.float32)
 
 
-def _mode(values: NDArray[Any]) -> tuple[float, int]:
-    """The most frequent value, and how many distinct ones there are (counted to just over the limit)."""
-    best, best_count, distinct = float(values[0]), 0, 0
-    while values.size and distinct <= _FALLBACK_DISTINCT:
+def _finer_scale(magnitude: NDArray[Any], tolerance: float) -> tuple[NDArray[np.float32] | None, float]:
+    """([N, 1] or [N, K / g], or None if no scope fits; the worst residual)."""
+    n, k = magnitude.shape
+    worst = 1.0
+    sizes = (k, *(g for g in _GROUPS if g < k and k % g == 0))
+    if _has_more_levels(magnitude[:64].reshape(-1, sizes[-1])):
+        return None, worst  # nor has a coarser scope one level: most dense matrices end here
+    for size in sizes:
+        scale, worst = _group_scale(magnitude.reshape(-1, size), tolerance)
+        if scale is not None:
+            return scale.reshape(n, -1), worst
+    return None, worst
+
+
+def _mode(values: NDArray[Any]) -> tuple[float, float, int]:
+    """The most frequent value, its share, and how many distinct ones there are (to just over the limit)."""
+    best, best_count, distinct, size = float(values[0]), 0, 0, values.size
+    while values.size and distinct <= _NOISE_DISTINCT:
         value = values[0]
         others = values[values != value]
         if (count := values.size - others.size) > best_count:
             best, best_count = float(value), count
         values, distinct = others, distinct + 1
-    return best, distinct
+    return best, best_count / size, distinct
 
 
-def _row_scale(magnitude: NDArray[Any], tolerance: float) -> NDArray[np.float32]:
-    largest = magnitude.max(axis=1, keepdims=True)
-    nonzero = magnitude > largest / 2
-    if np.count_nonzero(nonzero) != np.count_nonzero(magnitude):
-        raise Refused("the weights are dense: they have more levels than -s, 0 and +s")
-    count = np.maximum(nonzero.sum(axis=1, keepdims=True), 1)
-    mean = np.where(nonzero, magnitude, 0).sum(axis=1, keepdims=True, dtype=np.float64) / count
-    residual = np.where(nonzero, np.abs(magnitude - mean), 0).max(axis=1, keepdims=True)
-    worst = float((residual / np.where(mean == 0, 1, mean)).max())
-    if worst > tolerance:
-        raise Refused(
-            f"the weights have more levels than -s, 0 and +s: values are {worst:.2g} s away from them"
-        )
-    scale = np.where(mean == 0, 1, mean).astype(np.float32)  # a row of zeros has any scale
-    return scale.reshape(-1)
+def _has_more_levels(groups: NDArray[Any]) -> bool:
+    """Whether a magnitude lies between zero and half of the largest of its group."""
+    half = groups.max(axis=1, keepdims=True) / 2
+    return bool(((groups > 0) & (groups <= half)).any())
 
 
-def _check_structure(codes: Int8) -> None:
-    zeros = 1.0 - np.count_nonzero(codes) / codes.size
-    if zeros > _MAX_ZEROS:
-        raise Refused(f"{zeros:.0%} of the weights are zero: a selection or mask rather than a BitLinear")
-    if codes.min() >= 0 or codes.max() <= 0:
-        raise Refused("all nonzero weights have one sign: a mask rather than a BitLinear")
-    some = codes[:64].astype(np.float32)
-    gram = some @ some.T
-    np.fill_diagonal(gram, 0)
-    if not gram.any():
-        raise Refused(
-            "the rows are orthogonal to each other: a Hadamard or permutation matrix, not a BitLinear"
-        )
+def _group_scale(groups: NDArray[Any], tolerance: float) -> tuple[NDArray[np.float32] | None, float]:
+    """[groups, size] magnitudes -> (a scale for each group or None, the worst residual)."""
+    count = np.count_nonzero(groups, axis=1, keepdims=True)
+    if _has_more_levels(groups) or count.sum() < _EVIDENCE * np.count_nonzero(count):
+        return None, 1.0
+    mean = groups.sum(axis=1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
+    largest = groups.max(axis=1, keepdims=True)
+    smallest = np.where(groups > 0, groups, largest).min(axis=1, keepdims=True)
+    scale = np.where(count == 0, 1, mean)  # a group of zeros has any scale
+    worst = float((np.maximum(largest - mean, mean - smallest) / scale).max())
+    return (scale.astype(np.float32) if worst <= tolerance else None), worst

@@ -82,6 +82,14 @@ def test_min_weights_leaves_small_layers_float(bitcc_command: Run, tmp_path: Pat
     assert any("--min-weights" in layer.reason for layer in opened.kept)
 
 
+def test_strict_refuses_to_leave_a_ternary_layer(bitcc_command: Run, tmp_path: Path) -> None:
+    arguments = ["compile", EXAMPLE, "-o", tmp_path / "b", "--min-weights", "100000", "--strict"]
+    done = bitcc_command(*arguments)
+    assert done.returncode == 1
+    assert "12 layers with ternary weights would stay as they are" in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_model_without_bit_linear_is_left_as_it_was(bitcc_command: Run, tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     graph = onnx.helper.make_graph(
@@ -96,7 +104,7 @@ def test_a_model_without_bit_linear_is_left_as_it_was(bitcc_command: Run, tmp_pa
     done = bitcc_command("compile", tmp_path / "dense.onnx", "-o", tmp_path / "b")
     assert done.returncode == 3
     assert "error: no BitLinear was packed" in done.stderr
-    assert "more levels than -s, 0 and +s" in done.stdout
+    assert "with more than three levels" in done.stdout
     assert (tmp_path / "b" / "model.onnx").read_bytes() == (tmp_path / "dense.onnx").read_bytes()
 
 

@@ -5,7 +5,8 @@
     y = models.run(packed, models.tokens(2, 3))
 
 ``spellings/*.onnxtxt`` are graphs of one BitLinear [100 -> 60] and a dense head [60 -> 20]. Names that
-a graph uses and does not make are its weights: ``weights.arrays`` has a value for each.
+a graph uses and does not make are its weights: ``weights.arrays`` has a value for each. Those in
+``spellings/weight_only`` have float activations: a TernaryLinear.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from __future__ import annotations
 from models.building import build, initializer, parse, text
 from models.checking import assert_same, bit_linears, initializers, op_types
 from models.running import largest_difference, pack, run, tokens
-from models.table import SPELLINGS, Spelling
-from models.weights import HEAD, K, N, arrays, latent, noisy, quantized
+from models.table import NO_QUANTIZER, SPELLINGS, WEIGHT_ONLY, Spelling, WeightOnly
+from models.weights import HALVES, HEAD, K, N, arrays, latent, noisy, quantized
 
 __all__ = [
+    "HALVES",
     "HEAD",
+    "NO_QUANTIZER",
     "SPELLINGS",
+    "WEIGHT_ONLY",
     "K",
     "N",
     "Spelling",
+    "WeightOnly",
     "arrays",
     "assert_same",
     "bit_linears",

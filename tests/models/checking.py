@@ -32,8 +32,8 @@ def assert_same(model: onnx.ModelProto, *, layers: int = 1, **options: Any) -> o
 def _input(model: onnx.ModelProto) -> Array:
     """Tokens of the declared shape; dimensions that are free become 3."""
     declared = model.graph.input[0].type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else 3 for d in declared.shape.dim[:-1]]
-    return tokens(*dims).astype(helper.tensor_dtype_to_np_dtype(declared.elem_type))
+    dims = [d.dim_value if d.HasField("dim_value") else 3 for d in declared.shape.dim]
+    return tokens(*dims[:-1], k=dims[-1]).astype(helper.tensor_dtype_to_np_dtype(declared.elem_type))
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""One ``bitcc::BitLinear`` node, run by the numpy spec, by onnxruntime and by onnx's own evaluator."""
+"""One node of an op of ours, run by the numpy spec, by onnxruntime and by onnx's own evaluator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from bitcc import formats, function_body, ops
+from bitcc import formats, function_body, ops, ternary_linear
+from bitcc.ternary_linear import TernaryLinear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bitcc.ops import BitLinear
 
     Array = NDArray[Any]
+    Op = BitLinear | TernaryLinear
 
 DTYPES = {
     "float32": (np.dtype(np.float32), TensorProto.FLOAT),
@@ -29,11 +31,13 @@ DTYPES = {
 }
 
 
-def model_of(op: BitLinear, dtype: str = "float32", opset: int = 18) -> onnx.ModelProto:
+def model_of(op: Op, dtype: str = "float32", opset: int = 18) -> onnx.ModelProto:
     """One node and the function; weight, scale and bias are inputs."""
     element = DTYPES[dtype][1]
+    is_float = isinstance(op, TernaryLinear)
+    function = (ternary_linear if is_float else function_body).function(opset)
     node = helper.make_node(
-        "BitLinear", ["X", "W", "w_scale", "bias"], ["Y"], domain="bitcc", **op.attributes()
+        function.name, ["X", "W", "w_scale", "bias"], ["Y"], domain="bitcc", **op.attributes()
     )
     types = {"X": element, "W": TensorProto.UINT8, "w_scale": TensorProto.FLOAT, "bias": TensorProto.FLOAT}
     graph = helper.make_graph(
@@ -43,13 +47,13 @@ def model_of(op: BitLinear, dtype: str = "float32", opset: int = 18) -> onnx.Mod
         [helper.make_tensor_value_info("Y", element, None)],
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("bitcc", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, functions=[function_body.function(opset)])
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function])
     model.ir_version = max(helper.find_min_ir_version_for(opsets[:1]), 8)
     return model
 
 
 @functools.lru_cache(maxsize=64)
-def session_of(op: BitLinear, dtype: str, opset: int) -> ort.InferenceSession:
+def session_of(op: Op, dtype: str, opset: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -58,9 +62,7 @@ def session_of(op: BitLinear, dtype: str, opset: int) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_in_onnxruntime(
-    op: BitLinear, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18
-) -> Array:
+def run_in_onnxruntime(op: Op, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18) -> Array:
     """By OrtValues, since bfloat16 has no numpy type there."""
     session = session_of(op, dtype, opset)
     values = {}
@@ -76,28 +78,31 @@ def run_in_onnxruntime(
     return np.frombuffer(raw, ml_dtypes.bfloat16).reshape(shape)
 
 
-def run_in_onnx(op: BitLinear, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18) -> Array:
+def run_in_onnx(op: Op, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18) -> Array:
     with np.errstate(all="ignore"):
         (y,) = ReferenceEvaluator(model_of(op, dtype, opset)).run(None, feeds)
     return np.asarray(y)
 
 
-def layer(
-    op: BitLinear, seed: int = 0, *, per_row: bool = True, codes: Array | None = None
-) -> dict[str, Array]:
+def layer(op: Op, seed: int = 0, *, per_row: bool = True, codes: Array | None = None) -> dict[str, Array]:
     """Random weights, scale and bias of an op."""
     rng = np.random.default_rng(seed)
     rows = op.N if per_row else 1
+    groups = (op.groups,) if isinstance(op, TernaryLinear) else ()
     codes = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8) if codes is None else codes
     return {
         "W": formats.FORMATS["t2"].pack(codes),
-        "w_scale": rng.uniform(0.01, 3, rows).astype(np.float32),
+        "w_scale": rng.uniform(0.01, 3, (*groups, rows)).astype(np.float32),
         "bias": rng.standard_normal(rows).astype(np.float32),
     }
 
 
-def spec(op: BitLinear, feeds: dict[str, Array]) -> Array:
-    return ops.reference(feeds["X"], feeds["W"], feeds["w_scale"], feeds["bias"], op)
+def spec(op: Op, feeds: dict[str, Array]) -> Array:
+    """By numpy."""
+    arguments = feeds["X"], feeds["W"], feeds["w_scale"], feeds["bias"]
+    if isinstance(op, TernaryLinear):
+        return ternary_linear.reference(*arguments, op)
+    return ops.reference(*arguments, op)
 
 
 def assert_bits_equal(got: Array, want: Array) -> None:
@@ -110,9 +115,7 @@ def assert_bits_equal(got: Array, want: Array) -> None:
     np.testing.assert_array_equal(np.where(nan, 0, got.view(unsigned)), np.where(nan, 0, want.view(unsigned)))
 
 
-def assert_all_agree(
-    op: BitLinear, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18
-) -> Array:
+def assert_all_agree(op: Op, feeds: dict[str, Array], dtype: str = "float32", opset: int = 18) -> Array:
     want = spec(op, feeds)
     assert_bits_equal(run_in_onnxruntime(op, feeds, dtype, opset), want)
     assert_bits_equal(run_in_onnx(op, feeds, dtype, opset), want)

@@ -29,11 +29,11 @@ def pack(model: onnx.ModelProto, **options: Any) -> tuple[onnx.ModelProto, tuple
     return ir.to_proto(graph), graph.meta[passes.FACTS]
 
 
-def tokens(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    """Inputs [*shape, K] of unlike sizes: one scale for all of them would be wrong."""
+def tokens(*shape: int, seed: int = 0, k: int = K) -> NDArray[np.float32]:
+    """Inputs [*shape, k] of unlike sizes: one scale for all of them would be wrong."""
     rng = np.random.default_rng(seed)
     sizes = np.exp(rng.uniform(-5, 5, (*shape, 1)))
-    return (rng.standard_normal((*shape, K)) * sizes).astype(np.float32)
+    return (rng.standard_normal((*shape, k)) * sizes).astype(np.float32)
 
 
 def run(model: onnx.ModelProto, x: Array, **more: Array) -> list[Array]:

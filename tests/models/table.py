@@ -1,4 +1,4 @@
-"""What the passes must read out of each file in ``spellings``."""
+"""What the passes must read out of each file in ``spellings`` and ``spellings/weight_only``."""
 
 from __future__ import annotations
 
@@ -77,6 +77,31 @@ class Spelling:
         return bias
 
 
+@dataclass(frozen=True)
+class WeightOnly:
+    """One way to write a layer with ternary weights and float activations.
+
+    Attributes:
+        opsets: Opsets in which it can be written.
+        rows: Leading dimensions that it can have.
+        codes: Name of the array with its codes [n, k].
+        scale: Name of the array with its scale, for all rows or for each.
+        gain: Factor of that scale.
+        bias: Factor of ``fc.bias``.
+        half: Whether it computes in half precision.
+        op_type: Of the product.
+    """
+
+    opsets: tuple[int, ...] = (15, 18, 23)
+    rows: tuple[str, ...] = ("batch, tokens", "2, 3", "tokens")
+    codes: str = "fc.int8"
+    scale: str = "fc.scale"
+    gain: float = 1.0
+    bias: float = 0.0
+    half: bool = False
+    op_type: str = "MatMul"
+
+
 _TORCHSCRIPT = ("/fc/MatMul", (15, 17))
 _TWO_D = ("tokens", "5")
 
@@ -116,3 +141,27 @@ SPELLINGS = {
 }
 
 assert set(SPELLINGS) == {file.stem for file in (Path(__file__).parent / "spellings").glob("*.onnxtxt")}
+
+NO_QUANTIZER = "there is no activation quantizer in front of it"
+WEIGHT_ONLY = {
+    "dense": WeightOnly(bias=1),
+    "online": WeightOnly(opsets=(18, 23)),
+    "online_rows": WeightOnly(opsets=(18, 23), codes="fc.row_codes", scale="fc.row_mean"),
+    "int8_rows": WeightOnly(scale="fc.row_scale"),
+    "qcdq": WeightOnly(),
+    "qcdq_rows": WeightOnly(scale="fc.row_scale"),
+    "codes_times_scale": WeightOnly(bias=1),
+    "codes_divided_by_rows": WeightOnly(scale="fc.inverse_row_scale"),
+    "gemm": WeightOnly(rows=_TWO_D, scale="fc.one", gain=0.5, bias=2, op_type="Gemm"),
+    "fused": WeightOnly(scale="fc.one", gain=0.25, op_type="FusedMatMul"),
+    "binary_sign": WeightOnly(codes="fc.centered_signs"),
+    "binary_where": WeightOnly(codes="fc.signs", scale="fc.row_scale"),
+    "binary_cast": WeightOnly(codes="fc.signs"),
+    "sign_activations": WeightOnly(),
+    "half": WeightOnly(half=True, bias=1),
+    "half_stored": WeightOnly(),
+}
+GROUPED = ("groups", "qcdq_groups")
+
+_FILES = {file.stem for file in (Path(__file__).parent / "spellings" / "weight_only").glob("*.onnxtxt")}
+assert {*WEIGHT_ONLY, *GROUPED} == _FILES

@@ -74,7 +74,22 @@ def arrays(weight: Array | None = None, half: str = "float16") -> dict[str, Arra
         "head.weight": rng.standard_normal((n, HEAD)).astype(np.float32),
         "head.bias": rng.standard_normal(HEAD).astype(np.float32),
     }
-    return single | _scattered(codes) | _halves(single, HALVES[half])
+    return single | _other_codes(single) | _scattered(codes) | _halves(single, HALVES[half])
+
+
+def _other_codes(single: dict[str, Array]) -> dict[str, Array]:
+    """Codes [n, k] of quantizers that are not absmean, and what the graphs of such layers need."""
+    weight = single["fc.weight"].astype(np.float64)
+    row_mean = np.abs(weight).mean(axis=1, keepdims=True)
+    return {
+        "fc.row_codes": np.clip(np.rint(weight / row_mean), -1, 1),
+        "fc.row_mean": row_mean[:, 0],
+        "fc.signs": np.sign(weight),
+        "fc.centered_signs": np.sign(weight - weight.mean()),
+        "fc.one": np.ones(1),
+        "fc.row_column": single["fc.row_scale"][:, None],
+        "fc.inverse_row_scale": 1 / single["fc.row_scale"].astype(np.float64),
+    }
 
 
 def _scattered(codes: Array) -> dict[str, Array]:
@@ -95,6 +110,7 @@ def _halves(single: dict[str, Array], dtype: np.dtype[Any]) -> dict[str, Array]:
     names = {
         "weight": single["fc.weight"],
         "codes": single["fc.codes"],
+        "dense": single["fc.codes"] * single["fc.scale"],
         "weight_scale": single["fc.weight_scale"],
         "bias": single["fc.bias"],
         "head": single["head.weight"],

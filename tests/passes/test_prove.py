@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import ml_dtypes
 import models
 import numpy as np
 import onnx_ir as ir
@@ -15,14 +17,14 @@ from bitcc.facts import KEPT, PACKED
 from bitcc.ops import ActScale
 from bitcc.passes import pack_bit_linear
 from bitcc.passes.detect import Layer, detect
-from bitcc.passes.ternary import Ternary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import onnx
 
     from bitcc.facts import LayerFacts
 
-    Wrong = Callable[[Layer], Layer]
+
+Wrong: TypeAlias = Callable[[Layer], Layer]
 
 
 def with_op(**attributes: Any) -> Wrong:
@@ -30,7 +32,7 @@ def with_op(**attributes: Any) -> Wrong:
 
 
 def with_codes(change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Wrong:
-    return lambda layer: replace(layer, ternary=Ternary(change(layer.ternary.codes), layer.ternary.scale))
+    return lambda layer: replace(layer, ternary=replace(layer.ternary, codes=change(layer.ternary.codes)))
 
 
 def one_code_less(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -59,8 +61,29 @@ WRONG: Mapping[str, Wrong] = {
 }
 
 
+FLOAT_WRONG: Mapping[str, Wrong] = {
+    **{name: WRONG[name] for name in ("scale", "scale that is NaN", "bias", "no bias")},
+    **{name: WRONG[name] for name in ("negated codes", "reversed rows", "one code")},
+    "scale of unlike rows": lambda layer: replace(
+        layer, w_scale=layer.w_scale * np.linspace(1, 2, models.N, dtype=np.float32)
+    ),
+    "scales of the wrong rows": lambda layer: replace(layer, w_scale=np.roll(layer.w_scale, 1, axis=1)),
+}
+GROUPED_WRONG: Mapping[str, Wrong] = {
+    **FLOAT_WRONG,
+    "scales of the wrong groups": lambda layer: replace(layer, w_scale=layer.w_scale[::-1].copy()),
+    "the mean of the scales": lambda layer: replace(layer, w_scale=layer.w_scale * 0 + layer.w_scale.mean()),
+    "group size": with_op(group_size=128),
+}
+
+
 def facts_of(
-    monkeypatch: pytest.MonkeyPatch, wrong: Wrong, spelling: str = "dynamo_folded_bias", **options: Any
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: Wrong,
+    spelling: str = "dynamo_folded_bias",
+    *,
+    model: onnx.ModelProto | None = None,
+    **options: Any,
 ) -> tuple[LayerFacts, bool]:
     """The facts of the layer when detection goes wrong, and whether the model was rewritten."""
 
@@ -69,8 +92,9 @@ def facts_of(
         return wrong(found) if isinstance(found, Layer) else found
 
     monkeypatch.setattr(pack_bit_linear, "detect", wrongly)
-    rows = models.SPELLINGS[spelling].rows[0]
-    graph = ir.from_proto(models.build(spelling, rows=rows))
+    if model is None:
+        model = models.build(spelling, rows=models.SPELLINGS[spelling].rows[0])
+    graph = ir.from_proto(model)
     result = passes.PackBitLinearPass(**options)(graph)
     return graph.meta[passes.FACTS][0], result.modified
 
@@ -92,6 +116,98 @@ def test_it_is_not_made_in_other_spellings_either(
 ) -> None:
     layer, modified = facts_of(monkeypatch, WRONG[name], spelling)
     assert (layer.status, modified) == (KEPT, False)
+
+
+def with_groups() -> onnx.ModelProto:
+    """A layer with float activations and one scale for each 64 columns."""
+    scales = np.random.default_rng(0).uniform(0.5, 2, (models.N, 4, 1)).astype(np.float32)
+    weight = models.latent(shape=(models.N, 256))
+    values = {"fc.group_scale": scales}
+    return models.build("weight_only/groups", weight=weight, values=values, replace={"$group": "64"})
+
+
+FLOAT: Mapping[str, tuple[Callable[[], onnx.ModelProto], Mapping[str, Wrong]]] = {
+    "dense": (lambda: models.build("weight_only/dense"), FLOAT_WRONG),
+    "rows": (lambda: models.build("weight_only/int8_rows"), FLOAT_WRONG),
+    "gemm": (lambda: models.build("weight_only/gemm", rows="tokens"), FLOAT_WRONG),
+    "half": (lambda: models.build("weight_only/half", half="bfloat16"), FLOAT_WRONG),
+    "groups": (with_groups, GROUPED_WRONG),
+}
+NOT_WRONG = {  # where the layer has one scale, or no bias
+    ("dense", "scales of the wrong rows"),
+    ("gemm", "scales of the wrong rows"),
+    ("half", "scales of the wrong rows"),
+    ("rows", "bias"),
+    ("rows", "no bias"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [(n, w) for n, (_, all_wrong) in FLOAT.items() for w in all_wrong if (n, w) not in NOT_WRONG],
+)
+def test_a_wrong_rewrite_of_float_activations_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    make, all_wrong = FLOAT[name]
+    layer, modified = facts_of(monkeypatch, all_wrong[wrong], model=make())
+    assert (layer.status, modified) == (KEPT, False)
+    assert "packed, it" in layer.reason
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_the_right_rewrite_of_float_activations_is_made(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    layer, modified = facts_of(monkeypatch, lambda found: found, model=FLOAT[name][0]())
+    assert (layer.status, layer.activation, modified) == (PACKED, "float", True)
+
+
+@pytest.mark.parametrize("wrong", ["scale", "bias", "negated codes", "reversed rows", "one code"])
+def test_noise_that_is_dropped_hides_no_wrong_code(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    codes, scale = models.quantized(models.latent())
+    dense = codes.T * np.float32(scale)
+    dense[::9] *= np.float32(1.01)
+    model = models.build("weight_only/dense", values={"fc.dense": dense})
+    layer, modified = facts_of(monkeypatch, FLOAT_WRONG[wrong], model=model)
+    assert (layer.status, layer.scheme, modified) == (KEPT, "ternary", False)
+
+
+@pytest.mark.parametrize("wrong", ["negated codes", "reversed rows", "one code", "scale"])
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_a_wrong_rewrite_in_half_precision_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, half: str, wrong: str
+) -> None:
+    model = models.build("half_bias", half=half)
+    layer, modified = facts_of(monkeypatch, WRONG[wrong], model=model)
+    assert (layer.status, modified) == (KEPT, False)
+
+
+@pytest.mark.parametrize("spelling", ["int8_rows", "qcdq_rows"])
+def test_codes_of_four_bits_that_the_runtime_takes_from_no_one_are_proven(spelling: str) -> None:
+    codes = models.arrays()["fc.int8"].astype(ml_dtypes.int4)
+    model = models.build(f"weight_only/{spelling}", opset=21, values={"fc.int8": codes})
+    facts = models.pack(model)[1][0]
+    assert facts.status == PACKED
+    assert facts.max_error is not None
+    assert facts.max_error < 2e-6
+    models.assert_same(model)
+
+
+@pytest.mark.parametrize("spelling", ["dynamo", "codes_after", "hf_offline_rms_bias"])
+def test_an_int8_layer_with_weights_in_bfloat16_is_proven(spelling: str) -> None:
+    """The graph widens them before it computes."""
+    name = "fc.codes" if "offline" in spelling else "fc.weight"
+    content = models.text(spelling)
+    first = content.index("{", content.index("main_graph"))
+    first = content.index("\n{", first) + 2
+    content = content.replace(f'"{name}"', "wide")
+    content = content[:first] + f'\n  wide = Cast <to = 1> ("{name}")' + content[first:]
+    known = models.arrays()
+    known[name] = known[name].astype(ml_dtypes.bfloat16)
+    model = models.parse(content.replace("$opset", "18").replace("$rows", "2, 3"), known)
+    facts = models.pack(model)[1][0]
+    assert (facts.status, facts.activation) == (PACKED, "int8_token")
+    assert facts.max_error is not None
+    models.assert_same(model)
 
 
 @pytest.mark.parametrize("form", [ActScale.DIVIDE, ActScale.QUOTIENT])
@@ -129,7 +245,7 @@ def test_every_kind_of_token_is_tried_whatever_the_shape(monkeypatch: pytest.Mon
     assert ((largest > 0) & (largest < 1e-5)).any()
 
 
-def test_a_layer_that_the_runtime_cannot_run_is_packed_without_a_measurement(
+def test_a_layer_that_the_runtime_cannot_run_is_not_proven_and_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -137,4 +253,7 @@ def test_a_layer_that_the_runtime_cannot_run_is_packed_without_a_measurement(
 
     monkeypatch.setattr("onnxruntime.InferenceSession", refuse)
     layer, _ = facts_of(monkeypatch, lambda found: found)
-    assert (layer.status, layer.max_error) == (PACKED, None)
+    assert (layer.status, layer.max_error) == (KEPT, None)
+    assert layer.reason == (
+        "onnxruntime cannot run its original nodes, so that nothing is proven: not implemented"
+    )
