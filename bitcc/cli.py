@@ -38,7 +38,7 @@ MinWeights = Annotated[
     typer.Option(
         "--min-weights",
         min=0,
-        help="Layers with fewer weights stay float; 0 packs all. Default: as measured.",
+        help="Layers with fewer weights stay float; 0 packs all. Default: 4096.",
     ),
 ]
 
@@ -78,7 +78,8 @@ def compile(  # noqa: A001 - one parameter an option
     certificate = certificates.Certificate(**bundle.manifest.verify)
     certificates.require(certificate)
     if not bundle.packed:
-        _nothing_found(f"no BitLinear was packed; `{output}` holds the model unchanged")
+        hint = "`bitcc inspect` says of each layer why"
+        _nothing_found(f"no BitLinear was packed; `{output}` holds the model unchanged", hint)
 
 
 @app.command(epilog="Examples: `bitcc inspect model.onnx`, `bitcc inspect model.onnx --html report.html`")
@@ -104,7 +105,7 @@ def inspect(
         _print(report.layers_table(layers))
         _print(report.summary(layers))
     if not any(layer.status == "packed" for layer in layers):
-        _nothing_found("no BitLinear would be packed")
+        _nothing_found("no BitLinear would be packed", "the reason of each layer is above")
 
 
 @app.command(epilog="Example: `bitcc verify bundle --against model.onnx --inputs inputs.npz`")
@@ -258,8 +259,8 @@ def _write(path: Path, text: str) -> None:
         raise BitccError(f"cannot write: {error.strerror}", where=f"`{path}`") from error
 
 
-def _nothing_found(what: str) -> None:
-    _error(what, "`bitcc inspect` says of each layer why")
+def _nothing_found(what: str, hint: str) -> None:
+    _error(what, hint)
     raise typer.Exit(NOTHING_FOUND)
 
 
