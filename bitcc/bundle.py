@@ -219,12 +219,14 @@ def writing(output: Path, *, force: bool) -> Iterator[Path]:
     if output.exists() and not force:
         raise BundleError("it exists", where=where, hint="use --force to replace it, or give another folder")
     if output.exists() and not (output / MANIFEST).is_file():
-        raise BundleError("it exists and is not a bundle, so --force does not replace it", where=where)
+        problem = "it exists and is not a bundle, so --force does not replace it"
+        raise BundleError(problem, where=where, hint="give another folder")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
-        raise BundleError(f"cannot write there: {error.strerror}", where=where) from error
+        problem = f"cannot write there: {error.strerror}"
+        raise BundleError(problem, where=where, hint="give another folder") from error
     try:
         yield staging
         staging.chmod(0o755)

@@ -44,7 +44,7 @@ MinWeights = Annotated[
 
 
 @app.command(epilog="Example: `bitcc compile model.onnx -o bundle --target x86-64`")
-def compile(  # noqa: A001 - one parameter an option
+def compile(  # noqa: A001 - the name of the command
     model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.", show_default=False)],
     target: Annotated[

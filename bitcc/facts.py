@@ -30,7 +30,7 @@ class LayerFacts:
         numerics: ``exact`` if the op rounds as the original does; ``float32`` if the original computes
             scales and codes in half precision and the op does not; ``snapped`` if its weights were a few
             values around each level, and are the level now; empty for a layer left alone.
-        max_error: Largest difference from the original layer relative to max|y|, on random and
+        max_error: Largest difference from the original layer relative to max|y| of a token, on random and
             adversarial tokens; None if it was not measured.
     """
 

@@ -27,7 +27,7 @@ def host_target() -> str:
     if machine not in _HOSTS:
         raise TargetError(
             f"there is no target for this machine ({machine[0]}, {machine[1]}) yet",
-            hint="compile for another machine with --target; here the model runs through its function body",
+            hint="compile for another machine with --target; onnxruntime alone runs the model here",
         )
     return _HOSTS[machine]
 

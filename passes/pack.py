@@ -1,7 +1,7 @@
-"""Replace detected layers by ``bitcc::BitLinear`` nodes with packed weights.
+"""Replace detected layers by ``BitLinear`` and ``TernaryLinear`` nodes with packed weights.
 
 Before:  x -> Abs, ReduceMax, ..., Round, Clip, Div -> MatMul(weight quantizer) -> Mul, Add -> y
-After:   x -> bitcc::BitLinear(packed W, w_scale, bias) -> y, and the function body in the model
+After:   x -> bitcc::BitLinear(packed W, w_scale, bias) -> y, and the bodies of the ops in the model
 """
 
 from __future__ import annotations

@@ -33,10 +33,10 @@ DEFAULT_MIN_WEIGHTS = 4096
 
 
 class PackBitLinearPass(ir.passes.InPlacePass):
-    """Replace the BitLinears of the main graph by ``bitcc::BitLinear`` with packed weights.
+    """Replace the ternary layers of the main graph by ``BitLinear`` or ``TernaryLinear``, weights packed.
 
-    1. A candidate is a MatMul, Gemm or FusedMatMul of a computed tensor and a constant matrix.
-    2. Its weights must be ternary by value, its input quantised per token, its output rescaled.
+    1. A candidate is a MatMul, Gemm, FusedMatMul or Conv of a computed tensor and a constant.
+    2. Its weights must be ternary by value; ``detect`` says which op it becomes.
     3. The rewrite must compute what the original nodes compute in onnxruntime.
     4. Everything else stays as it is, with the first rule that failed as the reason.
     """

@@ -116,14 +116,14 @@ def test_an_existing_output_is_replaced_only_by_force(bitcc_command: Run, tmp_pa
 
 def test_force_does_not_replace_what_is_no_bundle(bitcc_command: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    _refused(bitcc_command("compile", EXAMPLE, "-o", tmp_path, "--force"), 1, "is not a bundle")
+    _refused(bitcc_command("compile", EXAMPLE, "-o", tmp_path, "--force"), 1, "is not a bundle", "hint: ")
     assert (tmp_path / "thesis.txt").exists()
 
 
 def test_an_output_that_cannot_be_written(bitcc_command: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "file" / "b")
-    _refused(done, 1, "cannot write there")
+    _refused(done, 1, "cannot write there", "hint: give another folder")
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
