@@ -32,6 +32,7 @@ class LayerFacts:
             values around each level, and are the level now; empty for a layer left alone.
         max_error: Largest difference from the original layer relative to max|y| of a token, on random and
             adversarial tokens; None if it was not measured.
+        fix: What the user can do about ``reason``, in words, or empty.
     """
 
     name: str
@@ -50,3 +51,4 @@ class LayerFacts:
     positive: float | None = None
     numerics: str = ""
     max_error: float | None = None
+    fix: str = ""

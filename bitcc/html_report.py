@@ -78,7 +78,7 @@ def _row(layer: LayerFacts) -> str:
     packed = layer.status == PACKED
     error = "" if layer.max_error is None else f"{layer.max_error:.0e}"
     scope = f", {layer.scope}" if layer.scope else ""
-    why = f": {layer.reason}" if layer.reason else ""
+    why = "".join([f": {layer.reason}" if layer.reason else "", f"; fix: {layer.fix}" if layer.fix else ""])
     return f"""<tr>
 <td>{escape(layer.name)}</td>
 <td class="number">{f"{layer.N} x {layer.K}" if layer.N else ""}</td>

@@ -155,7 +155,7 @@ def _refuse_any_left(layers: tuple[LayerFacts, ...], where: str) -> None:
             f"{len(left)} layers with ternary weights would stay as they are, first `{left[0].name}`: "
             f"{left[0].reason}",
             where=where,
-            hint="`bitcc inspect` lists them; without --strict the others are packed",
+            hint=left[0].fix or "`bitcc inspect` lists them; without --strict the others are packed",
         )
 
 

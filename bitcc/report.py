@@ -51,14 +51,16 @@ def layers_table(layers: Sequence[LayerFacts]) -> Group:
 
 
 def _reasons(layers: Sequence[LayerFacts]) -> Iterator[Text]:
-    """One line for each reason, with the layers that have it."""
-    by_reason: dict[str, list[str]] = {}
+    """Every reason once, with the layers that have it and what can be done about it."""
+    by_reason: dict[tuple[str, str, str], list[str]] = {}
     for layer in layers:
-        if layer.status != PACKED:
-            by_reason.setdefault(layer.reason, []).append(layer.name)
-    for reason, names in by_reason.items():
+        if layer.reason:
+            by_reason.setdefault((layer.status, layer.reason, layer.fix), []).append(layer.name)
+    for (status, reason, fix), names in by_reason.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield Text(f"kept {names[0]}{more}: {reason}", style="yellow")
+        yield Text(f"{status} {names[0]}{more}: {reason}", style="" if status == PACKED else "yellow")
+        if fix:
+            yield Text(f"  fix: {fix}")
 
 
 def summary(layers: Sequence[LayerFacts]) -> str:

@@ -8,8 +8,10 @@ class Refused(Exception):  # noqa: N818 - not an error: most nodes of a model ar
 
     Attributes:
         reason: The first rule that failed, in words.
+        fix: What the user can do about it, in words; empty if nothing is known.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, fix: str = "") -> None:
         self.reason = reason
+        self.fix = fix
         super().__init__(reason)

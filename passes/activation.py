@@ -81,7 +81,10 @@ def match_activation(value: ir.Value, k: int, constants: Constants) -> Activatio
         if node is not None and _rounded(codes, constants) is not None:
             return _dequantised(node, codes, scale, constants)
     if _rounded(value, constants) is None:
-        raise Refused("its activations are float: there is no activation quantizer in front of it")
+        raise Refused(
+            "there is no activation quantizer in front of it",
+            fix="if it was trained with one, export it in eval mode with the quantizer in the graph",
+        )
     return _quantizer(value, constants, dequantised=False)
 
 
@@ -142,13 +145,13 @@ def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> A
     node = producer(scaled, "Mul", "Div")
     if node is None:
         raise Refused("the rounded activations are not a product of the input and its scale")
-    reason = _UNKNOWN_FORM
+    refused = Refused(_UNKNOWN_FORM)
     for x, scale in operands(node):
         try:
             form, qmax, bounded = _scale(scale, constants, divides=node.op_type == "Div")
             floor, eps = _absmax(x, bounded, constants)
         except Refused as refusal:
-            reason = refusal.reason if reason == _UNKNOWN_FORM else reason
+            refused = refusal if refused.reason == _UNKNOWN_FORM else refused
             continue
         _check_range(qmax, low, high)
         if floor < 0 or eps < 0:
@@ -156,7 +159,7 @@ def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> A
         if not max(floor, eps) <= _MAX_EPS:
             raise Refused(f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}")
         return Activation(before_widening(x), scale, form, floor, eps, qmax, low, high, dequantised)
-    raise Refused(reason)
+    raise refused
 
 
 def _scale(value: ir.Value, constants: Constants, *, divides: bool) -> tuple[ActScale, float, ir.Value]:

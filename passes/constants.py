@@ -107,7 +107,10 @@ class Constants:
             return self._by_onnx(node, inputs)
         except Exception as error:  # numpy and the evaluator raise whatever they like
             where = f"`{node.name}` ({node.op_type})"
-            raise Refused(f"the constant node {where} cannot be evaluated: {error}") from error
+            raise Refused(
+                f"the constant node {where} cannot be evaluated: {error}",
+                fix="fold the constants before, for instance with onnxslim or onnxsim",
+            ) from error
 
     def _by_onnx(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
         feeds = {str(v.name): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None}

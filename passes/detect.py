@@ -39,6 +39,7 @@ class Layer:
         bias: float32 [1] or [N].
         bytes_before: Size of the weight in the source model.
         note: Why the activations stay float, where they do.
+        fix: What the user can do about that, in words, or empty.
         shape: What ``x`` is reshaped to in front of the op, or None.
     """
 
@@ -54,6 +55,7 @@ class Layer:
     bias: NDArray[np.float32]
     bytes_before: int
     note: str = ""
+    fix: str = ""
     shape: ir.Value | None = None
 
     def without_codes(self) -> Layer:
@@ -75,6 +77,7 @@ class Kept:
         scheme: ``ternary`` or ``binary`` if the weights are, else ``dense``.
         reason: The first rule that failed, in words.
         bytes_before: Size of the weight in the source model.
+        fix: What the user can do about it, in words, or empty.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Kept:
     scheme: str
     reason: str
     bytes_before: int
+    fix: str = ""
 
 
 Finding: TypeAlias = Layer | Kept
@@ -120,7 +124,7 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
         with np.errstate(all="ignore"):  # scales that are not finite are refused
             return _with_codes(name, product, ternary, constants)
     except Refused as refusal:
-        return Kept(name, node.op_type, n, k, scheme, refusal.reason, _weight_bytes(node))
+        return Kept(name, node.op_type, n, k, scheme, refusal.reason, _weight_bytes(node), refusal.fix)
 
 
 def _matrix(node: ir.Node, constants: Constants) -> NDArray[Any]:
@@ -133,10 +137,14 @@ def _matrix(node: ir.Node, constants: Constants) -> NDArray[Any]:
 def _check_size(n: int, k: int, min_weights: int) -> None:
     if n * k < min_weights:
         raise Refused(
-            f"it has {n * k} weights; layers with fewer than {min_weights} stay float (--min-weights)"
+            f"it has {n * k} weights; layers with fewer than {min_weights} stay float",
+            fix=f"--min-weights {n * k}",
         )
     if k > ops.MAX_K:
-        raise Refused(f"K = {k} is over the limit of {ops.MAX_K}")
+        raise Refused(
+            f"K = {k} is over the limit of {ops.MAX_K}",
+            fix="split the layer along its inputs, and add the outputs of the parts",
+        )
 
 
 def _with_codes(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:
@@ -149,7 +157,7 @@ def _with_codes(name: str, product: Product, ternary: Ternary, constants: Consta
     except Refused as refusal:
         check_structure(ternary.codes)
         layer = _ternary_linear(name, product, read_epilogue(product, None, n, constants), ternary)
-        return replace(layer, note=f"float activations: {refusal.reason}")
+        return replace(layer, note=f"activations stay float: {refusal.reason}", fix=refusal.fix)
 
 
 def _bit_linear(
@@ -226,7 +234,7 @@ def _type(value: ir.Value, product: Product) -> ir.DataType:
     if found is None:
         raise Refused(f"the type of `{value.name}` is not known")
     if found not in {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}:
-        raise Refused(f"it computes in {found.name.lower()}")
+        raise Refused(f"it computes in {found.name.lower()}", fix="export the model in float32")
     return found
 
 

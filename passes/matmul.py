@@ -64,7 +64,7 @@ def read_product(node: ir.Node) -> Product:
         raise Refused("the product has a missing input")
     get_int = node.attributes.get_int
     if get_int("transA", 0) or get_int("transBatchA", 0) or get_int("transBatchB", 0):
-        raise Refused("the data input is transposed")
+        raise Refused("the data input is transposed", fix="transpose it by a node in front of the product")
     transposed = bool(get_int("transB", 0))
     alpha = node.attributes.get_float("alpha", 1.0)
     beta = node.attributes.get_float("beta", 1.0)

@@ -30,6 +30,7 @@ FACTS = "bitcc.layers"
 """Key of ``model.meta`` under which the pass leaves its ``tuple[LayerFacts, ...]``."""
 
 DEFAULT_MIN_WEIGHTS = 4096
+_REPORT = "report it with the model: it looks like a BitLinear and is none"
 
 
 class PackBitLinearPass(ir.passes.InPlacePass):
@@ -103,10 +104,10 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         try:
             error = largest_error(found, data, model, constants) if self._prove else None
         except Refused as refusal:
-            return None, _dropped(found, refusal.reason)
+            return None, _dropped(found, refusal)
         if error is not None and not error <= TOLERANCE:  # written so that NaN fails
             reason = f"packed, it differs from the original by {error:.1e} of max|y|, over {TOLERANCE:.0e}"
-            return None, _dropped(found, reason)
+            return None, _dropped(found, Refused(reason, fix=_REPORT))
         digest = hashlib.sha256(data.data).digest() + repr(data.shape).encode()
         if digest not in stored:
             stored[digest] = self._store(data)
@@ -136,14 +137,14 @@ def _kept_facts(kept: Kept) -> LayerFacts:
         reason=kept.reason,
         bytes_before=kept.bytes_before,
         bytes_after=kept.bytes_before,
+        fix=kept.fix,
     )
 
 
-def _dropped(layer: Layer, reason: str) -> LayerFacts:
-    n, k = layer.op.N, layer.op.K
-    return _kept_facts(
-        Kept(layer.name, layer.node.op_type, n, k, layer.ternary.scheme, reason, layer.bytes_before)
-    )
+def _dropped(layer: Layer, refusal: Refused) -> LayerFacts:
+    n, k, scheme = layer.op.N, layer.op.K, layer.ternary.scheme
+    reason, fix = refusal.reason, refusal.fix
+    return _kept_facts(Kept(layer.name, layer.node.op_type, n, k, scheme, reason, layer.bytes_before, fix))
 
 
 def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
@@ -164,6 +165,7 @@ def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> Layer
         positive=float(np.count_nonzero(layer.ternary.codes > 0) / layer.ternary.codes.size),
         numerics=_numerics(layer),
         max_error=error,
+        fix=layer.fix,
     )
 
 

@@ -84,7 +84,10 @@ def _original(layer: Layer, model: ir.Model, constants: Constants) -> tuple[Any,
 
 def _unproven(error: Exception) -> Refused:
     words = (str(error).strip() or repr(error)).splitlines()[0]
-    return Refused(f"onnxruntime cannot run its original nodes, so that nothing is proven: {words}")
+    return Refused(
+        f"onnxruntime cannot run its original nodes, so that nothing is proven: {words}",
+        fix="update onnxruntime, or export the model for a newer opset",
+    )
 
 
 def _computed(layer: Layer, packed: formats.Bytes, x: Array) -> Array:

@@ -28,6 +28,10 @@ _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
 _HALF_TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2}
 _NOISE = 3e-2  # of a few distinct values around one level
 _NOISE_DISTINCT = 16
+_TRAINED = "if it was trained, export it with its activation quantizer in the graph, which proves it"
+_QUANTIZED = (
+    "if it was trained ternary, export it in eval mode, with the weight quantizer in the graph or merged"
+)
 _LEAST_SHARE = 0.75  # of the level among them: two scales that lie close together are no noise
 
 
@@ -81,9 +85,9 @@ def to_ternary(matrix: NDArray[Any]) -> Ternary:
     magnitude = np.abs(matrix)
     largest = magnitude.max()
     if not np.isfinite(largest):
-        raise Refused("the weights hold NaN or infinity")
+        raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
     if largest == 0:
-        raise Refused("the weights are all zero")
+        raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
     scale, group_size, noisy = _scale(magnitude, float(largest), half_tolerance)
     return Ternary(np.sign(matrix).astype(np.int8), scale, group_size, noisy)
 
@@ -96,14 +100,19 @@ def check_structure(codes: Int8) -> None:
     """
     zeros = 1.0 - np.count_nonzero(codes) / codes.size
     if zeros > _MAX_ZEROS:
-        raise Refused(f"{zeros:.0%} of the weights are zero: a selection or mask, not a BitLinear")
+        raise Refused(
+            f"{zeros:.0%} of the weights are zero: a selection or mask, not a BitLinear", fix=_TRAINED
+        )
     if codes.min() >= 0 or codes.max() <= 0:
-        raise Refused("all nonzero weights have one sign: a mask, not a BitLinear")
+        raise Refused("all nonzero weights have one sign: a mask, not a BitLinear", fix=_TRAINED)
     if np.array_equal(codes[1:, 1:], codes[:-1, :-1]):
-        raise Refused("its diagonals are constant: a difference or shift matrix, not a BitLinear")
+        raise Refused(
+            "its diagonals are constant: a difference or shift matrix, not a BitLinear", fix=_TRAINED
+        )
     if _orthogonal(codes) or _orthogonal(codes.T):
         raise Refused(
-            "its rows are orthogonal to each other: a Hadamard or permutation matrix, not a BitLinear"
+            "its rows are orthogonal to each other: a Hadamard or permutation matrix, not a BitLinear",
+            fix=_TRAINED,
         )
 
 
@@ -131,7 +140,7 @@ def _scale(
     if scale is not None:
         return scale, k // scale.shape[1], True
     away = f": values are {worst:.2g} s away from -s, 0 and +s" if worst < 1 else ""
-    raise Refused(f"the weights are dense, with more than three levels{away}")
+    raise Refused(f"the weights are dense, with more than three levels{away}", fix=_QUANTIZED)
 
 
 def _tensor_scale(

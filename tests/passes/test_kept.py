@@ -218,7 +218,7 @@ def test_a_scale_that_is_not_finite_is_not_packed(factor: float) -> None:
 
 
 def test_a_layer_with_few_weights_is_kept() -> None:
-    reason = "it has 6000 weights; layers with fewer than 6001 stay float (--min-weights)"
+    reason = "it has 6000 weights; layers with fewer than 6001 stay float"
     assert kept(models.build("dynamo"), min_weights=6001)[0] == reason
 
 

@@ -105,7 +105,7 @@ def test_it_is_packed_with_float_activations(name: str) -> None:
     model = models.build(spelling, rows=models.SPELLINGS[spelling].rows[0], replace=replace)
     _, (layer, _) = models.pack(model)
     assert (layer.status, layer.activation) == (PACKED, "float")
-    assert layer.reason.startswith("float activations: ")
+    assert layer.reason.startswith("activations stay float: ")
     assert reason in layer.reason
     assert_computes_the_same(model)
 

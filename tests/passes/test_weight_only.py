@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 SHAPES = {"batch, tokens": (2, 3), "2, 3": (2, 3), "tokens": (5,), "5": (5,)}
-REASON = "float activations: "
+REASON = "activations stay float: "
 
 
 class Case(NamedTuple):
