@@ -19,7 +19,7 @@ class LayerFacts:
         K: Inputs, 0 if unknown.
         scheme: ``ternary``, ``binary`` or ``dense``.
         scope: Of the scale: ``tensor``, ``row``, ``group:128`` and the like, or empty.
-        activation: ``int8_token``, ``float``, or empty for a layer that was left alone.
+        activation: ``int8_token``, ``int8_tensor``, ``float``, or empty for a layer that was left alone.
         status: ``packed`` or ``kept``.
         reason: Why it was left alone, in words, or why its activations stay float; empty otherwise.
         bytes_before: Size of the weight in the source model.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MIN_OPSET = 15  # CastLike
 _AXES_ARE_INPUTS = 18  # ReduceMax; ReduceSum since 13
+_INTS = ("N", "K", "act_scale", "act_scope", "bias_before_scale")
 
 
 def function(opset: int) -> FunctionProto:
@@ -62,17 +63,19 @@ def attribute(output: str, kind: str, name: str) -> NodeProto:
 def _constants() -> list[NodeProto]:
     floats = ["act_floor", "act_eps", "qmax", "act_min", "act_max"]
     nodes = [attribute(name, "value_float", name) for name in floats]
-    nodes += [attribute(name, "value_int", name) for name in ("N", "K", "act_scale", "bias_before_scale")]
+    nodes += [attribute(name, "value_int", name) for name in _INTS]
     nodes += [constant(f"int_{i}", np.array([i], np.int64)) for i in (-1, 0, 1)]
     nodes += [
         constant("one", np.float32(1)),
         constant("zero", np.float32(0)),
+        constant("zero_row", np.zeros(1, np.float32)),
         constant("one_int", np.int64(1)),
         constant("two_int", np.int64(2)),
         constant("zero_point_float", np.float32(128)),
         constant("zero_point", np.uint8(128)),
         node("Equal", "act_scale one_int", "divides"),
         node("Equal", "act_scale two_int", "is_quotient"),
+        node("Equal", "act_scope one_int", "per_tensor"),
         node("Equal", "bias_before_scale one_int", "bias_first"),
     ]
     return nodes
@@ -89,6 +92,20 @@ def _reduce_last(op_type: str, value: str, output: str, opset: int) -> list[Node
     return [reduce, node("Slice", f"{output}_all int_0 int_1 int_-1", output)]
 
 
+def _scoped(op_type: str, value: str, output: str) -> list[NodeProto]:
+    """``value`` [..., 1] as it is, or where the scale is one for all tokens, reduced over them to [1].
+
+    A zero takes part, which changes neither a largest magnitude nor a sum: there is something to reduce
+    without any tokens, too.
+    """
+    return [
+        node("Reshape", f"{value} int_-1", f"{output}_tokens"),
+        node("Concat", f"{output}_tokens zero_row", f"{output}_some", axis=0),
+        node(op_type, f"{output}_some", f"{output}_tensor", keepdims=1),
+        node("Where", f"per_tensor {output}_tensor {value}", output),
+    ]
+
+
 def _quantize(opset: int) -> list[NodeProto]:
     """X -> Q uint8 (codes + 128) and ``inverse``, with both forms of the scale in one formula.
 
@@ -97,7 +114,8 @@ def _quantize(opset: int) -> list[NodeProto]:
     return [
         node("Cast", "X", "x", to=TensorProto.FLOAT),
         node("Abs", "x", "magnitude"),
-        *_reduce_last("ReduceMax", "magnitude", "largest", opset),
+        *_reduce_last("ReduceMax", "magnitude", "largest_token", opset),
+        *_scoped("ReduceMax", "largest_token", "largest"),
         node("Max", "largest act_floor", "floored"),
         node("Add", "floored act_eps", "bounded"),
         node("Reciprocal", "bounded", "reciprocal"),
@@ -110,7 +128,8 @@ def _quantize(opset: int) -> list[NodeProto]:
         node("Mul", "x multiplier", "multiplied"),
         node("Div", "multiplied divisor", "scaled"),
         node("Round", "scaled", "rounded"),
-        *_reduce_last("ReduceL1", "rounded", "total", opset),
+        *_reduce_last("ReduceL1", "rounded", "total_token", opset),
+        *_scoped("ReduceSum", "total_token", "total"),
         node("Clip", "rounded act_min act_max", "codes"),
         node("Add", "codes zero_point_float", "shifted"),
         node("Cast", "shifted", "Q", to=TensorProto.UINT8),

@@ -7,13 +7,14 @@ Inputs: X [..., K] float32, float16 or bfloat16; W uint8, packed (bitcc.formats)
 
 Everything is computed in float32, one rounding for each operation, and the accumulators are exact:
 
-    c   = max(max|x|, act_floor) + act_eps                     for each token
+    c   = max(max|x|, act_floor) + act_eps                     for each token, or once for all tokens of X
     a   = qmax * (1 / c)  or  qmax / c;   q = clamp(round_half_even(x * a), act_min, act_max);  inv = 1 / a
     d   = c / qmax;                       q = clamp(round_half_even(x / d), act_min, act_max);  inv = d
     acc = sum over K of q * w                                  int32
     y   = acc * (inv * w_scale) + bias    or, bias_before_scale,   (acc + bias) * (inv * w_scale)
 
-A token that holds NaN or infinity, or whose scale is zero or not finite, gives NaN; the others are as ever.
+A token that holds NaN or infinity, or whose scale is zero or not finite, gives NaN; the others are as ever,
+unless they share that token's scale. Whatever has a choice is an int: a function body can compare no strings.
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ class ActScale(enum.IntEnum):
     """d = c / qmax, codes round(x / d)."""
 
 
+class ActScope(enum.IntEnum):
+    """What has an activation scale of its own."""
+
+    TOKEN = 0
+    """Each row of K."""
+    TENSOR = 1
+    """All of X: what is computed together shares a scale, so that a batch is not its tokens one by one."""
+
+
 @dataclass(frozen=True)
 class BitLinear:
     """The attributes of one ``bitcc::BitLinear`` node; every one is always written.
@@ -54,6 +64,7 @@ class BitLinear:
         K: Inputs, 1 to 65536.
         N: Outputs, at least 1.
         act_scale: How the activation scale is computed.
+        act_scope: What has a scale of its own.
         act_floor: Lower bound of max|x|.
         act_eps: What is added to max|x|.
         qmax: What max|x| maps to, 127 or 128.
@@ -62,13 +73,13 @@ class BitLinear:
         bias_before_scale: 1 if the bias is added to the accumulator and scaled with it.
         weight_format: Name of a format of ``bitcc.formats``.
         layout_version: Version of its layout.
-        activation: ``int8_token``: one scale for each token. No other value is known.
         norm: ``none``. No other value is known.
     """
 
     K: int
     N: int
     act_scale: ActScale = ActScale.RECIPROCAL
+    act_scope: ActScope = ActScope.TOKEN
     act_floor: float = 1e-5
     act_eps: float = 0.0
     qmax: float = 127.0
@@ -77,29 +88,32 @@ class BitLinear:
     bias_before_scale: int = 0
     weight_format: str = "t2"
     layout_version: int = 1
-    activation: str = "int8_token"
     norm: str = "none"
 
     def attributes(self) -> dict[str, int | float | str]:
         """The node attributes, as plain ints, floats and strings."""
-        plain = asdict(self)
-        plain["act_scale"] = int(self.act_scale)
-        return plain
+        return {k: int(v) if isinstance(v, enum.IntEnum) else v for k, v in asdict(self).items()}
+
+    @property
+    def activation(self) -> str:
+        """The quantizer in a word, as reports write it."""
+        return f"int8_{self.act_scope.name.lower()}"
 
 
 def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The executable spec of the activation quantizer.
 
     Args:
-        x: float32 [M, K].
+        x: float32 [M, K], all tokens of a call.
         op: Which quantizer.
 
     Returns:
         Codes, int32 [M, K], and the inverse scale, float32 [M, 1] (NaN for a poisoned token).
     """
     one, qmax = np.float32(1), np.float32(op.qmax)
+    axis = 1 if op.act_scope is ActScope.TOKEN else None
     with np.errstate(all="ignore"):
-        largest = np.max(np.abs(x), axis=1, keepdims=True)
+        largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
         bounded = np.maximum(largest, np.float32(op.act_floor)) + np.float32(op.act_eps)
         if op.act_scale is ActScale.QUOTIENT:
             scale = inverse = bounded / qmax
@@ -109,10 +123,11 @@ def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], 
             inverse = one / scale
             scaled = x * scale
         usable = np.isfinite(scale) & np.isfinite(inverse) & (scale != 0)
-        poisoned = ~(usable & np.isfinite(x).all(axis=1, keepdims=True))
+        poisoned = ~(usable & np.isfinite(x).all(axis=axis, keepdims=True))
         rounded = np.clip(np.rint(scaled), np.float32(op.act_min), np.float32(op.act_max))
         codes = np.where(poisoned, np.float32(0), rounded).astype(np.int32)
-    return codes, np.where(poisoned, np.float32(np.nan), inverse)
+    inverse = np.where(poisoned, np.float32(np.nan), inverse)
+    return codes, np.broadcast_to(inverse, (len(x), 1))
 
 
 def accumulate(codes: NDArray[np.int32], weights: NDArray[np.int8]) -> NDArray[np.int32]:

@@ -1,6 +1,6 @@
-"""Recognise the activation quantizer of BitNet b1.58: per-token absmax to int8.
+"""Recognise the activation quantizer of BitNet b1.58: absmax to int8, per token or per tensor.
 
-    c = clamp(max|x|, min=floor) or max|x| + eps       over the last axis
+    c = clamp(max|x|, min=floor) or max|x| + eps       over the last axis, or over all
     a = qmax * (1 / c)   or   qmax / c   or, dividing, x / (c / qmax)
     q = clamp(round_half_even(x * a), low, high)        then q itself, or q / a
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bitcc.ops import ActScale
+from bitcc.ops import ActScale, ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.normal_form import (
     before_widening,
@@ -41,8 +41,10 @@ class Activation:
 
     Attributes:
         x: What is quantised, [..., K].
-        scale: The multiplier ``a``, or the divisor ``c / qmax`` for ``ActScale.QUOTIENT``; [..., 1].
+        scale: The multiplier ``a``, or the divisor ``c / qmax`` for ``ActScale.QUOTIENT``; [..., 1], or one
+            number for the tensor.
         form: How the scale is computed and applied.
+        scope: What has a scale of its own.
         floor: Lower bound of max|x|.
         eps: What is added to max|x|.
         qmax: 127 or 128.
@@ -56,6 +58,7 @@ class Activation:
     x: ir.Value
     scale: ir.Value
     form: ActScale
+    scope: ActScope
     floor: float
     eps: float
     qmax: float
@@ -149,7 +152,7 @@ def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> A
     for x, scale in operands(node):
         try:
             form, qmax, bounded = _scale(scale, constants, divides=node.op_type == "Div")
-            floor, eps = _absmax(x, bounded, constants)
+            scope, floor, eps = _absmax(x, bounded, constants)
         except Refused as refusal:
             refused = refusal if refused.reason == _UNKNOWN_FORM else refused
             continue
@@ -158,7 +161,7 @@ def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> A
             raise Refused(f"the epsilon of the activation scale is negative ({min(floor, eps):g})")
         if not max(floor, eps) <= _MAX_EPS:
             raise Refused(f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}")
-        return Activation(before_widening(x), scale, form, floor, eps, qmax, low, high, dequantised)
+        return Activation(before_widening(x), scale, form, scope, floor, eps, qmax, low, high, dequantised)
     raise refused
 
 
@@ -185,19 +188,22 @@ def _scale(value: ir.Value, constants: Constants, *, divides: bool) -> tuple[Act
     raise Refused(_UNKNOWN_FORM)
 
 
-def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants) -> tuple[float, float]:
-    """(floor, eps) of c = clamp(max|x|, floor) or max|x| + eps."""
+def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants) -> tuple[ActScope, float, float]:
+    """(scope, floor, eps) of c = clamp(max|x|, floor) or max|x| + eps."""
     floor = eps = 0.0
-    bounded = skip(bounded, constants)
-    bounds = clamped(bounded, constants)
-    add = producer(bounded, "Add")
+    value = _behind_reshapes(bounded, constants)
+    bounds = clamped(value, constants)
+    add = producer(value, "Add")
     if bounds is not None:
         if bounds.low is None or bounds.high is not None:
             raise Refused("the absolute maximum of the activations has an upper bound")
-        floor, bounded = bounds.low, bounds.value
+        floor, inner = bounds.low, bounds.value
     elif add is not None:
-        bounded, eps = _plus_constant(add, constants)
-    reduce = producer(skip(bounded, constants), "ReduceMax")
+        inner, eps = _plus_constant(add, constants)
+    else:
+        inner = value
+    reduced = _behind_reshapes(inner, constants)
+    reduce = producer(reduced, "ReduceMax")
     absolute = (
         None
         if reduce is None or reduce.inputs[0] is None
@@ -205,8 +211,23 @@ def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants) -> tuple[float
     )
     if reduce is None or absolute is None or not same(absolute.inputs[0], x, constants):
         raise Refused("the activation scale is not computed from the input's absolute maximum")
-    _check_last_axis(reduce, x, constants)
-    return floor, eps
+    scope = _scope(reduce, x, constants)
+    reshaped = value is not skip(bounded, constants) or reduced is not skip(inner, constants)
+    if reshaped and scope is not ActScope.TENSOR:
+        raise Refused("the absolute maximum of each token is reshaped")
+    return scope, floor, eps
+
+
+def _behind_reshapes(value: ir.Value, constants: Constants) -> ir.Value:
+    """The one number behind what ``.item()`` and shapes of ones leave; all the same for other tensors."""
+    value = skip(value, constants)
+    while (node := producer(value, "Reshape", "Squeeze", "Unsqueeze", "Gather")) is not None:
+        if node.inputs[0] is None:
+            break
+        if node.op_type == "Gather" and constants.scalar(node.inputs[1]) is None:
+            break
+        value = skip(node.inputs[0], constants)
+    return value
 
 
 def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]:
@@ -217,19 +238,24 @@ def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]
     raise Refused("the activation scale is not computed from the input's absolute maximum")
 
 
-def _check_last_axis(reduce: ir.Node, x: ir.Value, constants: Constants) -> None:
+def _scope(reduce: ir.Node, x: ir.Value, constants: Constants) -> ActScope:
+    """Whether the maximum is taken over the last axis or over all of them."""
     axes: list[int] = list(reduce.attributes.get_ints("axes") or ())
     if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
         if reduce.inputs[1] not in constants:
             raise Refused("the axis of the absolute maximum is not constant")
         axes = [int(axis) for axis in constants.array(reduce.inputs[1]).reshape(-1)]
-    if not axes:
-        raise Refused("the activation scale is one for the whole tensor; only per-token scales are packed")
+    if not axes and reduce.attributes.get_int("noop_with_empty_axes", 0) != 0:
+        raise Refused("the absolute maximum is taken over no axis")
     rank = None if x.shape is None else x.shape.rank()
-    if len(axes) != 1 or axes[0] not in {-1, None if rank is None else rank - 1}:
-        raise Refused(f"the absolute maximum is taken over axes {list(axes)}, not over the last axis")
-    if not reduce.attributes.get_int("keepdims", 1):
+    last = axes == [-1] or (rank is not None and axes == [rank - 1])
+    if last and reduce.attributes.get_int("keepdims", 1) != 0:
+        return ActScope.TOKEN
+    if not axes or (rank and {axis % rank for axis in axes} == set(range(rank))):
+        return ActScope.TENSOR
+    if last:
         raise Refused("the absolute maximum drops the last axis")
+    raise Refused(f"the absolute maximum is taken over axes {axes}, neither over the last axis nor over all")
 
 
 def _check_range(qmax: float, low: float, high: float) -> None:

@@ -102,7 +102,7 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
     """Decide about one candidate.
 
     1. The weights must be ternary by value.
-    2. With a per-token int8 quantizer in front and its scale divided out behind, it is a ``BitLinear``.
+    2. With an int8 quantizer in front and its scale divided out behind, it is a ``BitLinear``.
     3. Otherwise the activations stay as they are: ``TernaryLinear``, if the matrix looks trained.
 
     Args:
@@ -176,6 +176,7 @@ def _bit_linear(
         K=k,
         N=n,
         act_scale=activation.form,
+        act_scope=activation.scope,
         act_floor=activation.floor,
         act_eps=activation.eps,
         qmax=activation.qmax,
@@ -239,7 +240,7 @@ def _type(value: ir.Value, product: Product) -> ir.DataType:
 
 
 def _check_last_dim(x: ir.Value, k: int) -> None:
-    """A quantizer that broadcasts, of an input whose last dimension is not K, is no per-token quantizer."""
+    """A quantizer that broadcasts, of an input whose last dimension is not K, is none of this layer."""
     if x.shape is None or x.shape.rank() == 0:
         return
     last = x.shape[-1]

@@ -22,6 +22,8 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.matmul import read_product, weight_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
@@ -105,8 +107,11 @@ def _difference(got: Array, want: Array) -> float:
     return float(np.max(np.abs(got - want) / np.where(scale == 0, 1, scale), initial=0.0))
 
 
-def _tokens(layer: Layer) -> list[Array]:
-    """Inputs of the layer's rank: ordinary tokens, heavy tails, tiny, huge, zero, and exact halves."""
+def _tokens(layer: Layer) -> Iterator[Array]:
+    """Inputs of the layer's rank: ordinary tokens, heavy tails, tiny, huge, zero, and exact halves.
+
+    Where tokens share a scale, each input is of one kind: a huge token would leave the others no codes.
+    """
     shape = _shape(layer)
     rng = np.random.default_rng(layer.op.N * 65537 + layer.op.K)
     rows = max(int(np.prod(shape[:-1])), 1)
@@ -121,12 +126,16 @@ def _tokens(layer: Layer) -> list[Array]:
     tokens[6] = rng.integers(-127, 127, k) + 0.5
     tokens[6, 0] = 127
     tokens = tokens.astype(np.float32)
-    batches = range(0, count - rows + 1, rows)
-    return [tokens[start : start + rows].reshape(shape) for start in batches]
+    if getattr(layer.op, "act_scope", None) is ops.ActScope.TENSOR:
+        for kind in tokens[:_KINDS]:
+            yield np.stack([np.roll(kind, i) / np.float32(1 + i / rows) for i in range(rows)]).reshape(shape)
+        return
+    for start in range(0, count - rows + 1, rows):
+        yield tokens[start : start + rows].reshape(shape)
 
 
 def _shape(layer: Layer) -> tuple[int, ...]:
-    """Of the input's rank and few tokens, whatever the model declares: every token is computed alone.
+    """Of the input's rank and few tokens, whatever the model declares: what is computed of them is the same.
 
     A Reshape in front of the product may only take the declared shape.
     """

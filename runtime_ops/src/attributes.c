@@ -81,8 +81,8 @@ static int32_t read_bound(reader *r, const char *name) {
 static const char newer[] = "; was the model made by a newer bitcc?";
 
 static void read_activation(reader *r, bitcc_layer *out) {
-  read_word(r, "activation", "int8_token");
   out->act_scale = (bitcc_scale_form)read_int(r, "act_scale", 0, BITCC_SCALE_FORMS - 1, newer);
+  out->per_tensor = read_int(r, "act_scope", 0, 1, newer) != 0;
   out->act_floor = read_float(r, "act_floor", 0.0f, 1e30f);
   out->act_eps = read_float(r, "act_eps", 0.0f, 1e30f);
   /* From 1 on no finite row has an infinite inverse; |x * scale| <= 2 * qmax is below 2^22. */

@@ -18,8 +18,19 @@ static OrtStatus *run_band(bitcc_call *call) {
   return status != NULL ? status : bitcc_multiply(call);
 }
 
+/* The scale of all tokens has to be known before the first of them is quantized. */
+static OrtStatus *find_absmax(bitcc_call *call, int64_t tokens) {
+  bitcc_call all = *call;
+  OrtStatus *status = bitcc_each_band(&all, tokens, BITCC_MAX_BAND, bitcc_find_absmax);
+  call->absmax = all.absmax;
+  return status;
+}
+
 static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
   const bitcc_layer *layer = &node->layer;
+  OrtStatus *status = layer->per_tensor ? find_absmax(call, tokens) : NULL;
+  if (status != NULL)
+    return status;
   int32_t band = band_tokens(node, tokens);
   size_t rows = (size_t)band + (size_t)node->kernels->gemm_tokens; /* room for padding */
   bitcc_scratch *scratch;
@@ -30,7 +41,7 @@ static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
     return bitcc_node_error(node, "out of memory for %zu quantized tokens", rows);
   call->sums = (int32_t *)(void *)(call->q + rows * (size_t)layer->k_padded);
   call->inverse = (float *)(void *)(call->sums + rows);
-  OrtStatus *status = bitcc_each_band(call, tokens, band, run_band);
+  status = bitcc_each_band(call, tokens, band, run_band);
   bitcc_give_scratch(node, scratch);
   return status;
 }

@@ -16,6 +16,7 @@ struct bitcc_call {
   int8_t *q;      /* [k_padded] */
   int32_t *sums;  /* of q */
   float *inverse; /* of the quantization scale; NaN poisons all outputs of the token */
+  int32_t absmax; /* of all tokens, as the kernel gives it, if they share a scale */
   /* TernaryLinear: [k_padded] for each token, zeros beyond k. */
   const float *floats;
   float *converted; /* memory for that, NULL where X itself is it */
@@ -30,6 +31,8 @@ bitcc_split bitcc_split_tokens(const bitcc_kernels *kernels, int32_t tokens);
 
 static inline size_t bitcc_x_bytes(OrtElementType type) { return type == ORT_FLOAT ? 4 : 2; }
 
+/* Sets `absmax` to that of the band's tokens if it is larger. */
+OrtStatus *bitcc_find_absmax(bitcc_call *call);
 OrtStatus *bitcc_quantize_tokens(bitcc_call *call);
 OrtStatus *bitcc_multiply(bitcc_call *call);
 
@@ -49,6 +52,8 @@ void bitcc_to_half_type(void *out, const float *restrict y, OrtElementType type,
 /* `step` for one band of `tokens` after another, each of at most `band`. */
 OrtStatus *bitcc_each_band(bitcc_call *call, int64_t tokens, int32_t band,
                            OrtStatus *(*step)(bitcc_call *));
+/* A band of tokens that need no memory of their own. */
+enum { BITCC_MAX_BAND = 1 << 16 };
 
 /* fn(argument, i) for i in [0, tasks) on onnxruntime's own threads. */
 OrtStatus *bitcc_parallel(const bitcc_call *call, void (*fn)(void *, size_t), void *argument,

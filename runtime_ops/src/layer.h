@@ -27,6 +27,7 @@ typedef struct {
   int32_t group_vectors, groups;
   /* BitLinear */
   bitcc_scale_form act_scale;
+  bool per_tensor; /* one scale for all tokens of a call, not one for each */
   float act_floor, act_eps, qmax;
   int32_t act_min, act_max;
   bool bias_before_scale;

@@ -1,5 +1,6 @@
-/* Tokens to int8: per token an absolute maximum, a scale and the rounding. The scale is computed
- * here, in float32 and in the order that the graph had, so that it is the same on every ISA. */
+/* Tokens to int8: an absolute maximum of each token or of all, a scale and the rounding. The scale
+ * is computed here, in float32 and in the order that the graph had, so that it is the same on every
+ * ISA. */
 #include <math.h>
 
 #include "call.h"
@@ -14,6 +15,7 @@ enum { TASK_ELEMENTS = 1 << 15, TASK_TOKENS = 16 };
 typedef struct {
   bitcc_call *call;
   int32_t tokens_per_task;
+  atomic_int absmax; /* a maximum is the same in any order */
 } job;
 
 /* What x is multiplied with or divided by, and in *inverse what takes the result back. */
@@ -31,8 +33,13 @@ static float scale_of(const bitcc_layer *layer, float absmax, float *inverse) {
   return scale;
 }
 
-static int32_t absmax_bits(const bitcc_call *call, int32_t token, int32_t chunk, float *buffer) {
-  int32_t largest = 0;
+/* Elements of a token that are read at a time. */
+static int32_t chunk_of(const bitcc_call *call) {
+  return call->node->x_type == ORT_FLOAT ? call->node->layer.k : CHUNK;
+}
+
+static int32_t absmax_bits(const bitcc_call *call, int32_t token, float *buffer) {
+  int32_t largest = 0, chunk = chunk_of(call);
   for (int32_t k = 0, count; k < call->node->layer.k; k += count) {
     int32_t bits, left = call->node->layer.k - k;
     count = left < chunk ? left : chunk;
@@ -46,9 +53,9 @@ static void quantize_token(bitcc_call *call, int32_t token) {
   float buffer[CHUNK], inverse;
   const bitcc_layer *layer = &call->node->layer;
   const bitcc_kernels *kernels = call->node->kernels;
-  int32_t chunk = call->node->x_type == ORT_FLOAT ? layer->k : CHUNK;
+  int32_t chunk = chunk_of(call);
   int8_t *q = call->q + (size_t)token * (size_t)layer->k_padded;
-  uint32_t bits = (uint32_t)absmax_bits(call, token, chunk, buffer);
+  uint32_t bits = (uint32_t)(layer->per_tensor ? call->absmax : absmax_bits(call, token, buffer));
   float scale = scale_of(layer, bitcc_float(bits), &inverse);
   call->sums[token] = 0;
   call->inverse[token] = inverse;
@@ -59,7 +66,8 @@ static void quantize_token(bitcc_call *call, int32_t token) {
   }
   bitcc_quantize_fn *quantize =
       layer->act_scale == BITCC_STEP ? kernels->quantize_divide : kernels->quantize;
-  bool loaded = call->node->x_type != ORT_FLOAT && layer->k <= chunk; /* by absmax_bits */
+  /* by absmax_bits */
+  bool loaded = call->node->x_type != ORT_FLOAT && layer->k <= chunk && !layer->per_tensor;
   for (int32_t k = 0, count; k < layer->k; k += count) {
     int32_t sum, left = layer->k - k;
     count = left < chunk ? left : chunk;
@@ -70,12 +78,42 @@ static void quantize_token(bitcc_call *call, int32_t token) {
   }
 }
 
+static int32_t end_of_task(const job *j, int32_t begin) {
+  return begin + bitcc_min(j->call->tokens - begin, j->tokens_per_task);
+}
+
 static void quantize_task(void *argument, size_t index) {
-  job *j = argument;
-  int32_t begin = (int32_t)index * j->tokens_per_task, left = j->call->tokens - begin;
-  int32_t end = begin + (left < j->tokens_per_task ? left : j->tokens_per_task);
+  const job *j = argument;
+  int32_t begin = (int32_t)index * j->tokens_per_task, end = end_of_task(j, begin);
   for (int32_t token = begin; token < end; token++)
     quantize_token(j->call, token);
+}
+
+static void absmax_task(void *argument, size_t index) {
+  job *j = argument;
+  float buffer[CHUNK];
+  int32_t begin = (int32_t)index * j->tokens_per_task, end = end_of_task(j, begin);
+  int known = atomic_load(&j->absmax);
+  for (int32_t token = begin; token < end; token++) {
+    int32_t bits = absmax_bits(j->call, token, buffer);
+    while (bits > known && !atomic_compare_exchange_weak(&j->absmax, &known, bits))
+      ;
+  }
+}
+
+static OrtStatus *each_task(job *j, void (*task)(void *, size_t)) {
+  int32_t per_task = TASK_ELEMENTS / j->call->node->layer.k / TASK_TOKENS * TASK_TOKENS;
+  j->tokens_per_task = per_task > TASK_TOKENS ? per_task : TASK_TOKENS;
+  size_t tasks = (size_t)bitcc_divide_up(j->call->tokens, j->tokens_per_task);
+  return bitcc_parallel(j->call, task, j, tasks);
+}
+
+OrtStatus *bitcc_find_absmax(bitcc_call *call) {
+  job j = {.call = call};
+  atomic_init(&j.absmax, call->absmax);
+  OrtStatus *status = each_task(&j, absmax_task);
+  call->absmax = atomic_load(&j.absmax);
+  return status;
 }
 
 OrtStatus *bitcc_quantize_tokens(bitcc_call *call) {
@@ -84,8 +122,6 @@ OrtStatus *bitcc_quantize_tokens(bitcc_call *call) {
   memset(call->q + (size_t)call->tokens * (size_t)layer->k_padded, 0,
          (size_t)padding * (size_t)layer->k_padded);
   memset(call->sums + call->tokens, 0, (size_t)padding * sizeof *call->sums);
-  int32_t per_task = TASK_ELEMENTS / layer->k / TASK_TOKENS * TASK_TOKENS;
-  job j = {call, per_task > TASK_TOKENS ? per_task : TASK_TOKENS};
-  size_t tasks = (size_t)((call->tokens + j.tokens_per_task - 1) / j.tokens_per_task);
-  return bitcc_parallel(call, quantize_task, &j, tasks);
+  job j = {.call = call};
+  return each_task(&j, quantize_task);
 }

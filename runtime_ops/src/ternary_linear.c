@@ -4,7 +4,7 @@
 #include "call.h"
 
 /* Activations in float32 of one band, if they cannot be used where they are. */
-enum { BAND_BYTES = 1 << 20, MIN_BAND = 16, MAX_BAND = 1 << 16 };
+enum { BAND_BYTES = 1 << 20, MIN_BAND = 16 };
 /* Tiles of one kernel call: with several tokens so few that their weights stay in L2, but not
  * fewer than the kernel takes at once. */
 enum { SHARED_TILES = 16 };
@@ -85,7 +85,7 @@ static OrtStatus *run_band(bitcc_call *call) {
 static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
   size_t token_bytes = (size_t)node->layer.k_padded * sizeof *call->converted;
   if (node->x_type == ORT_FLOAT && node->layer.k == node->layer.k_padded)
-    return bitcc_each_band(call, tokens, MAX_BAND, run_band);
+    return bitcc_each_band(call, tokens, BITCC_MAX_BAND, run_band);
   int32_t band = (int32_t)(BAND_BYTES / token_bytes);
   band = band < MIN_BAND ? MIN_BAND : band;
   band = tokens < band ? (int32_t)tokens : band;

@@ -14,7 +14,7 @@ from __future__ import annotations
 from models.building import build, initializer, parse, text
 from models.checking import assert_same, bit_linears, initializers, op_types
 from models.running import largest_difference, pack, run, tokens
-from models.table import NO_QUANTIZER, SPELLINGS, WEIGHT_ONLY, Spelling, WeightOnly
+from models.table import NO_QUANTIZER, SPELLINGS, TENSOR, WEIGHT_ONLY, Spelling, WeightOnly
 from models.weights import HALVES, HEAD, K, N, arrays, latent, noisy, quantized
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "HEAD",
     "NO_QUANTIZER",
     "SPELLINGS",
+    "TENSOR",
     "WEIGHT_ONLY",
     "K",
     "N",

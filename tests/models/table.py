@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 RECIPROCAL, DIVIDE, QUOTIENT = range(3)
+TOKEN, TENSOR = range(2)
 _EPS = float(np.float32(1e-5))
 
 
@@ -64,7 +65,7 @@ class Spelling:
             "bias_before_scale": 0,
             "weight_format": "t2",
             "layout_version": 1,
-            "activation": "int8_token",
+            "act_scope": TOKEN,
             "norm": "none",
         }
         return {**common, **self.op}
@@ -116,6 +117,8 @@ SPELLINGS = {
     "onnxslim": Spelling(),
     "gemm": Spelling(rows=_TWO_D, op_type="Gemm"),
     "gemm_bias": Spelling(rows=_TWO_D, op_type="Gemm", bias=("fc.bias",)),
+    "per_tensor": Spelling(op={"act_scope": TENSOR, "qmax": 128.0}),
+    "per_tensor_item": Spelling(*_TORCHSCRIPT, op={"act_scope": TENSOR, "act_floor": 0.0, "act_eps": _EPS}),
     "hf_online": Spelling(),
     "hf_offline_rms_bias": Spelling(bias=("fc.bias", "fc.weight_scale")),
     "hf_offline_ort": Spelling(opsets=(18,), op_type="FusedMatMul"),

@@ -91,7 +91,8 @@ def test_exactly_the_bit_linear_is_packed(case: Case) -> None:
 def test_the_facts_describe_the_layer(case: Case) -> None:
     layer = packed(case).facts[0]
     assert (layer.op, layer.N, layer.K) == (case.expected.op_type, models.N, models.K)
-    assert (layer.scheme, layer.activation) == ("ternary", "int8_token")
+    per_tensor = case.expected.attributes()["act_scope"] == models.TENSOR
+    assert (layer.scheme, layer.activation) == ("ternary", "int8_tensor" if per_tensor else "int8_token")
     assert layer.scope == "tensor"
     assert layer.numerics == ("float32" if case.expected.half else "exact")
     assert layer.max_error is not None

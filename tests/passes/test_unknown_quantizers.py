@@ -23,11 +23,23 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
         {"round_1 = Round": "round_1 = Floor"},
         models.NO_QUANTIZER,
     ),
-    "per-tensor absmax": ("dynamo", {"(abs_1, val_2)": "(abs_1)"}, "only per-token scales are packed"),
+    "absmax over no axis": (
+        "dynamo",
+        {"noop_with_empty_axes = 0, keepdims = 1> (abs_1, val_2)": "noop_with_empty_axes = 1> (abs_1)"},
+        "the absolute maximum is taken over no axis",
+    ),
+    "absmax of each token, reshaped": (
+        "dynamo",
+        {
+            "int64[1] val_2 = {-1}": "int64[1] val_2 = {-1}, int64[3] as_it_was = {0, 0, 1}",
+            "clamp = Clip (getitem, ": "same = Reshape (getitem, as_it_was) clamp = Clip (same, ",
+        },
+        "the absolute maximum of each token is reshaped",
+    ),
     "absmax over tokens": (
         "dynamo",
         {"val_2 = {-1}": "val_2 = {-2}"},
-        "is taken over axes [-2], not over the last",
+        "is taken over axes [-2], neither over the last axis nor over all",
     ),
     "absmax over two axes": (
         "dynamo",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitcc import runtime_ops
-from bitcc.ops import ActScale
+from bitcc.ops import ActScale, ActScope
 from bitcc.targets import x86_64
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def test_every_type_and_size_gives_the_bits_of_the_spec(
 
 
 @pytest.mark.parametrize("form", ActScale)
+@pytest.mark.parametrize("scope", ActScope)
 @pytest.mark.parametrize("bias_before_scale", [0, 1])
 @pytest.mark.parametrize("per_row", [True, False])
 @pytest.mark.parametrize("bounds", [(-128.0, 127.0, 127.0), (-7.0, 3.0, 128.0), (0.0, 1.0, 1.0)])
@@ -56,6 +57,7 @@ def test_every_attribute_gives_the_bits_of_the_spec(
     layer: Callable[..., Any],
     rng: np.random.Generator,
     form: ActScale,
+    scope: ActScope,
     bias_before_scale: int,
     per_row: bool,  # noqa: FBT001 - a parameter of a test
     bounds: tuple[float, float, float],
@@ -65,6 +67,7 @@ def test_every_attribute_gives_the_bits_of_the_spec(
         N=33,
         K=100,
         act_scale=form,
+        act_scope=scope,
         act_floor=0.25,
         act_eps=1e-3,
         act_min=low,
@@ -93,11 +96,16 @@ def test_leading_dimensions_of_any_rank_are_kept(
 
 
 @ELEMENTS
+@pytest.mark.parametrize("scope", ActScope)
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5, 2)])
 def test_no_tokens_give_an_empty_output_of_the_right_shape(
-    session: Callable[..., Any], layer: Callable[..., Any], element: Any, shape: tuple[int, ...]
+    session: Callable[..., Any],
+    layer: Callable[..., Any],
+    element: Any,
+    scope: ActScope,
+    shape: tuple[int, ...],
 ) -> None:
-    linear = layer(N=20, K=70)
+    linear = layer(N=20, K=70, act_scope=scope)
     x = np.zeros((*shape, 70), element)
     got = linear.run(session(linear.model(x)), X=x)
     assert got.shape == (*shape, 20)
@@ -134,6 +142,40 @@ def test_a_row_that_is_not_finite_is_nan_and_the_others_are_untouched(
     assert np.isnan(got[2].astype(np.float32)).all()
     others = [0, 1, 3, 4, 5]
     assert_same_bits(got[others], clean[others])
+
+
+@ELEMENTS
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize(("m", "k"), [(1, 4099), (5, 70), (700, 260), (140, 20_000)])
+def test_tokens_that_share_a_scale_give_the_bits_of_the_spec(
+    session: Callable[..., Any],
+    layer: Callable[..., Any],
+    rng: np.random.Generator,
+    element: Any,
+    threads: int,
+    m: int,
+    k: int,
+) -> None:
+    """In several tasks and bands: the largest value is in the last."""
+    linear = layer(N=5, K=k, act_scope=ActScope.TENSOR)
+    x = rng.normal(0, 1, (m, k)).astype(element)
+    x[-1, -1] = 37
+    assert_same_bits(linear.run(session(linear.model(x), threads=threads), X=x), linear.expected(x))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("token", [0, 699])
+def test_one_value_that_is_not_finite_makes_all_tokens_nan_that_share_its_scale(
+    session: Callable[..., Any],
+    layer: Callable[..., Any],
+    rng: np.random.Generator,
+    poison: float,
+    token: int,
+) -> None:
+    linear = layer(N=17, K=260, act_scope=ActScope.TENSOR)
+    x = rng.normal(size=(700, 260)).astype(np.float32)
+    x[token, 3] = poison
+    assert np.isnan(linear.run(session(linear.model(x)), X=x)).all()
 
 
 @pytest.mark.parametrize("form", ActScale)

@@ -12,7 +12,7 @@ from models.op import DTYPES, assert_all_agree, layer, spec
 
 from bitcc import function_body, ops
 from bitcc.errors import PackedWeightError
-from bitcc.ops import ActScale, BitLinear
+from bitcc.ops import ActScale, ActScope, BitLinear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 OPSETS = (15, 16, 17, 18, 19, 20, 21, 22, 23)
 every_form = pytest.mark.parametrize("form", ActScale)
+every_scope = pytest.mark.parametrize("scope", ActScope)
 
 
 quantizers = st.fixed_dictionaries(
     {
         "act_scale": st.sampled_from(list(ActScale)),
+        "act_scope": st.sampled_from(list(ActScope)),
         "act_floor": st.sampled_from([0.0, 1e-5, 1e-2]),
         "act_eps": st.sampled_from([0.0, 1e-6]),
         "qmax": st.sampled_from([127.0, 128.0]),
@@ -62,18 +64,20 @@ def test_the_body_computes_the_spec(
 
 
 @every_form
+@every_scope
 @pytest.mark.parametrize("opset", OPSETS)
-def test_the_body_computes_the_spec_in_every_opset(form: ActScale, opset: int) -> None:
-    op = BitLinear(K=97, N=33, act_scale=form)
+def test_the_body_computes_the_spec_in_every_opset(form: ActScale, scope: ActScope, opset: int) -> None:
+    op = BitLinear(K=97, N=33, act_scale=form, act_scope=scope)
     x = np.random.default_rng(opset).standard_normal((2, 5, 97)).astype(np.float32)
     assert_all_agree(op, {"X": x, **layer(op)}, opset=opset)
 
 
+@every_scope
 @every_form
 @pytest.mark.parametrize("lead", [(0,), (0, 3), (3, 0)])
 @pytest.mark.parametrize("opset", [15, 17, 18, 20, 23])
-def test_no_tokens_give_no_tokens(form: ActScale, lead: tuple[int, ...], opset: int) -> None:
-    op = BitLinear(K=50, N=7, act_scale=form)
+def test_no_tokens_give_no_tokens(scope: ActScope, form: ActScale, lead: tuple[int, ...], opset: int) -> None:
+    op = BitLinear(K=50, N=7, act_scale=form, act_scope=scope)
     y = assert_all_agree(op, {"X": np.zeros((*lead, 50), np.float32), **layer(op)}, opset=opset)
     assert y.shape == (*lead, 7)
 
@@ -112,6 +116,23 @@ def test_special_tokens_agree_and_leave_the_others_alone(
     x[1] = SPECIAL[name].astype(np.float32)
     y = assert_all_agree(op, feeds)
     np.testing.assert_array_equal(y[[0, 2]], ordinary[[0, 2]])
+
+
+@every_form
+@pytest.mark.parametrize("name", SPECIAL)
+def test_tokens_that_share_a_scale_share_what_a_special_one_makes_of_it(form: ActScale, name: str) -> None:
+    op = BitLinear(K=64, N=20, act_scale=form, act_scope=ActScope.TENSOR)
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    x[1] = SPECIAL[name].astype(np.float32)
+    y = assert_all_agree(op, {"X": x, **layer(op)})
+    assert np.isnan(y).all() == (not np.isfinite(x).all())
+
+
+def test_one_scale_for_the_tensor_is_that_of_its_largest_token() -> None:
+    x = np.array([[1, 2, -4], [0.5, 0.25, 0]], np.float32)
+    codes, inverse = ops.quantize(x, BitLinear(K=3, N=1, act_scope=ActScope.TENSOR, qmax=128.0))
+    np.testing.assert_array_equal(codes, [[32, 64, -128], [16, 8, 0]])
+    np.testing.assert_array_equal(inverse, [[1 / 32], [1 / 32]])
 
 
 @every_form
@@ -221,6 +242,13 @@ def test_every_attribute_is_always_written_as_a_plain_number_or_word() -> None:
     assert {type(value) for value in attributes.values()} == {int, float, str}
     assert attributes["act_scale"] == 2
     assert list(attributes) == list(function_body.function(18).attribute)
+
+
+def test_the_quantizer_has_a_name_for_reports() -> None:
+    assert [BitLinear(1, 1, act_scope=scope).activation for scope in ActScope] == [
+        "int8_token",
+        "int8_tensor",
+    ]
 
 
 @pytest.mark.parametrize("opset", OPSETS)
