@@ -32,6 +32,8 @@ class LayerFacts:
             values around each level, and are the level now; empty for a layer left alone.
         max_error: Largest difference from the original layer relative to max|y| of a token, on random and
             adversarial tokens; None if it was not measured.
+        merged: Name of the node that computes this layer together with others that quantise the same
+            activations; empty for a layer that has a node of its own.
         fix: What the user can do about ``reason``, in words, or empty.
     """
 
@@ -52,3 +54,4 @@ class LayerFacts:
     numerics: str = ""
     max_error: float | None = None
     fix: str = ""
+    merged: str = ""

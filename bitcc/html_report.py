@@ -79,6 +79,7 @@ def _row(layer: LayerFacts) -> str:
     error = "" if layer.max_error is None else f"{layer.max_error:.0e}"
     scope = f", {layer.scope}" if layer.scope else ""
     why = "".join([f": {layer.reason}" if layer.reason else "", f"; fix: {layer.fix}" if layer.fix else ""])
+    why += f", merged: {layer.merged}" if layer.merged else ""
     return f"""<tr>
 <td>{escape(layer.name)}</td>
 <td class="number">{f"{layer.N} x {layer.K}" if layer.N else ""}</td>

@@ -47,7 +47,7 @@ def layers_table(layers: Sequence[LayerFacts]) -> Group:
             "-" if layer.max_error is None else f"{layer.max_error:.0e}",
             Text(layer.status, style="green" if packed else "yellow"),
         )
-    return Group(table, *_reasons(layers))
+    return Group(table, *_reasons(layers), *_merged(layers))
 
 
 def _reasons(layers: Sequence[LayerFacts]) -> Iterator[Text]:
@@ -61,6 +61,14 @@ def _reasons(layers: Sequence[LayerFacts]) -> Iterator[Text]:
         yield Text(f"{status} {names[0]}{more}: {reason}", style="" if status == PACKED else "yellow")
         if fix:
             yield Text(f"  fix: {fix}")
+
+
+def _merged(layers: Sequence[LayerFacts]) -> Iterator[Text]:
+    """One line for all layers that are one op with others."""
+    groups = dict.fromkeys(layer.merged for layer in layers if layer.merged)
+    if groups:
+        more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+        yield Text(f"merged {next(iter(groups))}{more}: one op for layers that quantise the same activations")
 
 
 def summary(layers: Sequence[LayerFacts]) -> str:

@@ -9,7 +9,8 @@
         print(layer.name, layer.status, layer.reason)
 
 The files, in the order of the flow: ``constants`` (fold), ``normal_form``, ``matmul``, ``ternary``,
-``activation``, ``epilogue`` and ``detect`` (find), ``prove``, ``pack``, and ``pack_bit_linear``, the pass.
+``activation``, ``epilogue`` and ``detect`` (find), ``prove``, ``copies`` and ``siblings`` (merge), ``pack``,
+and ``pack_bit_linear``, the pass.
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_NOT_A_FUNCTION = frozenset(  # of its inputs alone
+NOT_A_FUNCTION = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
     | {"RandomUniformLike", "Dropout"}
 )
+"""Standard ops that may give something else each time."""
 
 _FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4  # before, every initializer had to be an input as well
 
@@ -91,7 +92,7 @@ class Constants:
         return float(array.reshape(())) if array.size == 1 else None
 
     def _is_constant(self, node: ir.Node) -> bool:
-        if node.op_type in _NOT_A_FUNCTION or node.domain not in {"", "ai.onnx"}:
+        if node.op_type in NOT_A_FUNCTION or node.domain not in {"", "ai.onnx"}:
             return False
         if any(a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS} for a in node.attributes.values()):
             return False

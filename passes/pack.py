@@ -30,10 +30,17 @@ class PackedLayer:
     Attributes:
         layer: What was found.
         weight: uint8, packed, in memory or in a file.
+        siblings: The layers whose rows these are, one below the other; empty for a layer of its own.
     """
 
     layer: Layer
     weight: ir.TensorProtocol
+    siblings: tuple[PackedLayer, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The layers as they were found."""
+        return tuple(item.layer for item in self.siblings) or (self.layer,)
 
 
 def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
@@ -44,10 +51,8 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
     outputs: dict[ir.Value, ir.Value] = {}  # a layer may read what an earlier one computes
     names = _names(model)
     for item in packed:
-        last = item.layer.y.producer()
-        outputs[item.layer.y] = _replace(model.graph, item, names, outputs.get(item.layer.x, item.layer.x))
-        if last is not None:
-            dead.append(last)
+        dead += [node for part in item.parts if (node := part.y.producer()) is not None]
+        outputs.update(_replace(model.graph, item, names, outputs.get(item.layer.x, item.layer.x)))
     _remove_dead(model.graph, dead)
     opset = model.opset_imports[""]
     for make in dict.fromkeys(_OPS[type(item.layer.op)][1] for item in packed):
@@ -78,7 +83,8 @@ def _unique(name: str, names: set[str]) -> str:
     return name
 
 
-def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -> ir.Value:
+def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -> dict[ir.Value, ir.Value]:
+    """Put the op before the node that made its output: {old: new} for each output of the layer."""
     layer, y = item.layer, item.layer.y
     last = y.producer()
     if last is None:
@@ -95,17 +101,26 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -
     node = ir.Node(ops.DOMAIN, op_type, inputs, attributes, name=layer.name)
     output = node.outputs[0]
     output.name = _unique(f"{layer.name}_y", names)
-    output.type, output.shape = ir.TensorType(computed), y.shape
+    output.type = ir.TensorType(computed)
+    output.shape = None if y.shape is None else ir.Shape([*y.shape[:-1], layer.op.N])
     graph.insert_before(last, node)
     if layer.y_type != computed:
         output = _cast(output, layer.y_type, str(output.name) + "_cast", graph, before=last)
-    name, output.type, output.shape = y.name, y.type, y.shape
-    output.doc_string = y.doc_string
-    output.metadata_props.update(y.metadata_props)
-    output.meta.update(y.meta)  # quantization annotations
-    y.replace_all_uses_with(output, replace_graph_outputs=True)
-    y.name, output.name = _unique(f"{layer.name}_replaced", names), name
-    return output
+    outputs = _split(output, item, names, graph, before=last) if item.siblings else (output,)
+    replaced = {part.y: new for part, new in zip(item.parts, outputs, strict=True)}
+    for old, new in replaced.items():
+        _take_place(old, new, names)
+    return replaced
+
+
+def _take_place(old: ir.Value, new: ir.Value, names: set[str]) -> None:
+    """All that the file says of the old value is true of the new one."""
+    name, new.type, new.shape = old.name, old.type, old.shape
+    new.doc_string = old.doc_string
+    new.metadata_props.update(old.metadata_props)
+    new.meta.update(old.meta)  # quantization annotations
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name, new.name = _unique(f"{name}_replaced", names), name
 
 
 _OPS: dict[type, tuple[str, Callable[[int], onnx.FunctionProto]]] = {
@@ -126,16 +141,32 @@ def _register(graph: ir.Graph, item: PackedLayer, names: set[str]) -> Iterator[i
         known = graph.initializers.get(str(tensor.name))
         if known is not None and known.const_value is tensor:
             yield known  # the same weights as those of an earlier layer
-            continue
-        name = tensor.name = _unique(f"{layer.name}.{suffix}", names)
-        value = ir.Value(
-            name=name,
-            const_value=tensor,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-        )
-        graph.register_initializer(value)
-        yield value
+        else:
+            yield _initializer(tensor, _unique(f"{layer.name}.{suffix}", names), graph)
+
+
+def _initializer(tensor: ir.TensorProtocol, name: str, graph: ir.Graph) -> ir.Value:
+    tensor.name = name
+    value = ir.Value(
+        name=name,
+        const_value=tensor,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape.numpy()),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _split(
+    value: ir.Value, item: PackedLayer, names: set[str], graph: ir.Graph, *, before: ir.Node
+) -> Sequence[ir.Value]:
+    name = item.layer.name
+    sizes = ir.tensor([part.op.N for part in item.parts], dtype=ir.DataType.INT64)
+    inputs = [value, _initializer(sizes, _unique(f"{name}.sizes", names), graph)]
+    axis = [ir.AttrInt64("axis", -1)]
+    node = ir.Node("", "Split", inputs, axis, num_outputs=len(item.parts), name=f"{name}_split")
+    graph.insert_before(before, node)
+    return node.outputs
 
 
 def _cast(value: ir.Value, dtype: ir.DataType, name: str, graph: ir.Graph, *, before: ir.Node) -> ir.Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -19,9 +20,10 @@ from bitcc.passes.constants import Constants
 from bitcc.passes.detect import Finding, Kept, Layer, candidates, detect
 from bitcc.passes.pack import PackedLayer, replace_layers
 from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
+from bitcc.passes.siblings import merge_siblings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Store: TypeAlias = "Callable[[formats.Bytes], ir.TensorProtocol]"
 Progress: TypeAlias = "Callable[[int, int, str], None]"
@@ -39,7 +41,8 @@ class PackBitLinearPass(ir.passes.InPlacePass):
     1. A candidate is a MatMul, Gemm, FusedMatMul or Conv of a computed tensor and a constant.
     2. Its weights must be ternary by value; ``detect`` says which op it becomes.
     3. The rewrite must compute what the original nodes compute in onnxruntime.
-    4. Everything else stays as it is, with the first rule that failed as the reason.
+    4. Layers that quantise the same activations become one op where that is faster.
+    5. Everything else stays as it is, with the first rule that failed as the reason.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         *,
         min_weights: int = DEFAULT_MIN_WEIGHTS,
         prove: bool = True,
+        merge: bool = True,
         store: Store | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -55,12 +59,14 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         Args:
             min_weights: Layers with fewer weights stay float; 0 packs all.
             prove: Run every layer before and after in onnxruntime, and keep those that differ.
+            merge: Make one op of layers that quantise the same activations, where that is faster.
             store: Where packed weights go until the model is saved; default: memory.
             progress: Called with (done, all, name) before each candidate.
         """
         super().__init__()
         self._min_weights = min_weights
         self._prove = prove
+        self._merge = merge
         self._store: Store = store or ir.tensor
         self._progress = progress
 
@@ -71,7 +77,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             ModelError: there is something to pack, but the opset cannot express the function body.
         """
         packed: list[PackedLayer] = []
-        facts: list[LayerFacts] = []
+        facts: dict[ir.Node, LayerFacts] = {}
         stored: dict[bytes, ir.TensorProtocol] = {}
         with _inferred_shapes(model):
             constants = Constants(model)
@@ -80,13 +86,15 @@ class PackBitLinearPass(ir.passes.InPlacePass):
                 if self._progress is not None:
                     self._progress(i, len(nodes), node.name or "")
                 item, fact = self._examine(node, model, constants, stored)
-                facts.append(fact)
+                facts[node] = fact
                 if item is not None:
                     packed.append(item)
             if packed:
                 _check_opset(model)
-            replace_layers(model, packed)
-        model.meta[FACTS] = tuple(facts)
+            layers = merge_siblings(packed, model.graph) if self._merge else packed
+            facts.update(_merged_facts(layers, facts))
+            replace_layers(model, layers)
+        model.meta[FACTS] = tuple(facts.values())
         return ir.passes.PassResult(model, modified=bool(packed))
 
     def _examine(
@@ -167,6 +175,19 @@ def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> Layer
         max_error=error,
         fix=layer.fix,
     )
+
+
+def _merged_facts(
+    layers: Sequence[PackedLayer], facts: Mapping[ir.Node, LayerFacts]
+) -> dict[ir.Node, LayerFacts]:
+    """The facts of the layers that became one op with others."""
+    changed: dict[ir.Node, LayerFacts] = {}
+    for item in layers:
+        for part in item.siblings:
+            size = part.weight.nbytes + part.layer.w_scale.nbytes + part.layer.bias.nbytes
+            fact = facts[part.layer.node]
+            changed[part.layer.node] = replace(fact, merged=item.layer.name, bytes_after=size)
+    return changed
 
 
 def _numerics(layer: Layer) -> str:

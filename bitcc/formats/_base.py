@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Int8: TypeAlias = NDArray[np.int8]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -27,6 +27,7 @@ class WeightFormat:
         pack: (n, k) int8 weights in {-1, 0, 1} -> packed uint8. Raises ``PackedWeightError``.
         unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
             code that no weight has, or padding that is not zero.
+        stack: (packed, n) of several (n, k) matrices, k -> packed, of all their rows below one another.
     """
 
     name: str
@@ -35,3 +36,4 @@ class WeightFormat:
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
     unpack: Callable[[Bytes, int, int], Int8]
+    stack: Callable[[Sequence[tuple[Bytes, int]], int], Bytes]

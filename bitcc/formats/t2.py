@@ -7,10 +7,15 @@ The packed array is uint8 [N/16, K/16, 64]: byte 4*n + kk of a 64-byte vector ho
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from bitcc.errors import PackedWeightError
 from bitcc.formats._base import Bytes, Int8, WeightFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ROWS = 16
 _COLUMNS = 16  # of one 64-byte vector
@@ -71,4 +76,15 @@ def unpack(packed: Bytes, n: int, k: int) -> Int8:
     return matrix[:n, :k].view(np.int8) - np.int8(1)
 
 
-FORMAT = WeightFormat("t2", 1, 2.0, packed_shape, pack, unpack)
+def stack(parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
+    """(packed, n) of several (n, k) matrices -> packed, of all their rows below one another.
+
+    Raises:
+        PackedWeightError: a part is not what ``unpack`` takes.
+    """
+    if all(n % _ROWS == 0 for _, n in parts[:-1]):
+        return np.concatenate([packed for packed, _ in parts])
+    return pack(np.concatenate([unpack(packed, n, k) for packed, n in parts]))
+
+
+FORMAT = WeightFormat("t2", 1, 2.0, packed_shape, pack, unpack, stack)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bitcc import formats
@@ -79,6 +79,15 @@ def test_two_different_matrices_have_different_bytes(fmt: WeightFormat) -> None:
         changed = weights.copy()
         changed[n, k] = (changed[n, k] + 2) % 3 - 1
         assert (fmt.pack(changed) != packed).sum() == 1
+
+
+@every_format
+@given(rows=st.lists(st.integers(1, 70), min_size=1, max_size=4), k=st.integers(1, 200))
+@example(rows=[16, 32, 5], k=64)
+def test_stacked_matrices_are_packed_as_one(fmt: WeightFormat, rows: list[int], k: int) -> None:
+    matrices = [weights_of((n, k), seed) for seed, n in enumerate(rows)]
+    stacked = fmt.stack([(fmt.pack(matrix), len(matrix)) for matrix in matrices], k)
+    np.testing.assert_array_equal(stacked, fmt.pack(np.concatenate(matrices)))
 
 
 NOT_TERNARY: dict[str, tuple[Array, str]] = {
