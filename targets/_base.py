@@ -36,15 +36,22 @@ class Tiles:
 
     Attributes:
         gemv: The walk with one token.
-        gemm: The walk with many.
-        gemm_tokens: How many.
+        gemm_few: The walks with 2, 3 and more tokens.
+        gemm: The walk through unpacked weights.
+        gemm_tokens: With how many tokens at most.
         gemv_float: The walk with one token of floats.
     """
 
     gemv: Walk
+    gemm_few: tuple[Walk, ...]
     gemm: Walk
     gemm_tokens: int
     gemv_float: Walk
+
+    @property
+    def few_tokens(self) -> int:
+        """With how many tokens `gemm_few` works at most."""
+        return len(self.gemm_few) + 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,11 @@ class Kernels:
     quantize: Builder
     quantize_divide: Builder
     gemv: Builder
+    gemm_few: Builder
+    unpack: Builder
     gemm: Builder
+    finish: Builder
+    finish_bias_first: Builder
     gemv_float: Builder
 
     def __iter__(self) -> Iterator[tuple[str, Builder]]:

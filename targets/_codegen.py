@@ -20,13 +20,21 @@ if TYPE_CHECKING:
 _QUANTIZE = (
     "x: pointer, q: pointer, sum: pointer, k: int32, k_padded: int32, scale: float32, lo: int32, hi: int32"
 )
-_MATMUL = "acc: pointer, k_blocks: int32, begin: int32, end: int32"
+_PACKED = "q: pointer, w: pointer, acc: pointer, k_blocks: int32, begin: int32, end: int32"
+_FINISH = "acc: pointer, scale: pointer, bias: pointer, y: pointer, count: int32, inverse: float32"
 _PARAMETERS = {
     "absmax": "x: pointer, bits: pointer, k: int32",
     "quantize": _QUANTIZE,
     "quantize_divide": _QUANTIZE,
-    "gemv": f"q: pointer, w: pointer, {_MATMUL}, sum: int32",
-    "gemm": f"q: pointer, w: pointer, sums: pointer, {_MATMUL}",
+    "gemv": _PACKED,
+    "gemm_few": f"{_PACKED}, tokens: int32",
+    "unpack": "w: pointer, panel: pointer, k_blocks: int32, count: int32, tiles: int32",
+    "gemm": (
+        "q: pointer, panel: pointer, acc: pointer, q_stride: int32, k_blocks: int32, "
+        "tiles: int32, tokens: int32"
+    ),
+    "finish": _FINISH,
+    "finish_bias_first": _FINISH,
     "gemv_float": (
         "x: pointer, w: pointer, scale: pointer, acc: pointer, k_blocks: int32, "
         "group_vectors: int32, scale_stride: int32, begin: int32, end: int32"

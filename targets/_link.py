@@ -76,7 +76,7 @@ def _variant_lines(variants: Sequence[Variant]) -> str:
     """The table that kernel.h asks for, best first."""
     return "".join(
         f"BITCC_VARIANT({variant.name}, {variant.features}, "
-        f"{variant.tiles.gemm_tokens}, {variant.tiles.gemm.tiles}, {variant.tiles.gemv_float.tiles})\n"
+        f"{variant.tiles.few_tokens}, {variant.tiles.gemm_tokens}, {variant.tiles.gemv_float.tiles})\n"
         for variant in variants
     )
 

@@ -1,4 +1,4 @@
-"""The loops of `gemv` and `gemm`, the same for every instruction set.
+"""The loops of `gemv`, `gemm_few` and `gemm`, the same for every instruction set.
 
 Layout `t2`: byte 4*n + kk of a 64-byte vector holds, in bits 2i..2i+1, the code of row n and of
 column 4*i + kk. So the four bytes of a 32-bit lane are four columns of one row, the lane is the row, and
@@ -7,6 +7,7 @@ nothing is ever added across lanes.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 VECTOR_BYTES = 64
 VECTOR_COLUMNS = 16
+CRUMBS = range(4)  # codes in a byte: four groups of four columns in a vector
+UNPACKED_BYTES = 256  # of a vector whose codes have a byte each, one group after the other
 _ROW_BYTES = 64  # 16 int32 of the result
 
 
@@ -31,7 +34,7 @@ class Block:
     Attributes:
         q: Activations, int8.
         q_offsets: Where the activations of each token start, in bytes.
-        w: Packed weights.
+        w: Weights, packed or unpacked.
         w_offsets: Where the vectors of each tile start, in bytes.
     """
 
@@ -68,30 +71,63 @@ class Gemv:
     def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body."""
         _check(self.dot, tiles.gemv)
-        _Loops(t, a, self.dot, [a.sum]).write(tiles.gemv)
+        loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.long(a.k_blocks) * VECTOR_COLUMNS)
+        loops.write(1, t.long(a.begin), t.long(a.end), tiles.gemv)
+
+
+@dataclass(frozen=True)
+class GemmFew:
+    """Writes `gemm_few`: for each number of tokens, loops in which `dot` unpacks the codes once for all."""
+
+    dot: Dot
+
+    def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
+        """Write the body."""
+        _check(self.dot, *tiles.gemm_few)
+        loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.let(t.long(a.k_blocks) * VECTOR_COLUMNS))
+        for tokens, walk in enumerate(tiles.gemm_few, start=2):
+            with t.when(a.tokens == tokens):
+                loops.write(tokens, t.long(a.begin), t.long(a.end), walk)
 
 
 @dataclass(frozen=True)
 class Gemm:
-    """Writes `gemm`: `Tiles.gemm_tokens` tokens, for which `dot` unpacks the codes once."""
+    """Writes `gemm`: as `gemm_few`, but `dot` reads codes that were unpacked before."""
 
     dot: Dot
 
     def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body."""
         _check(self.dot, tiles.gemm)
-        sums = [t.let(a.sums.load(4 * m, "int32")) for m in range(tiles.gemm_tokens)]
-        _Loops(t, a, self.dot, sums).write(tiles.gemm)
+        q_stride = t.let(t.long(a.q_stride))
+        loops = _Loops(t, a, self.dot, w=a.panel, q_stride=q_stride, vector_bytes=UNPACKED_BYTES)
+        for tokens in range(1, tiles.gemm_tokens + 1):
+            with t.when(a.tokens == tokens):
+                loops.write(tokens, t.long(0), t.long(a.tiles), tiles.gemm)
 
 
-def _check(dot: Dot, walk: Walk) -> None:
+def _check(dot: Dot, *walks: Walk) -> None:
     """K is a multiple of four vectors, and the loop over it has no remainder.
 
     Raises:
-        ValueError: the walk takes a number of vectors that does not divide four.
+        ValueError: a walk takes a number of vectors that does not divide four.
     """
-    if 4 % (dot.vectors * walk.unroll):
-        raise ValueError(f"{walk} with steps of {dot.vectors} vectors does not divide 4 vectors")
+    for walk in walks:
+        if 4 % (dot.vectors * walk.unroll):
+            raise ValueError(f"{walk} with steps of {dot.vectors} vectors does not divide 4 vectors")
+
+
+def unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
+    """Write `unpack`: each crumb of a vector moves to the bottom of a byte of its own."""
+    count = t.let(t.long(a.count))
+    with t.loop(t.long(a.tiles)) as tile:
+        w = t.let(tile * (t.long(a.k_blocks) * VECTOR_BYTES))
+        out = t.let(tile * (count * UNPACKED_BYTES))
+        with t.loop(count) as vector:
+            packed = t.let(a.w.load(w + vector * VECTOR_BYTES, "uint16x32"))
+            for i in CRUMBS:
+                codes = t.mask(t.reinterpret("uint8x64", t.shift_right(packed, 2 * i)), 3)
+                a.panel.store(out + (vector * UNPACKED_BYTES + i * VECTOR_BYTES), codes)
 
 
 def walk_tiles(t: Tir, begin: Any, end: Any, walk: Walk, body: Callable[[Any, Walk], None]) -> None:
@@ -113,57 +149,73 @@ def walk_tiles(t: Tir, begin: Any, end: Any, walk: Walk, body: Callable[[Any, Wa
             body(t.let(done + rest), replace(walk, tiles=1))
 
 
+@dataclass(frozen=True)
 class _Loops:
-    """The loop over tiles, and inside it the loop over K."""
+    """The loop over tiles, and inside it the loop over K.
 
-    def __init__(self, t: Tir, a: Any, dot: Dot, sums: Sequence[Any]) -> None:
-        self._t, self._a, self._dot, self._sums = t, a, dot, sums
-        self._begin = t.let(t.long(a.begin))
-        self._q_bytes = t.let(t.long(a.k_blocks) * VECTOR_COLUMNS)
-        self._tile_bytes = t.let(t.long(a.k_blocks) * VECTOR_BYTES)
+    Attributes:
+        t: Writes them.
+        a: The arguments of the kernel.
+        dot: What is done inside.
+        w: The weights.
+        q_stride: Bytes from the activations of a token to those of the next one.
+        vector_bytes: Of a vector of weights.
+    """
 
-    def write(self, walk: Walk) -> None:
-        """All tiles."""
-        walk_tiles(self._t, self._begin, self._t.long(self._a.end), walk, self._tiles)
+    t: Tir
+    a: Any
+    dot: Dot
+    w: Pointer
+    q_stride: Any
+    vector_bytes: int = VECTOR_BYTES
 
-    def _tiles(self, first: Any, walk: Walk) -> None:
-        """The tiles first .. first + walk.tiles - 1, for all tokens."""
-        t, dot = self._t, self._dot
-        starts = [t.let((first + tile) * self._tile_bytes) for tile in range(walk.tiles)]
+    def write(self, tokens: int, begin: Any, end: Any, walk: Walk) -> None:
+        """For the tiles begin .. end - 1, both in 64 bits."""
+        begin = self.t.let(begin)
+        acc_stride = self.t.let((end - begin) * _ROW_BYTES)
+
+        def body(first: Any, walk: Walk) -> None:
+            totals = self._multiply(tokens, first, walk)
+            for token, tile in itertools.product(range(tokens), range(walk.tiles)):
+                offset = self.t.let(acc_stride * token + (first + tile - begin) * _ROW_BYTES)
+                self._add(offset, totals[token][tile])
+
+        walk_tiles(self.t, begin, end, walk, body)
+
+    def _multiply(self, tokens: int, first: Any, walk: Walk) -> Accumulators:
+        """The tiles first .. first + walk.tiles - 1."""
+        t, dot = self.t, self.dot
+        tile_bytes = t.let(t.long(self.a.k_blocks) * self.vector_bytes)
+        starts = [t.let((first + tile) * tile_bytes) for tile in range(walk.tiles)]
         accumulators = [
             [[t.register(t.constant(0, dtype)) for dtype in dot.registers] for _ in starts]
-            for _ in self._sums
+            for _ in range(tokens)
         ]
         vectors = dot.vectors * walk.unroll
-        with t.loop(t.long(self._a.k_blocks) // vectors) as step:
+        with t.loop(t.long(self.a.k_blocks) // vectors) as step:
             for part in range(walk.unroll):
                 vector = t.let(step * vectors + part * dot.vectors)
-                dot.step(t, self._block(starts, vector, walk.prefetch), accumulators)
-        for tile in range(walk.tiles):
-            for token in range(len(self._sums)):
-                self._store(first + tile, token, accumulators[token][tile])
+                dot.step(t, self._block(tokens, starts, vector, walk.prefetch), accumulators)
+        return accumulators
 
-    def _block(self, starts: Sequence[Any], vector: Any, prefetch: int) -> Block:
+    def _block(self, tokens: int, starts: Sequence[Any], vector: Any, prefetch: int) -> Block:
         """The operands from `vector` on."""
-        t = self._t
-        offsets = [t.let(start + vector * VECTOR_BYTES) for start in starts]
+        t = self.t
+        offsets = [t.let(start + vector * self.vector_bytes) for start in starts]
         for offset in offsets if prefetch else ():
-            for ahead in range(self._dot.vectors):
-                self._a.w.prefetch(offset + (prefetch + ahead * VECTOR_BYTES))
-        tokens = range(len(self._sums))
+            for ahead in range(self.dot.vectors):
+                self.w.prefetch(offset + (prefetch + ahead * VECTOR_BYTES))
         return Block(
-            q=self._a.q,
-            q_offsets=[t.let(self._q_bytes * m + vector * VECTOR_COLUMNS) for m in tokens],
-            w=self._a.w,
+            q=self.a.q,
+            q_offsets=[t.let(self.q_stride * m + vector * VECTOR_COLUMNS) for m in range(tokens)],
+            w=self.w,
             w_offsets=offsets,
         )
 
-    def _store(self, tile: Any, token: int, registers: Sequence[Register]) -> None:
-        """Weights are codes - 1: take the sum of the activations off and write 16 rows."""
-        t = self._t
-        offset = t.let(((tile - self._begin) * len(self._sums) + token) * _ROW_BYTES)
-        rows = self._dot.total(t, [register.get() for register in registers])
-        lanes = 16 // len(rows)
+    def _add(self, offset: Any, registers: Sequence[Register]) -> None:
+        """Add the totals of a token and a tile to the 16 rows at `offset`."""
+        acc = self.a.acc
+        rows = self.dot.total(self.t, [register.get() for register in registers])
         for part, row in enumerate(rows):
-            value = row - t.broadcast(self._sums[token], lanes)
-            self._a.acc.store(offset + part * lanes * 4, value)
+            here = self.t.let(offset + part * _ROW_BYTES // len(rows))
+            acc.store(here, acc.load(here, f"int32x{16 // len(rows)}") + row)

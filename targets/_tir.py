@@ -7,6 +7,7 @@ counted in bytes in 64 bits, because tile * k_blocks * 64 passes 2^31.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tvm import tirx
@@ -15,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as builder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     Expr = Any  # A TIR expression; + - * // & | and comparisons work on it.
 
@@ -68,6 +69,12 @@ class Tir:
     def loop(self, count: Expr) -> Any:
         """A `with` block that runs for i = 0 .. count - 1 and gives i, in 64 bits."""
         return builder.serial(0, self.long(count))
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """A `with` block that runs where `condition` is true."""
+        with builder.If(condition), builder.Then():
+            yield
 
     def let(self, value: Expr) -> Expr:
         """Compute `value` once, here, and give it a name."""
@@ -133,6 +140,10 @@ class Tir:
     def multiply_add(self, left: Expr, right: Expr, more: Expr) -> Expr:
         """Floats left * right + more, rounded once."""
         return self.intrinsic(_dtype(more), "llvm.fma", left, right, more)
+
+    def rounded(self, value: Expr) -> Expr:
+        """The floats `value`, rounded before more is done with them: not fused with an addition."""
+        return self.intrinsic(_dtype(value), "llvm.arithmetic.fence", value)
 
     def intrinsic(self, dtype: str, name: str, *arguments: Expr) -> Expr:
         """The result, a `dtype`, of the LLVM intrinsic `name`, which has no side effect."""

@@ -6,11 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
-from bitcc.targets._matmul import VECTOR_BYTES, VECTOR_COLUMNS, Dot, Gemm, Gemv
+from bitcc.targets._finish import Finish
+from bitcc.targets._matmul import (
+    CRUMBS,
+    UNPACKED_BYTES,
+    VECTOR_BYTES,
+    VECTOR_COLUMNS,
+    Dot,
+    Gemm,
+    GemmFew,
+    Gemv,
+    unpack,
+)
 from bitcc.targets._matmul_float import FloatDot, GemvFloat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bitcc.targets._matmul import Accumulators, Block
     from bitcc.targets._matmul_float import FloatBlock
@@ -39,25 +50,49 @@ def _multiply_in_place(t: Tir, block: Block, accumulators: Accumulators) -> None
             _widen(t, accumulators[0][tile][half], both)
 
 
+def _multiply_unpacking(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """Four vectors; each crumb is moved to the bottom once and used for every token."""
+
+    def crumbs(offset: Any, vector: int) -> Iterator[Sequence[Any]]:
+        halves = [_half(t, block, offset, vector, half) for half in _HALVES]
+        for i in CRUMBS:
+            yield [t.let(_bytes(t, t.shift_right(codes, 2 * i), 0x03)) for codes in halves]
+
+    _multiply(t, block, crumbs, accumulators)
+
+
 def _multiply_unpacked(t: Tir, block: Block, accumulators: Accumulators) -> None:
-    """Four vectors; each crumb is moved to the bottom once and used for every token.
+    """Four vectors of bytes."""
+
+    def codes(offset: Any, vector: int) -> Iterator[Sequence[Any]]:
+        for i in CRUMBS:
+            first = offset + (vector * UNPACKED_BYTES + i * VECTOR_BYTES)
+            yield [t.let(block.w.load(first + half * 32, "uint8x32")) for half in _HALVES]
+
+    _multiply(t, block, codes, accumulators)
+
+
+def _multiply(
+    t: Tir,
+    block: Block,
+    codes: Callable[[Any, int], Iterator[Sequence[Any]]],
+    accumulators: Accumulators,
+) -> None:
+    """Four vectors, of which `codes` gives the halves of each four columns.
 
     |sum| <= 4 vectors * 4 crumbs * 2 products * 3 * 128 = 12288 < 2^15.
     """
     for tile, offset in enumerate(block.w_offsets):
-        zero = t.constant(0, "int16x16")
-        sums = [[t.register(zero) for _ in _HALVES] for _ in accumulators]
+        sums = [[t.register(t.constant(0, "int16x16")) for _ in _HALVES] for _ in accumulators]
         for vector in range(_VECTORS):
-            halves = [_half(t, block, offset, vector, half) for half in _HALVES]
-            for i in range(4):
-                crumbs = [_crumb(t, codes, i) for codes in halves]
+            for i, halves in enumerate(codes(offset, vector)):
                 for token, totals in enumerate(sums):
                     q = _four_columns(t, block, token, vector, i)
-                    for half in _HALVES:
-                        _add_pairs(t, totals[half], crumbs[half], q)
+                    for total, half in zip(totals, halves, strict=True):
+                        _add_pairs(t, total, half, q)
         for token, totals in enumerate(sums):
-            for half in _HALVES:
-                _widen(t, accumulators[token][tile][half], totals[half].get())
+            for total, accumulator in zip(totals, accumulators[token][tile], strict=True):
+                _widen(t, accumulator, total.get())
 
 
 def _half(t: Tir, block: Block, offset: Any, vector: int, half: int) -> Any:
@@ -68,10 +103,6 @@ def _half(t: Tir, block: Block, offset: Any, vector: int, half: int) -> Any:
 def _bytes(t: Tir, lanes: Any, mask: int) -> Any:
     """The bytes of 16-bit lanes & mask."""
     return t.mask(t.reinterpret("uint8x32", lanes), mask)
-
-
-def _crumb(t: Tir, codes: Any, i: int) -> Any:
-    return t.let(_bytes(t, t.shift_right(codes, 2 * i), 0x03))
 
 
 def _four_columns(t: Tir, block: Block, token: int, vector: int, i: int) -> Any:
@@ -116,13 +147,23 @@ VARIANT = Variant(
     features="BITCC_CPU_AVX2",
     mcpu="x86-64",
     mattr=("+avx2", "+fma", "+f16c"),
-    tiles=Tiles(gemv=Walk(4, prefetch=512), gemm=Walk(1), gemm_tokens=4, gemv_float=Walk(2, prefetch=512)),
+    tiles=Tiles(
+        gemv=Walk(4, prefetch=512),
+        gemm_few=(Walk(1),) * 3,
+        gemm=Walk(1),
+        gemm_tokens=4,
+        gemv_float=Walk(2, prefetch=512),
+    ),
     kernels=Kernels(
         absmax=Absmax(8),
         quantize=Quantize(8, divide=False),
         quantize_divide=Quantize(8, divide=True),
         gemv=Gemv(Dot(_VECTORS, ("int32x8",) * 2, _multiply_in_place, _total)),
+        gemm_few=GemmFew(Dot(_VECTORS, ("int32x8",) * 2, _multiply_unpacking, _total)),
+        unpack=unpack,
         gemm=Gemm(Dot(_VECTORS, ("int32x8",) * 2, _multiply_unpacked, _total)),
+        finish=Finish(8, bias_first=False),
+        finish_bias_first=Finish(8, bias_first=True),
         gemv_float=GemvFloat(FloatDot(8, 2, _look_up, lambda sums: sums)),
     ),
 )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
-from bitcc.targets._matmul import Dot, Gemm, Gemv
+from bitcc.targets._finish import Finish
+from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, Dot, Gemm, GemmFew, Gemv, unpack
 from bitcc.targets._matmul_float import FloatDot, GemvFloat
 
 if TYPE_CHECKING:
@@ -16,35 +17,46 @@ if TYPE_CHECKING:
     from bitcc.targets._matmul_float import FloatBlock
     from bitcc.targets._tir import Register, Tir
 
-_CRUMBS = range(4)  # codes in a byte
-
 
 def _multiply_in_place(t: Tir, block: Block, accumulators: Accumulators) -> None:
     """One vector; crumb i keeps its place, so that accumulator i counts 4^i times too much.
 
     |accumulator 3| <= 192 * 128 * 65536 / 4 < 2^31.
     """
-    q = [_four_columns(t, block, 0, i) for i in _CRUMBS]
+    q = [_four_columns(t, block, 0, i) for i in CRUMBS]
     for tile, offset in enumerate(block.w_offsets):
         codes = t.let(block.w.load(offset, "uint8x64"))
-        for i in _CRUMBS:
+        for i in CRUMBS:
             _add(t, accumulators[0][tile][i], t.mask(codes, 3 << 2 * i), q[i])
 
 
 def _combine(t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
     """The exact quotients of the four accumulators."""
-    return [sum((t.shift_right(registers[i], 2 * i) for i in _CRUMBS[1:]), registers[0])]
+    return [sum((t.shift_right(registers[i], 2 * i) for i in CRUMBS[1:]), registers[0])]
+
+
+def _multiply_unpacking(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """One vector; each crumb is moved to the bottom once and used for every token."""
+    packed = [t.let(block.w.load(offset, "uint16x32")) for offset in block.w_offsets]
+    for i in CRUMBS:
+        codes = [t.let(t.mask(t.reinterpret("uint8x64", t.shift_right(p, 2 * i)), 3)) for p in packed]
+        _multiply_four_columns(t, block, i, codes, accumulators)
 
 
 def _multiply_unpacked(t: Tir, block: Block, accumulators: Accumulators) -> None:
-    """One vector; each crumb is moved to the bottom once and used for every token."""
-    packed = [t.let(block.w.load(offset, "uint16x32")) for offset in block.w_offsets]
-    for i in _CRUMBS:
-        codes = [t.let(t.mask(t.reinterpret("uint8x64", t.shift_right(p, 2 * i)), 3)) for p in packed]
-        for token, registers in enumerate(accumulators):
-            q = _four_columns(t, block, token, i)
-            for tile, code in enumerate(codes):
-                _add(t, registers[tile][0], code, q)
+    """One vector of bytes."""
+    for i in CRUMBS:
+        codes = [t.let(block.w.load(offset + i * VECTOR_BYTES, "uint8x64")) for offset in block.w_offsets]
+        _multiply_four_columns(t, block, i, codes, accumulators)
+
+
+def _multiply_four_columns(
+    t: Tir, block: Block, i: int, codes: Sequence[Any], accumulators: Accumulators
+) -> None:
+    for token, registers in enumerate(accumulators):
+        q = _four_columns(t, block, token, i)
+        for tile, code in enumerate(codes):
+            _add(t, registers[tile][0], code, q)
 
 
 def _as_it_is(_t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
@@ -90,13 +102,23 @@ VARIANT = Variant(
     features="BITCC_CPU_AVX512VNNI",
     mcpu="x86-64",
     mattr=("+avx512f", "+avx512bw", "+avx512dq", "+avx512vl", "+avx512vnni"),
-    tiles=Tiles(gemv=Walk(4, prefetch=1024), gemm=Walk(2), gemm_tokens=8, gemv_float=Walk(4, prefetch=1024)),
+    tiles=Tiles(
+        gemv=Walk(4, prefetch=1024),
+        gemm_few=(Walk(4, prefetch=1024),) * 5 + (Walk(2, prefetch=1024),) * 2,
+        gemm=Walk(4),
+        gemm_tokens=6,
+        gemv_float=Walk(4, prefetch=1024),
+    ),
     kernels=Kernels(
         absmax=Absmax(16),
         quantize=Quantize(16, divide=False),
         quantize_divide=Quantize(16, divide=True),
         gemv=Gemv(Dot(1, ("int32x16",) * 4, _multiply_in_place, _combine)),
+        gemm_few=GemmFew(Dot(1, ("int32x16",), _multiply_unpacking, _as_it_is)),
+        unpack=unpack,
         gemm=Gemm(Dot(1, ("int32x16",), _multiply_unpacked, _as_it_is)),
+        finish=Finish(16, bias_first=False),
+        finish_bias_first=Finish(16, bias_first=True),
         gemv_float=GemvFloat(FloatDot(16, 2, _look_up, lambda sums: [sums[0] + sums[1]])),
     ),
 )

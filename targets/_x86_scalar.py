@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
+from bitcc.targets._finish import Finish
 from bitcc.targets._gemv_float_table import gemv_float_by_table
-from bitcc.targets._matmul import Dot, Gemm, Gemv
+from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, Dot, Gemm, GemmFew, Gemv, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ _QUARTERS = range(4)  # 16-byte quarters of a vector: four rows each
 _SHIFT = 6  # the accumulators count 4^3 times too much
 
 
-def _multiply(t: Tir, block: Block, accumulators: Accumulators) -> None:
+def _multiply_in_place(t: Tir, block: Block, accumulators: Accumulators) -> None:
     """One vector, whose crumbs keep their places.
 
     Crumb i counts 4^i times too much, and its activation is made 4^(3-i) times larger, at most
@@ -29,21 +30,33 @@ def _multiply(t: Tir, block: Block, accumulators: Accumulators) -> None:
         even = [t.let(block.w.load(offset + 16 * r, "uint16x8")) for r in _QUARTERS]
         odd = [t.let(t.shift_right(quarter, 8)) for quarter in even]
         for token, registers in enumerate(accumulators):
-            for i in range(4):
-                q_even, q_odd = _four_columns(t, block, token, i)
+            for i in CRUMBS:
+                q_even, q_odd = _four_columns(t, block, token, i, 2 * (3 - i))
                 for r in _QUARTERS:
                     _add(t, registers[tile][r], t.mask(even[r], 3 << 2 * i), q_even)
                     _add(t, registers[tile][r], t.mask(odd[r], 3 << 2 * i), q_odd)
 
 
-def _four_columns(t: Tir, block: Block, token: int, i: int) -> tuple[Any, Any]:
-    """4^(3-i) times the activations 4i, 4i + 2 and 4i + 1, 4i + 3 of a token, for every row."""
+def _multiply_unpacked(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """One vector of bytes."""
+    for tile, offset in enumerate(block.w_offsets):
+        for i in CRUMBS:
+            first = offset + i * VECTOR_BYTES
+            quarters = [t.let(block.w.load(first + 16 * r, "uint16x8")) for r in _QUARTERS]
+            for token, registers in enumerate(accumulators):
+                q_even, q_odd = _four_columns(t, block, token, i, 0)
+                for r in _QUARTERS:
+                    _add(t, registers[tile][r], t.mask(quarters[r], 0xFF), q_even)
+                    _add(t, registers[tile][r], t.shift_right(quarters[r], 8), q_odd)
+
+
+def _four_columns(t: Tir, block: Block, token: int, i: int, up: int) -> tuple[Any, Any]:
+    """2^up times the activations 4i, 4i + 2 and 4i + 1, 4i + 3 of a token, for every row."""
     four = block.q.load(block.q_offsets[token] + 4 * i, "int32")
     lanes = t.let(t.reinterpret("int16x8", t.broadcast(four, 4)))
     # the byte in the upper half of a lane is 2^8 times too large
-    down = 8 - _SHIFT + 2 * i
-    even = t.shift_right(t.shift_left(lanes, 8), down)
-    odd = t.shift_right(t.mask(lanes, -256), down)
+    even = t.shift_right(t.shift_left(lanes, 8), 8 - up)
+    odd = t.shift_right(t.mask(lanes, -256), 8 - up)
     return t.let(even), t.let(odd)
 
 
@@ -56,20 +69,31 @@ def _total(t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
     return [t.shift_right(register, _SHIFT) for register in registers]
 
 
-_DOT = Dot(1, ("int32x4",) * 4, _multiply, _total)
+_REGISTERS = ("int32x4",) * 4
+_IN_PLACE = Dot(1, _REGISTERS, _multiply_in_place, _total)
 
 VARIANT = Variant(
     name="scalar",
     features="0",
     mcpu="x86-64",
     mattr=(),
-    tiles=Tiles(gemv=Walk(1), gemm=Walk(1), gemm_tokens=4, gemv_float=Walk(32, prefetch=256)),
+    tiles=Tiles(
+        gemv=Walk(1),
+        gemm_few=(Walk(1),) * 3,
+        gemm=Walk(1),
+        gemm_tokens=4,
+        gemv_float=Walk(32, prefetch=256),
+    ),
     kernels=Kernels(
         absmax=Absmax(4),
         quantize=Quantize(4, divide=False),
         quantize_divide=Quantize(4, divide=True),
-        gemv=Gemv(_DOT),
-        gemm=Gemm(_DOT),
+        gemv=Gemv(_IN_PLACE),
+        gemm_few=GemmFew(_IN_PLACE),
+        unpack=unpack,
+        gemm=Gemm(Dot(1, _REGISTERS, _multiply_unpacked, lambda _, sums: sums)),
+        finish=Finish(4, bias_first=False),
+        finish_bias_first=Finish(4, bias_first=True),
         gemv_float=gemv_float_by_table,
     ),
 )

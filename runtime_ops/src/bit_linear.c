@@ -7,9 +7,8 @@
 enum { BAND_BYTES = 2 << 20, MIN_BAND = 64 };
 
 static int32_t band_tokens(const bitcc_node *node, int64_t tokens) {
-  int32_t block = node->kernels->gemm_tokens, band = BAND_BYTES / node->layer.k_padded;
+  int32_t band = BAND_BYTES / node->layer.k_padded;
   band = band < MIN_BAND ? MIN_BAND : band;
-  band = (band + block - 1) / block * block;
   return tokens < band ? (int32_t)tokens : band;
 }
 
@@ -32,7 +31,7 @@ static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
   if (status != NULL)
     return status;
   int32_t band = band_tokens(node, tokens);
-  size_t rows = (size_t)band + (size_t)node->kernels->gemm_tokens; /* room for padding */
+  size_t rows = (size_t)band;
   bitcc_scratch *scratch;
   call->q = bitcc_take_scratch(
       node, rows * ((size_t)layer->k_padded + sizeof *call->sums + sizeof *call->inverse),

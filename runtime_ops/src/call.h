@@ -12,7 +12,7 @@ struct bitcc_call {
   const char *x; /* of the band's first token, [tokens][k] of the node's type */
   char *y;       /* [tokens][n] */
   int32_t tokens;
-  /* BitLinear, for each token and for those that pad the last block: */
+  /* BitLinear, for each token: */
   int8_t *q;      /* [k_padded] */
   int32_t *sums;  /* of q */
   float *inverse; /* of the quantization scale; NaN poisons all outputs of the token */
@@ -21,13 +21,6 @@ struct bitcc_call {
   const float *floats;
   float *converted; /* memory for that, NULL where X itself is it */
 };
-
-/* Tokens in blocks that gemm takes at once, the last one perhaps padded, then the others by gemv.
- */
-typedef struct {
-  int32_t blocks, padding, single;
-} bitcc_split;
-bitcc_split bitcc_split_tokens(const bitcc_kernels *kernels, int32_t tokens);
 
 static inline size_t bitcc_x_bytes(OrtElementType type) { return type == ORT_FLOAT ? 4 : 2; }
 

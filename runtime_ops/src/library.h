@@ -13,8 +13,8 @@
 #define BITCC_EXPORT __attribute__((visibility("default")))
 #endif
 
-/* int32 accumulators that one kernel call may write: they live on the stack. */
-enum { BITCC_MAX_ACCUMULATORS = 4096, BITCC_MAX_GEMM_TOKENS = 64, BITCC_MAX_FLOAT_TILES = 64 };
+/* What the self-test has room for, and the accumulators of gemv_float on the stack. */
+enum { BITCC_MAX_TOKENS = 64, BITCC_MAX_FLOAT_TILES = 64 };
 
 /* What one op does differently from another: layer.h. */
 typedef struct bitcc_kind bitcc_kind;

@@ -1,102 +1,110 @@
-/* Quantized tokens times weights, in tasks of tiles x token blocks. */
+/* Quantized tokens times weights, in tasks of tiles x tokens. */
+#include <stdalign.h>
+
 #include "call.h"
 
-/* Tasks for any machine to balance: token blocks are not split for more. */
-enum { ENOUGH_TASKS = 16 };
-/* Tiles of one gemv call, which reads so many streams: its variants are made for 4. */
-enum { GEMV_STREAMS = 4, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC_TILE_ROWS };
-/* Token blocks of one task at least: a tile's weights are read from L1 by all but the first. */
-enum { MIN_BLOCKS = 4 };
+/* Tiles that kernels read side by side, and those of one gemv call. */
+enum { GROUP = 4, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC_TILE_ROWS };
+/* Tokens that share unpacked weights, which costs them 2 % then; their accumulators are 32 KB. */
+enum { MAX_TOKENS = 128, ACCUMULATORS = MAX_TOKENS * GROUP * BITCC_TILE_ROWS };
+/* Vectors of a tile that are unpacked at once: a panel of 32 KB. A multiple of four. */
+enum { PANEL_VECTORS = 32, UNPACKED_BYTES = 4 * BITCC_VECTOR_BYTES };
+/* Enough tasks for any machine to balance: tokens are not split for more, nor to fewer than this.
+ */
+enum { ENOUGH_TASKS = 16, MIN_TOKENS = 32 };
+
+static_assert((int)GEMV_TILES * BITCC_TILE_ROWS <= ACCUMULATORS, "gemv");
 
 typedef struct {
   const bitcc_call *call;
-  bitcc_split split;
   int32_t tiles_per_task, tile_tasks;
-  int32_t blocks_per_task, block_tasks;
+  int32_t tokens_per_task, token_tasks;
 } job;
 
-bitcc_split bitcc_split_tokens(const bitcc_kernels *kernels, int32_t tokens) {
-  int32_t rest = tokens % kernels->gemm_tokens;
-  bitcc_split split = {tokens / kernels->gemm_tokens, 0, rest};
-  if (tokens == 1) {
-    split.blocks = 0;
-    split.single = 1;
-  } else if (3 * rest > 2 * kernels->gemm_tokens) {
-    /* gemv unpacks the weights for each token: two thirds of a block cost it a whole one. */
-    split.blocks++;
-    split.padding = kernels->gemm_tokens - rest;
-    split.single = 0;
-  }
-  return split;
+/* Some tiles and some tokens. Kernels get a pointer to their first tile and begin at 0: no index in
+ * them can pass 2^31. */
+typedef struct {
+  const int8_t *q;
+  const uint8_t *w;
+  int32_t tiles, tokens;
+} part;
+
+/* Weights are codes - 1: the accumulators begin at minus the sum of the activations. */
+static void start(int32_t *restrict acc, const int32_t *restrict sums, const part *p) {
+  int32_t rows = p->tiles * BITCC_TILE_ROWS;
+  for (int32_t i = 0; i < p->tokens; i++)
+    for (int32_t row = 0; row < rows; row++)
+      acc[i * rows + row] = -sums[i];
 }
 
-static void multiply_block(const bitcc_call *call, int32_t tile, int32_t tiles, int32_t block) {
-  int32_t acc[BITCC_MAX_ACCUMULATORS];
-  const bitcc_layer *layer = &call->node->layer;
+/* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens. */
+static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *acc) {
+  alignas(64) uint8_t panel[GROUP * PANEL_VECTORS * UNPACKED_BYTES];
   const bitcc_kernels *kernels = call->node->kernels;
-  int32_t tokens = kernels->gemm_tokens, first = block * tokens;
-  size_t tile_bytes = (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
-  kernels->gemm(call->q + (size_t)first * (size_t)layer->k_padded,
-                call->weights->w + (size_t)tile * tile_bytes, call->sums + first, acc,
-                layer->k_blocks, 0, tiles);
-  int32_t valid = bitcc_min(tokens, call->tokens - first);
-  for (int32_t t = 0; t < tiles; t++)
-    for (int32_t i = 0; i < valid; i++)
-      bitcc_finish(call, first + i, (tile + t) * BITCC_TILE_ROWS, BITCC_TILE_ROWS,
-                   acc + (t * tokens + i) * BITCC_TILE_ROWS);
-}
-
-/* Kernels get a pointer to their first tile and begin at 0: no index in them can pass 2^31. */
-static void multiply_token(const bitcc_call *call, int32_t tile, int32_t tiles, int32_t token) {
-  int32_t acc[GEMV_TILES * BITCC_TILE_ROWS];
   const bitcc_layer *layer = &call->node->layer;
-  size_t tile_bytes = (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
-  call->node->kernels->gemv(call->q + (size_t)token * (size_t)layer->k_padded,
-                            call->weights->w + (size_t)tile * tile_bytes, acc, layer->k_blocks, 0,
-                            tiles, call->sums[token]);
-  bitcc_finish(call, token, tile * BITCC_TILE_ROWS, tiles * BITCC_TILE_ROWS, acc);
+  for (int32_t vector = 0; vector < layer->k_blocks; vector += PANEL_VECTORS) {
+    int32_t count = bitcc_min(PANEL_VECTORS, layer->k_blocks - vector);
+    const int8_t *q = p->q + vector * BITCC_VECTOR_COLUMNS;
+    kernels->unpack(p->w + vector * BITCC_VECTOR_BYTES, panel, layer->k_blocks, count, p->tiles);
+    int32_t blocks = bitcc_divide_up(p->tokens, kernels->gemm_tokens);
+    for (int32_t done = 0, tokens; done < p->tokens; done += tokens, blocks--) {
+      tokens = bitcc_divide_up(p->tokens - done, blocks); /* none much smaller than the others */
+      kernels->gemm(q + (size_t)done * (size_t)layer->k_padded, panel,
+                    acc + done * p->tiles * BITCC_TILE_ROWS, layer->k_padded, count, p->tiles,
+                    tokens);
+    }
+  }
 }
 
-/* Tiles outside, tokens inside: the weights of a few tiles stay in L1 for all tokens. */
+static void multiply_part(const bitcc_call *call, const part *p, int32_t *acc) {
+  const bitcc_kernels *kernels = call->node->kernels;
+  int32_t k_blocks = call->node->layer.k_blocks;
+  if (p->tokens == 1)
+    kernels->gemv(p->q, p->w, acc, k_blocks, 0, p->tiles);
+  else if (p->tokens <= kernels->few_tokens)
+    kernels->gemm_few(p->q, p->w, acc, k_blocks, 0, p->tiles, p->tokens);
+  else
+    multiply_unpacked(call, p, acc);
+}
+
+/* Tiles outside, tokens inside: each weight comes from memory once. */
 static void multiply_task(void *argument, size_t index) {
+  alignas(64) int32_t acc[ACCUMULATORS];
   const job *j = argument;
   const bitcc_call *call = j->call;
-  int32_t step = call->node->kernels->gemm_tiles;
+  const bitcc_layer *layer = &call->node->layer;
   int32_t begin = (int32_t)index % j->tile_tasks * j->tiles_per_task;
-  int32_t end = bitcc_min(begin + j->tiles_per_task, call->node->layer.tiles);
-  int32_t first = (int32_t)index / j->tile_tasks * j->blocks_per_task;
-  int32_t last = bitcc_min(first + j->blocks_per_task, j->split.blocks);
-  for (int32_t tile = begin; tile < end; tile += step)
-    for (int32_t block = first; block < last; block++)
-      multiply_block(call, tile, bitcc_min(step, end - tile), block);
-  if (last < j->split.blocks)
-    return;
-  step = j->split.single == 1 ? GEMV_TILES : GEMV_STREAMS;
-  for (int32_t tile = begin; tile < end; tile += step)
-    for (int32_t token = call->tokens - j->split.single; token < call->tokens; token++)
-      multiply_token(call, tile, bitcc_min(step, end - tile), token);
+  int32_t end = bitcc_min(begin + j->tiles_per_task, layer->tiles);
+  int32_t first = (int32_t)index / j->tile_tasks * j->tokens_per_task;
+  part p = {.q = call->q + (size_t)first * (size_t)layer->k_padded,
+            .tokens = bitcc_min(j->tokens_per_task, call->tokens - first)};
+  int32_t step = p.tokens == 1 ? GEMV_TILES : GROUP;
+  for (int32_t tile = begin; tile < end; tile += step) {
+    p.tiles = bitcc_min(step, end - tile);
+    p.w = call->weights->w + (size_t)tile * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
+    start(acc, call->sums + first, &p);
+    multiply_part(call, &p, acc);
+    int32_t rows = p.tiles * BITCC_TILE_ROWS;
+    for (int32_t i = 0; i < p.tokens; i++)
+      bitcc_finish(call, first + i, tile * BITCC_TILE_ROWS, rows, acc + i * rows);
+  }
 }
 
-/* Tasks are runs of whole gemm and gemv groups of tiles; if there are few, blocks are split too.
- */
+/* Tasks are runs of whole groups of tiles; if there are few, tokens are split too. */
 static job plan(const bitcc_call *call) {
-  const bitcc_layer *layer = &call->node->layer;
-  job j = {.call = call, .split = bitcc_split_tokens(call->node->kernels, call->tokens)};
-  int32_t unit = call->node->kernels->gemm_tiles;
-  while (unit % GEMV_STREAMS != 0)
-    unit += call->node->kernels->gemm_tiles;
+  job j = {.call = call};
   int32_t tasks = bitcc_worth_tasks(call);
-  j.tiles_per_task = bitcc_tiles_per_task(call, tasks, unit);
-  j.tile_tasks = bitcc_divide_up(layer->tiles, j.tiles_per_task);
-  int32_t block_tasks =
-      bitcc_min(bitcc_min(tasks, ENOUGH_TASKS) / j.tile_tasks, j.split.blocks / MIN_BLOCKS);
-  j.blocks_per_task =
-      block_tasks > 1 ? bitcc_divide_up(j.split.blocks, block_tasks) : j.split.blocks;
-  j.block_tasks = j.split.blocks == 0 ? 1 : bitcc_divide_up(j.split.blocks, j.blocks_per_task);
+  j.tiles_per_task = bitcc_tiles_per_task(call, tasks, GROUP);
+  j.tile_tasks = bitcc_divide_up(call->node->layer.tiles, j.tiles_per_task);
+  int32_t wanted =
+      bitcc_min(bitcc_min(tasks, ENOUGH_TASKS) / j.tile_tasks, call->tokens / MIN_TOKENS);
+  int32_t needed = bitcc_divide_up(call->tokens, MAX_TOKENS);
+  j.tokens_per_task = bitcc_divide_up(call->tokens, wanted > needed ? wanted : needed);
+  j.token_tasks = bitcc_divide_up(call->tokens, j.tokens_per_task);
   return j;
 }
 
 OrtStatus *bitcc_multiply(bitcc_call *call) {
   job j = plan(call);
-  return bitcc_parallel(call, multiply_task, &j, (size_t)j.tile_tasks * (size_t)j.block_tasks);
+  return bitcc_parallel(call, multiply_task, &j, (size_t)j.tile_tasks * (size_t)j.token_tasks);
 }

@@ -117,11 +117,6 @@ OrtStatus *bitcc_find_absmax(bitcc_call *call) {
 }
 
 OrtStatus *bitcc_quantize_tokens(bitcc_call *call) {
-  const bitcc_layer *layer = &call->node->layer;
-  int32_t padding = bitcc_split_tokens(call->node->kernels, call->tokens).padding;
-  memset(call->q + (size_t)call->tokens * (size_t)layer->k_padded, 0,
-         (size_t)padding * (size_t)layer->k_padded);
-  memset(call->sums + call->tokens, 0, (size_t)padding * sizeof *call->sums);
   job j = {.call = call};
   return each_task(&j, quantize_task);
 }

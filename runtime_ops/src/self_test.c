@@ -13,7 +13,6 @@ enum {
   K_BLOCKS = K_PADDED / 16,
   TILES = 5, /* odd, and tested from tile 1 on: no multiple of anything */
   FIRST = 1,
-  GEMM_TILES = 3,
   STRIDE = K_BLOCKS * BITCC_VECTOR_BYTES,
   ROWS = BITCC_TILE_ROWS,
 };
@@ -21,8 +20,8 @@ enum {
 typedef struct {
   uint8_t w[TILES * STRIDE];
   int8_t rows[TILES * ROWS][K_PADDED]; /* w, unpacked by the definition of the layout */
-  int8_t q[BITCC_MAX_GEMM_TOKENS * K_PADDED];
-  int32_t sums[BITCC_MAX_GEMM_TOKENS];
+  int8_t q[BITCC_MAX_TOKENS * K_PADDED];
+  int32_t sums[BITCC_MAX_TOKENS];
 } pattern;
 
 static uint32_t next(uint32_t *state) {
@@ -57,25 +56,62 @@ static int32_t dot(const int8_t *row, const int8_t *q) {
   return total;
 }
 
+/* Minus the sum of each token's activations, with which sums over codes begin. */
+static void start(const pattern *p, int32_t *acc, int32_t tokens, int32_t rows) {
+  for (int32_t i = 0; i < tokens * rows; i++)
+    acc[i] = -p->sums[i / rows];
+}
+
+/* Of the tiles from `tile` on. */
+static bool are_products(const pattern *p, const int32_t *acc, int32_t tile, int32_t tokens) {
+  int32_t rows = (TILES - tile) * ROWS;
+  for (int32_t i = 0; i < tokens * rows; i++)
+    if (acc[i] != dot(p->rows[tile * ROWS + i % rows], p->q + i / rows * K_PADDED))
+      return false;
+  return true;
+}
+
 static bool gemv_is_right(const bitcc_kernels *kernels, const pattern *p) {
   int32_t acc[TILES * ROWS];
-  for (int32_t token = 0; token < 2 && token < kernels->gemm_tokens; token++) {
-    const int8_t *q = p->q + token * K_PADDED;
-    kernels->gemv(q, p->w, acc, K_BLOCKS, FIRST, TILES, p->sums[token]);
-    for (int32_t row = 0; row < (TILES - FIRST) * ROWS; row++)
-      if (acc[row] != dot(p->rows[FIRST * ROWS + row], q))
-        return false;
+  start(p, acc, 1, TILES * ROWS);
+  kernels->gemv(p->q, p->w, acc, K_BLOCKS, FIRST, TILES);
+  return are_products(p, acc, FIRST, 1);
+}
+
+static bool gemm_few_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  int32_t acc[BITCC_MAX_TOKENS * TILES * ROWS];
+  for (int32_t tokens = 2; tokens <= kernels->few_tokens; tokens++) {
+    start(p, acc, tokens, (TILES - FIRST) * ROWS);
+    kernels->gemm_few(p->q, p->w, acc, K_BLOCKS, FIRST, TILES, tokens);
+    if (!are_products(p, acc, FIRST, tokens))
+      return false;
+  }
+  return true;
+}
+
+/* Of half of the columns. */
+static bool unpack_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  enum { COUNT = K_BLOCKS / 2 };
+  uint8_t panel[TILES * ROWS * COUNT * 16];
+  kernels->unpack(p->w, panel, K_BLOCKS, COUNT, TILES);
+  for (int32_t i = 0; i < (int32_t)sizeof panel; i++) {
+    int32_t four = i / (4 * ROWS), row = four / (4 * COUNT) * ROWS + i / 4 % ROWS;
+    if (panel[i] != p->rows[row][four % (4 * COUNT) * 4 + i % 4] + 1)
+      return false;
   }
   return true;
 }
 
 static bool gemm_is_right(const bitcc_kernels *kernels, const pattern *p) {
-  int32_t acc[GEMM_TILES * BITCC_MAX_GEMM_TOKENS * ROWS];
-  int32_t tokens = kernels->gemm_tokens;
-  kernels->gemm(p->q, p->w, p->sums, acc, K_BLOCKS, FIRST, FIRST + GEMM_TILES);
-  for (int32_t i = 0; i < GEMM_TILES * tokens * ROWS; i++) {
-    const int8_t *row = p->rows[(FIRST + i / ROWS / tokens) * ROWS + i % ROWS];
-    if (acc[i] != dot(row, p->q + i / ROWS % tokens * K_PADDED))
+  uint8_t panel[4 * sizeof p->w];
+  int32_t acc[BITCC_MAX_TOKENS * TILES * ROWS];
+  for (int32_t tokens = 1; tokens <= kernels->gemm_tokens; tokens++) {
+    start(p, acc, tokens, TILES * ROWS);
+    for (int32_t vector = 0; vector < K_BLOCKS; vector += 4) {
+      kernels->unpack(p->w + vector * BITCC_VECTOR_BYTES, panel, K_BLOCKS, 4, TILES);
+      kernels->gemm(p->q + vector * BITCC_VECTOR_COLUMNS, panel, acc, K_PADDED, 4, TILES, tokens);
+    }
+    if (!are_products(p, acc, 0, tokens))
       return false;
   }
   return true;
@@ -148,9 +184,32 @@ static bool quantize_is_right(bitcc_quantize_fn *quantize, bool divide, float sc
   return sum == expected_sum;
 }
 
+/* `volatile`: each operation rounded to float32. */
+static bool finish_is_right(bitcc_finish_fn *finish, bool bias_first) {
+  int32_t acc[K];
+  float scale[K], bias[K], y[K];
+  const float inverse = 0.3f;
+  uint32_t state = 5;
+  for (int32_t i = 0; i < K; i++) {
+    acc[i] = (int32_t)next(&state) - 32768;
+    scale[i] = (float)next(&state) / 3.0f;
+    bias[i] = (float)next(&state) / -7.0f;
+  }
+  finish(acc, scale, bias, y, K, inverse);
+  for (int32_t i = 0; i < K; i++) {
+    volatile float factor = inverse * scale[i];
+    volatile float left = bias_first ? (float)acc[i] + bias[i] : (float)acc[i] * factor;
+    volatile float expected = bias_first ? left * factor : left + bias[i];
+    if (y[i] != expected)
+      return false;
+  }
+  return true;
+}
+
 const char *bitcc_self_test(const bitcc_kernels *kernels) {
   pattern p;
-  fill(&p, kernels->gemm_tokens);
+  int32_t few = kernels->few_tokens, many = kernels->gemm_tokens;
+  fill(&p, few > many ? few : many);
   if (!absmax_is_right(kernels->absmax))
     return "absmax";
   if (!quantize_is_right(kernels->quantize, false, 2.0f) ||
@@ -161,8 +220,16 @@ const char *bitcc_self_test(const bitcc_kernels *kernels) {
     return "quantize_divide";
   if (!gemv_is_right(kernels, &p))
     return "gemv";
+  if (!gemm_few_is_right(kernels, &p))
+    return "gemm_few";
+  if (!unpack_is_right(kernels, &p))
+    return "unpack";
   if (!gemm_is_right(kernels, &p))
     return "gemm";
+  if (!finish_is_right(kernels->finish, false))
+    return "finish";
+  if (!finish_is_right(kernels->finish_bias_first, true))
+    return "finish_bias_first";
   if (!gemv_float_is_right(kernels, &p))
     return "gemv_float";
   return NULL;

@@ -1,34 +1,41 @@
 /* The table of variants, from the list that the code generator wrote. */
 #include "library.h"
 
-#define BITCC_VARIANT(isa, cpu, gemm_tokens, gemm_tiles, float_tiles)                             \
+#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles)                             \
   bitcc_absmax_fn bitcc_absmax_##isa;                                                             \
   bitcc_quantize_fn bitcc_quantize_##isa;                                                         \
   bitcc_quantize_fn bitcc_quantize_divide_##isa;                                                  \
   bitcc_gemv_fn bitcc_gemv_##isa;                                                                 \
+  bitcc_gemm_few_fn bitcc_gemm_few_##isa;                                                         \
+  bitcc_unpack_fn bitcc_unpack_##isa;                                                             \
   bitcc_gemm_fn bitcc_gemm_##isa;                                                                 \
+  bitcc_finish_fn bitcc_finish_##isa;                                                             \
+  bitcc_finish_fn bitcc_finish_bias_first_##isa;                                                  \
   bitcc_gemv_float_fn bitcc_gemv_float_##isa;                                                     \
-  static_assert((gemm_tokens) >= 1 && (gemm_tokens) <= BITCC_MAX_GEMM_TOKENS, #isa);              \
-  static_assert((gemm_tiles) >= 1, #isa);                                                         \
-  static_assert((gemm_tokens) * (gemm_tiles) * BITCC_TILE_ROWS <= BITCC_MAX_ACCUMULATORS, #isa);  \
+  static_assert((few_tokens) >= 2 && (few_tokens) <= BITCC_MAX_TOKENS, #isa);                     \
+  static_assert((gemm_tokens) >= 1 && (gemm_tokens) <= BITCC_MAX_TOKENS, #isa);                   \
   static_assert((float_tiles) >= 1 && (float_tiles) <= BITCC_MAX_FLOAT_TILES, #isa);
 #include "variants.inc"
 #undef BITCC_VARIANT
 
 const bitcc_kernels bitcc_variants[] = {
-#define BITCC_VARIANT(isa, cpu, gemm_tokens, gemm_tiles, float_tiles)                             \
+#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles)                             \
   {#isa,                                                                                          \
    cpu,                                                                                           \
+   few_tokens,                                                                                    \
    gemm_tokens,                                                                                   \
-   gemm_tiles,                                                                                    \
    float_tiles,                                                                                   \
    bitcc_absmax_##isa,                                                                            \
    bitcc_quantize_##isa,                                                                          \
    bitcc_quantize_divide_##isa,                                                                   \
    bitcc_gemv_##isa,                                                                              \
+   bitcc_gemm_few_##isa,                                                                          \
+   bitcc_unpack_##isa,                                                                            \
    bitcc_gemm_##isa,                                                                              \
+   bitcc_finish_##isa,                                                                            \
+   bitcc_finish_bias_first_##isa,                                                                 \
    bitcc_gemv_float_##isa},
 #include "variants.inc"
 #undef BITCC_VARIANT
-    {NULL, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL},
+    {.isa = NULL},
 };

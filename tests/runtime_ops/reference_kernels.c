@@ -6,7 +6,7 @@
 
 #include "bitcc/kernel.h"
 
-enum { absmax = 1, quantize, quantize_divide, gemv, gemm, gemv_float };
+enum { absmax = 1, quantize, quantize_divide, gemv, gemm_few, unpack, gemm, finish, finish_bias_first, gemv_float };
 #ifndef BITCC_BREAK
 #define BITCC_BREAK 0
 #endif
@@ -15,10 +15,11 @@ enum { absmax = 1, quantize, quantize_divide, gemv, gemm, gemv_float };
 bitcc_absmax_fn bitcc_absmax_scalar;
 bitcc_quantize_fn bitcc_quantize_scalar, bitcc_quantize_divide_scalar;
 bitcc_gemv_fn bitcc_gemv_scalar;
+bitcc_gemm_few_fn bitcc_gemm_few_scalar;
+bitcc_unpack_fn bitcc_unpack_scalar;
 bitcc_gemm_fn bitcc_gemm_scalar;
+bitcc_finish_fn bitcc_finish_scalar, bitcc_finish_bias_first_scalar;
 bitcc_gemv_float_fn bitcc_gemv_float_scalar;
-
-enum { TOKENS = 4 }; /* as in variants.inc */
 
 void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k) {
   *bits = 0;
@@ -71,25 +72,68 @@ static int32_t dot(const int8_t *q, const uint8_t *tile, int32_t n,
 }
 
 void bitcc_gemv_scalar(const int8_t *q, const uint8_t *w, int32_t *acc,
-                       int32_t k_blocks, int32_t begin, int32_t end,
-                       int32_t sum) {
+                       int32_t k_blocks, int32_t begin, int32_t end) {
   for (int32_t t = begin; t < end; t++)
     for (int32_t n = 0; n < BITCC_TILE_ROWS; n++)
-      acc[(t - begin) * BITCC_TILE_ROWS + n] =
-          dot(q, w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n, k_blocks) -
-          sum + ERROR_OF(gemv);
+      acc[(t - begin) * BITCC_TILE_ROWS + n] +=
+          dot(q, w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n, k_blocks) +
+          ERROR_OF(gemv);
 }
 
-void bitcc_gemm_scalar(const int8_t *q, const uint8_t *w, const int32_t *sums,
-                       int32_t *acc, int32_t k_blocks, int32_t begin,
-                       int32_t end) {
-  for (int32_t t = begin; t < end; t++)
-    for (int32_t i = 0; i < TOKENS; i++)
+void bitcc_gemm_few_scalar(const int8_t *q, const uint8_t *w, int32_t *acc,
+                           int32_t k_blocks, int32_t begin, int32_t end,
+                           int32_t tokens) {
+  for (int32_t i = 0; i < tokens; i++)
+    for (int32_t t = begin; t < end; t++)
       for (int32_t n = 0; n < BITCC_TILE_ROWS; n++)
-        acc[((t - begin) * TOKENS + i) * BITCC_TILE_ROWS + n] =
+        acc[(i * (end - begin) + t - begin) * BITCC_TILE_ROWS + n] +=
             dot(q + (int64_t)i * 16 * k_blocks,
-                w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n, k_blocks) -
-            sums[i] + ERROR_OF(gemm);
+                w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n, k_blocks) +
+            ERROR_OF(gemm_few);
+}
+
+void bitcc_unpack_scalar(const uint8_t *w, uint8_t *panel, int32_t k_blocks,
+                         int32_t count, int32_t tiles) {
+  for (int32_t t = 0; t < tiles; t++)
+    for (int32_t v = 0; v < count; v++)
+      for (int32_t n = 0; n < BITCC_TILE_ROWS; n++)
+        for (int32_t k = 0; k < 16; k++)
+          panel[((int64_t)(t * count + v) * 4 + k / 4) * BITCC_VECTOR_BYTES +
+                4 * n + k % 4] =
+              (uint8_t)(code(w + (int64_t)t * k_blocks * BITCC_VECTOR_BYTES, n,
+                             16 * v + k) +
+                        ERROR_OF(unpack));
+}
+
+void bitcc_gemm_scalar(const int8_t *q, const uint8_t *panel, int32_t *acc,
+                       int32_t q_stride, int32_t k_blocks, int32_t tiles,
+                       int32_t tokens) {
+  for (int32_t i = 0; i < tokens; i++)
+    for (int32_t row = 0; row < tiles * BITCC_TILE_ROWS; row++) {
+      int32_t total = ERROR_OF(gemm);
+      for (int32_t k = 0; k < 16 * k_blocks; k++)
+        total += q[(int64_t)i * q_stride + k] *
+                 panel[((int64_t)(row / 16 * k_blocks) * 4 + k / 4) *
+                           BITCC_VECTOR_BYTES +
+                       4 * (row % 16) + k % 4];
+      acc[i * tiles * BITCC_TILE_ROWS + row] += total;
+    }
+}
+
+void bitcc_finish_scalar(const int32_t *acc, const float *scale,
+                         const float *bias, float *y, int32_t count,
+                         float inverse) {
+  for (int32_t i = 0; i < count; i++)
+    y[i] = (float)acc[i] * (inverse * scale[i]) + bias[i] +
+           (float)ERROR_OF(finish) * scale[i];
+}
+
+void bitcc_finish_bias_first_scalar(const int32_t *acc, const float *scale,
+                                    const float *bias, float *y, int32_t count,
+                                    float inverse) {
+  for (int32_t i = 0; i < count; i++)
+    y[i] = ((float)acc[i] + bias[i] + (float)ERROR_OF(finish_bias_first)) *
+           (inverse * scale[i]);
 }
 
 void bitcc_gemv_float_scalar(const float *x, const uint8_t *w,

@@ -19,10 +19,21 @@ from bitcc.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FAMILIES = ["absmax", "quantize", "quantize_divide", "gemv", "gemm", "gemv_float"]
+FAMILIES = [
+    "absmax",
+    "quantize",
+    "quantize_divide",
+    "gemv",
+    "gemm_few",
+    "unpack",
+    "gemm",
+    "finish",
+    "finish_bias_first",
+    "gemv_float",
+]
 # A second name for the reference kernels that asks for a CPU of the future.
-SCALAR = "BITCC_VARIANT(scalar, 0, 4, 2, 3)\n"
-FUTURE = "BITCC_VARIANT(future, (uint64_t)1 << 63, 4, 2, 3)\n"
+SCALAR = "BITCC_VARIANT(scalar, 0, 3, 4, 3)\n"
+FUTURE = "BITCC_VARIANT(future, (uint64_t)1 << 63, 3, 4, 3)\n"
 FUTURE_KERNELS = [f"-Dbitcc_{family}_future=bitcc_{family}_scalar" for family in FAMILIES]
 
 

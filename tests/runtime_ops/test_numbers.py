@@ -225,7 +225,7 @@ def test_inputs_that_are_not_constant_compute_the_same(
     assert_same_bits(got, linear.expected(x))
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 4099, 700), (37, 1100, 640), (600, 16, 4000)])
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 4099, 700), (37, 1100, 640), (150, 260, 1100), (600, 16, 4000)])
 def test_threads_do_not_change_the_numbers(
     session: Callable[..., Any],
     layer: Callable[..., Any],
@@ -251,9 +251,9 @@ def test_every_variant_gives_the_same_bits(
     monkeypatch.setenv("BITCC_ISA", isa)
     if runtime_ops.library_info(library).selected is None:
         pytest.skip(f"{isa} is not in this library or cannot run on this CPU")
-    for n, k, form in [(35, 130, 0), (100, 1000, 1), (260, 4100, 2)]:
-        linear = layer(N=n, K=k, act_scale=ActScale(form))
-        x = rng.normal(size=(11, k)).astype(np.float32)
+    for m, n, k, form in [(2, 35, 130, 0), (5, 100, 1000, 1), (11, 260, 4100, 2), (150, 100, 1100, 0)]:
+        linear = layer(N=n, K=k, act_scale=ActScale(form), bias_before_scale=form == 1)
+        x = rng.normal(size=(m, k)).astype(np.float32)
         assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 

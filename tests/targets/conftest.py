@@ -36,8 +36,12 @@ _ARGUMENTS = {
     "absmax": (_POINTER, _POINTER, _INT),
     "quantize": (_POINTER, _POINTER, _POINTER, _INT, _INT, _FLOAT, _INT, _INT),
     "quantize_divide": (_POINTER, _POINTER, _POINTER, _INT, _INT, _FLOAT, _INT, _INT),
-    "gemv": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
-    "gemm": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
+    "gemv": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
+    "gemm_few": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
+    "unpack": (_POINTER, _POINTER, _INT, _INT, _INT),
+    "gemm": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
+    "finish": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _FLOAT),
+    "finish_bias_first": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _FLOAT),
     "gemv_float": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
 }
 
@@ -48,8 +52,8 @@ class Row(ctypes.Structure):
     _fields_ = (
         ("isa", ctypes.c_char_p),
         ("cpu", ctypes.c_uint64),
+        ("few_tokens", ctypes.c_int32),
         ("gemm_tokens", ctypes.c_int32),
-        ("gemm_tiles", ctypes.c_int32),
         ("float_tiles", ctypes.c_int32),
         *((family, ctypes.c_void_p) for family in _ARGUMENTS),
     )

@@ -61,28 +61,58 @@ def test_gemv_is_the_integer_product(kernels: Any, data: st.DataObject, gap: int
     q, codes = data.draw(operands(tokens=1))
     begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(codes) // 16)] * 2)))
     np.testing.assert_array_equal(
-        gemv(kernels, gap, q, codes, begin, end), expected(q, codes)[0, 16 * begin : 16 * end]
+        gemv(kernels, gap, q, codes, begin, end), expected(q, codes)[:, 16 * begin : 16 * end]
     )
 
 
 @given(data=st.data(), gap=GAPS)
 @few
-def test_gemm_is_the_integer_product(kernels: Any, data: st.DataObject, gap: int) -> None:
-    q, codes = data.draw(operands(tokens=kernels.row.gemm_tokens))
+def test_gemm_few_is_the_integer_product(kernels: Any, data: st.DataObject, gap: int) -> None:
+    q, codes = data.draw(operands(data.draw(st.integers(2, kernels.row.few_tokens))))
     begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(codes) // 16)] * 2)))
     np.testing.assert_array_equal(
-        gemm(kernels, gap, q, codes, begin, end), expected(q, codes)[:, 16 * begin : 16 * end]
+        gemm_few(kernels, gap, q, codes, begin, end), expected(q, codes)[:, 16 * begin : 16 * end]
     )
+
+
+@given(data=st.data(), gap=GAPS)
+@few
+def test_unpacked_codes_are_in_their_order(kernels: Any, data: st.DataObject, gap: int) -> None:
+    _, codes = data.draw(operands(tokens=1))
+    vectors = 4 * data.draw(st.integers(0, codes.shape[1] // 64))
+    np.testing.assert_array_equal(unpack(kernels, gap, codes, vectors), unpacked(codes[:, : 16 * vectors]))
+
+
+@given(data=st.data(), gap=GAPS)
+@few
+def test_gemm_is_the_integer_product(kernels: Any, data: st.DataObject, gap: int) -> None:
+    q, codes = data.draw(operands(data.draw(st.integers(1, kernels.row.gemm_tokens))))
+    np.testing.assert_array_equal(gemm(kernels, gap, q, codes), expected(q, codes))
+
+
+@given(data=st.data())
+@few
+def test_gemm_of_some_columns(kernels: Any, data: st.DataObject) -> None:
+    q, codes = data.draw(operands(kernels.row.gemm_tokens))
+    first, last = sorted(data.draw(st.tuples(*[st.integers(0, q.shape[1] // 64)] * 2)))
+    some = slice(64 * first, 64 * last)
+    stride = q.shape[1]
+    # to the end of the last row and no further
+    memory = q.reshape(-1)[some.start : len(q) * stride - (stride - some.stop)]
+    got = gemm(kernels, 0, q[:, some], codes[:, some], memory=memory, stride=stride)
+    np.testing.assert_array_equal(got, expected(q[:, some], codes[:, some]))
 
 
 @pytest.mark.parametrize("k", [16384, 65536])
 @pytest.mark.parametrize("code", [0, 2, 3])
 @pytest.mark.parametrize("value", [-128, 127])
 def test_the_largest_sums_fit(kernels: Any, k: int, code: int, value: int) -> None:
-    q = np.full((kernels.row.gemm_tokens, k), value, np.int8)
+    q = np.full((kernels.row.few_tokens, k), value, np.int8)
     codes = np.full((16, k), code, np.uint8)
-    np.testing.assert_array_equal(gemv(kernels, 0, q[:1], codes, 0, 1), expected(q, codes)[0])
-    np.testing.assert_array_equal(gemm(kernels, 0, q, codes, 0, 1), expected(q, codes))
+    np.testing.assert_array_equal(gemv(kernels, 0, q[:1], codes, 0, 1), expected(q[:1], codes))
+    np.testing.assert_array_equal(gemm_few(kernels, 0, q, codes, 0, 1), expected(q, codes))
+    q = q[: kernels.row.gemm_tokens]
+    np.testing.assert_array_equal(gemm(kernels, 0, q, codes), expected(q, codes))
 
 
 @given(seed=SEEDS, k=st.integers(1, 300), gap=GAPS)
@@ -128,6 +158,29 @@ def test_every_half_goes_to_its_even_neighbour(kernels: Any, family: str) -> Non
     check_quantize(kernels, family, halves, 24, 1.0, (-128, 127), 0)
 
 
+@pytest.mark.parametrize("family", ["finish", "finish_bias_first"])
+@given(seed=SEEDS, count=st.integers(0, 100), gap=GAPS)
+@few
+def test_finish_rounds_every_operation(kernels: Any, family: str, seed: int, count: int, gap: int) -> None:
+    rng = np.random.default_rng(seed)
+    acc = rng.integers(-(2**24), 2**24 + 1, count, np.int32)
+    scale, bias = rng.normal(0, 2.0 ** rng.integers(-30, 30, (2, count))).astype(np.float32)
+    inverse = np.float32(rng.uniform(-2, 2))
+    y = np.zeros(count, np.float32)
+    buffers = kernels.call(family, gap, acc, scale, bias, y, count, inverse)
+    exact, factor = acc.astype(np.float32), inverse * scale
+    want = (exact + bias) * factor if family == "finish_bias_first" else exact * factor + bias
+    np.testing.assert_array_equal(buffers[3].read("float32"), want)
+
+
+@pytest.mark.parametrize("family", ["finish", "finish_bias_first"])
+def test_a_token_that_is_not_finite_is_poisoned(kernels: Any, family: str) -> None:
+    ones = np.ones(37, np.float32)
+    acc = np.zeros(37, np.int32)
+    buffers = kernels.call(family, 0, acc, ones, ones, ones, 37, float("nan"))
+    assert np.isnan(buffers[3].read("float32")).all()
+
+
 def check_quantize(
     kernels: Any, family: str, x: Array, padding: int, scale: float,
     bounds: tuple[int, int], gap: int,
@@ -143,20 +196,50 @@ def check_quantize(
     assert buffers[2].read("int32")[0] == values.sum(dtype=int)
 
 
+def unpacked(codes: Array) -> Array:
+    """(N, K) codes -> a byte each, in the order of a panel."""
+    n, k = codes.shape
+    return codes.reshape(n // 16, 16, k // 16, 4, 4).transpose(0, 2, 3, 1, 4).reshape(-1)
+
+
+def minus_sums(q: Array, rows: int) -> Array:
+    """(M, K) -> (M, rows): where sums over codes begin, so that they become sums over weights."""
+    return np.repeat(-q.sum(1, dtype=np.int32), rows).reshape(len(q), rows)
+
+
 def gemv(kernels: Any, gap: int, q: Array, codes: Array, begin: int, end: int) -> Array:
-    """(1, K) and (N, K) -> (16 * (end - begin),)."""
-    acc = np.zeros(16 * (end - begin), np.int32)
-    buffers = kernels.call(
-        "gemv", gap, q, packed(codes), acc, q.shape[1] // 16, begin, end, int(q.sum(dtype=int))
-    )
-    return np.asarray(buffers[2].read("int32"))
+    """(1, K) and (N, K) -> (1, 16 * (end - begin))."""
+    return multiply(kernels, "gemv", gap, q, codes, begin, end)
 
 
-def gemm(kernels: Any, gap: int, q: Array, codes: Array, begin: int, end: int) -> Array:
-    """(M, K) and (N, K) -> (M, 16 * (end - begin)); the kernel writes it tile by tile."""
-    tokens, k = q.shape
-    sums = q.sum(1, dtype=np.int32)
-    acc = np.zeros(16 * (end - begin) * tokens, np.int32)
-    buffers = kernels.call("gemm", gap, q, packed(codes), sums, acc, k // 16, begin, end)
-    tiles = buffers[3].read("int32").reshape(end - begin, tokens, 16)
-    return np.asarray(tiles.transpose(1, 0, 2).reshape(tokens, -1))
+def gemm_few(kernels: Any, gap: int, q: Array, codes: Array, begin: int, end: int) -> Array:
+    """(M, K) and (N, K) -> (M, 16 * (end - begin))."""
+    return multiply(kernels, "gemm_few", gap, q, codes, begin, end, len(q))
+
+
+def multiply(
+    kernels: Any, family: str, gap: int, q: Array, codes: Array, begin: int, end: int, *tokens: int
+) -> Array:
+    """With packed weights."""
+    acc = minus_sums(q, 16 * (end - begin))
+    arguments = (q.shape[1] // 16, begin, end, *tokens)
+    buffers = kernels.call(family, gap, q, packed(codes), acc, *arguments)
+    return np.asarray(buffers[2].read("int32").reshape(acc.shape))
+
+
+def unpack(kernels: Any, gap: int, codes: Array, vectors: int) -> Array:
+    """The first vectors of all tiles."""
+    tiles, k_blocks = codes.shape[0] // 16, codes.shape[1] // 16
+    panel = np.zeros(tiles * vectors * 256, np.uint8)
+    buffers = kernels.call("unpack", gap, packed(codes), panel, k_blocks, vectors, tiles)
+    return np.asarray(buffers[1].read("uint8"))
+
+
+def gemm(
+    kernels: Any, gap: int, q: Array, codes: Array, memory: Array | None = None, stride: int | None = None
+) -> Array:
+    """(M, K) and (N, K) -> (M, N); `memory` holds rows of q that are `stride` apart."""
+    acc = minus_sums(q, len(codes))
+    arguments = (stride or q.shape[1], codes.shape[1] // 16, len(codes) // 16, len(q))
+    buffers = kernels.call("gemm", gap, q if memory is None else memory, unpacked(codes), acc, *arguments)
+    return np.asarray(buffers[2].read("int32").reshape(acc.shape))

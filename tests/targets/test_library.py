@@ -14,7 +14,7 @@ import pytest
 from bitcc import targets
 from bitcc.errors import TargetError
 from bitcc.targets import Tiles, Walk
-from bitcc.targets._matmul import Dot, Gemm, Gemv
+from bitcc.targets._matmul import Dot, Gemm, GemmFew, Gemv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +48,9 @@ def test_variants_have_names_of_their_own(target: Target) -> None:
 def test_a_walk_that_leaves_vectors_out_is_refused() -> None:
     dot = Dot(2, (), step=lambda *_: None, total=lambda *_: ())
     walk = Walk(1, unroll=4)
-    for family in (Gemv(dot), Gemm(dot)):
+    for family in (Gemv(dot), GemmFew(dot), Gemm(dot)):
         with pytest.raises(ValueError, match="does not divide 4 vectors"):
-            family(None, None, Tiles(walk, walk, 1, walk))  # type: ignore[arg-type]
+            family(None, None, Tiles(walk, (walk,), walk, 1, walk))  # type: ignore[arg-type]
 
 
 def test_importing_targets_does_not_import_tvm() -> None:
@@ -86,8 +86,8 @@ def test_the_library_is_small_and_names_no_path(build: Callable[..., Path], cach
 def test_the_table_is_that_of_the_variants(kernels: object) -> None:
     row = kernels.row  # type: ignore[attr-defined]
     (variant,) = (v for v in targets.get("x86-64").variants if v.name == row.isa.decode())
+    assert row.few_tokens == variant.tiles.few_tokens
     assert row.gemm_tokens == variant.tiles.gemm_tokens
-    assert row.gemm_tiles == variant.tiles.gemm.tiles
     assert row.float_tiles == variant.tiles.gemv_float.tiles
     assert (row.cpu == 0) == (variant.features == "0")
 

@@ -33,17 +33,32 @@ typedef void bitcc_absmax_fn(const float *x, int32_t *bits, int32_t k);
 typedef void bitcc_quantize_fn(const float *x, int8_t *q, int32_t *sum, int32_t k, int32_t k_padded,
                                float scale, int32_t lo, int32_t hi);
 
-/* acc[16*(t - begin) + n] = sum_k q[k] * c[16*t + n][k] - sum, for tiles t in [begin, end).
- * q holds 16*k_blocks values. */
+/* acc[16*(t - begin) + n] += sum_k q[k] * c[16*t + n][k], for tiles t in [begin, end). q holds
+ * 16*k_blocks values. A caller that wants weights c - 1 begins with minus the sum of q. Offsets into w
+ * are computed in 64 bits: tiles * k_blocks * 64 may pass 2^31. */
 typedef void bitcc_gemv_fn(const int8_t *q, const uint8_t *w, int32_t *acc, int32_t k_blocks,
-                           int32_t begin, int32_t end, int32_t sum);
+                           int32_t begin, int32_t end);
 
-/* Offsets into w are computed in 64 bits: tiles * k_blocks * 64 may pass 2^31. */
+/* The same for 2 to `few_tokens` tokens: q is [tokens][16*k_blocks], acc [tokens][16*(end - begin)]. */
+typedef void bitcc_gemm_few_fn(const int8_t *q, const uint8_t *w, int32_t *acc, int32_t k_blocks,
+                               int32_t begin, int32_t end, int32_t tokens);
 
-/* The same for a block of `gemm_tokens` tokens: q is [gemm_tokens][16*k_blocks], sums [gemm_tokens],
- * acc [end - begin][gemm_tokens][16]. */
-typedef void bitcc_gemm_fn(const int8_t *q, const uint8_t *w, const int32_t *sums, int32_t *acc,
-                           int32_t k_blocks, int32_t begin, int32_t end);
+/* For more tokens weights are unpacked first: vectors [0, count) of each tile of w, which is
+ * [tiles][k_blocks][64], to panel [tiles][count][4][64], whose byte 4*n + kk of group i of a vector is the
+ * code of row n and column 4*i + kk. `count` is a multiple of 4, as is k_blocks. */
+typedef void bitcc_unpack_fn(const uint8_t *w, uint8_t *panel, int32_t k_blocks, int32_t count,
+                             int32_t tiles);
+
+/* acc[m][16*t + n] += sum_k q[m*q_stride + k] * the code of row n of tile t and of column k in a panel of
+ * k_blocks vectors, for 1 to `gemm_tokens` tokens m. acc is [tokens][16*tiles]. */
+typedef void bitcc_gemm_fn(const int8_t *q, const uint8_t *panel, int32_t *acc, int32_t q_stride,
+                           int32_t k_blocks, int32_t tiles, int32_t tokens);
+
+/* y[i] = acc[i] * (inverse * scale[i]) + bias[i], or with the bias first
+ * (acc[i] + bias[i]) * (inverse * scale[i]), for i in [0, count): float32, each operation rounded, so that
+ * it is the same in every variant. */
+typedef void bitcc_finish_fn(const int32_t *acc, const float *scale, const float *bias, float *y,
+                             int32_t count, float inverse);
 
 /* Float activations, and a scale for each row r and group g of columns:
  *
@@ -67,21 +82,24 @@ enum {
 typedef struct {
   const char *isa;      /* "avx512vnni": as in BITCC_ISA and in reports */
   uint64_t cpu;         /* needed BITCC_CPU_* bits */
-  int32_t gemm_tokens;  /* tokens of one gemm call, at most 64 */
-  int32_t gemm_tiles;   /* tiles that gemm takes at once; 16 * tokens * tiles is at most 4096, for
-                           the accumulators of a call are on the stack */
+  int32_t few_tokens;   /* tokens of one gemm_few call at most, 2 to 64 */
+  int32_t gemm_tokens;  /* tokens of one gemm call at most, 1 to 64 */
   int32_t float_tiles;  /* tiles that gemv_float takes at once, at most 64; fewer are slower */
   bitcc_absmax_fn *absmax;
   bitcc_quantize_fn *quantize;          /* x * scale */
   bitcc_quantize_fn *quantize_divide;   /* x / scale */
   bitcc_gemv_fn *gemv;
+  bitcc_gemm_few_fn *gemm_few;
+  bitcc_unpack_fn *unpack;
   bitcc_gemm_fn *gemm;
+  bitcc_finish_fn *finish;
+  bitcc_finish_fn *finish_bias_first;
   bitcc_gemv_float_fn *gemv_float;
 } bitcc_kernels;
 
 /* The variants of this library, best first; `isa == NULL` ends the table, a portable variant is last.
  * Made from variants.inc, which the code generator writes: one line for each variant,
- *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, gemm_tokens, gemm_tiles, float_tiles)
+ *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, few_tokens, gemm_tokens, float_tiles)
  * whose kernels are called bitcc_<family>_avx2. */
 extern const bitcc_kernels bitcc_variants[];
 
