@@ -5,10 +5,13 @@
 
 /* Tiles that kernels read side by side, and those of one gemv call. */
 enum { GROUP = 4, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC_TILE_ROWS };
-/* Tokens that share unpacked weights, which costs them 2 % then; their accumulators are 32 KB. */
+/* Blocks of few tokens, each of which unpacks the weights: for more it is worth writing them down. */
+enum { FEW_BLOCKS = 3 };
+/* Tokens that share weights written down; their accumulators are 32 KB. */
 enum { MAX_TOKENS = 128, ACCUMULATORS = MAX_TOKENS * GROUP * BITCC_TILE_ROWS };
 /* Vectors of a tile that are unpacked at once: a panel of 32 KB. A multiple of four. */
 enum { PANEL_VECTORS = 32, UNPACKED_BYTES = 4 * BITCC_VECTOR_BYTES };
+enum { LINE = 64 };
 /* Enough tasks for any machine to balance: tokens are not split for more, nor to fewer than this.
  */
 enum { ENOUGH_TASKS = 16, MIN_TOKENS = 32 };
@@ -37,6 +40,32 @@ static void start(int32_t *restrict acc, const int32_t *restrict sums, const par
       acc[i * rows + row] = -sums[i];
 }
 
+/* The next of as many blocks as `tokens` take with at most `most` in each; all nearly as large. */
+static int32_t next_block(int32_t tokens, int32_t most) {
+  return bitcc_divide_up(tokens, bitcc_divide_up(tokens, most));
+}
+
+/* Rows of Y are far apart: stores to them would wait for one line after the other. */
+static void prefetch_y(const bitcc_call *call, int32_t token, int32_t tile, const part *p) {
+  size_t bytes = (size_t)(p->tiles * BITCC_TILE_ROWS) * bitcc_x_bytes(call->node->x_type);
+  for (int32_t i = 0; i < p->tokens; i++) {
+    const char *y = bitcc_y(call, token + i, tile * BITCC_TILE_ROWS);
+    for (size_t byte = 0; byte < bytes; byte += LINE)
+      __builtin_prefetch(y + byte, 1);
+  }
+}
+
+static void multiply_few(const bitcc_call *call, const part *p, int32_t *acc) {
+  const bitcc_kernels *kernels = call->node->kernels;
+  const bitcc_layer *layer = &call->node->layer;
+  for (int32_t done = 0, tokens; done < p->tokens; done += tokens) {
+    tokens = next_block(p->tokens - done, kernels->few_tokens);
+    kernels->gemm_few(p->q + (size_t)done * (size_t)layer->k_padded, p->w,
+                      acc + done * p->tiles * BITCC_TILE_ROWS, layer->k_blocks, 0, p->tiles,
+                      tokens);
+  }
+}
+
 /* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens. */
 static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *acc) {
   alignas(64) uint8_t panel[GROUP * PANEL_VECTORS * UNPACKED_BYTES];
@@ -46,9 +75,8 @@ static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *ac
     int32_t count = bitcc_min(PANEL_VECTORS, layer->k_blocks - vector);
     const int8_t *q = p->q + vector * BITCC_VECTOR_COLUMNS;
     kernels->unpack(p->w + vector * BITCC_VECTOR_BYTES, panel, layer->k_blocks, count, p->tiles);
-    int32_t blocks = bitcc_divide_up(p->tokens, kernels->gemm_tokens);
-    for (int32_t done = 0, tokens; done < p->tokens; done += tokens, blocks--) {
-      tokens = bitcc_divide_up(p->tokens - done, blocks); /* none much smaller than the others */
+    for (int32_t done = 0, tokens; done < p->tokens; done += tokens) {
+      tokens = next_block(p->tokens - done, kernels->gemm_tokens);
       kernels->gemm(q + (size_t)done * (size_t)layer->k_padded, panel,
                     acc + done * p->tiles * BITCC_TILE_ROWS, layer->k_padded, count, p->tiles,
                     tokens);
@@ -58,11 +86,10 @@ static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *ac
 
 static void multiply_part(const bitcc_call *call, const part *p, int32_t *acc) {
   const bitcc_kernels *kernels = call->node->kernels;
-  int32_t k_blocks = call->node->layer.k_blocks;
   if (p->tokens == 1)
-    kernels->gemv(p->q, p->w, acc, k_blocks, 0, p->tiles);
-  else if (p->tokens <= kernels->few_tokens)
-    kernels->gemm_few(p->q, p->w, acc, k_blocks, 0, p->tiles, p->tokens);
+    kernels->gemv(p->q, p->w, acc, call->node->layer.k_blocks, 0, p->tiles);
+  else if (p->tokens <= FEW_BLOCKS * kernels->few_tokens)
+    multiply_few(call, p, acc);
   else
     multiply_unpacked(call, p, acc);
 }
@@ -83,6 +110,7 @@ static void multiply_task(void *argument, size_t index) {
     p.tiles = bitcc_min(step, end - tile);
     p.w = call->weights->w + (size_t)tile * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
     start(acc, call->sums + first, &p);
+    prefetch_y(call, first, tile, &p);
     multiply_part(call, &p, acc);
     int32_t rows = p.tiles * BITCC_TILE_ROWS;
     for (int32_t i = 0; i < p.tokens; i++)

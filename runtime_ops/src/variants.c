@@ -12,7 +12,7 @@
   bitcc_finish_fn bitcc_finish_##isa;                                                             \
   bitcc_finish_fn bitcc_finish_bias_first_##isa;                                                  \
   bitcc_gemv_float_fn bitcc_gemv_float_##isa;                                                     \
-  static_assert((few_tokens) >= 2 && (few_tokens) <= BITCC_MAX_TOKENS, #isa);                     \
+  static_assert((few_tokens) >= 3 && (few_tokens) <= BITCC_MAX_TOKENS, #isa);                     \
   static_assert((gemm_tokens) >= 1 && (gemm_tokens) <= BITCC_MAX_TOKENS, #isa);                   \
   static_assert((float_tiles) >= 1 && (float_tiles) <= BITCC_MAX_FLOAT_TILES, #isa);
 #include "variants.inc"

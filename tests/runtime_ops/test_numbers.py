@@ -225,7 +225,9 @@ def test_inputs_that_are_not_constant_compute_the_same(
     assert_same_bits(got, linear.expected(x))
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 4099, 700), (37, 1100, 640), (150, 260, 1100), (600, 16, 4000)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 4099, 700), (37, 1100, 640), (150, 260, 1100), (600, 16, 4000)]
+)
 def test_threads_do_not_change_the_numbers(
     session: Callable[..., Any],
     layer: Callable[..., Any],

@@ -82,7 +82,7 @@ enum {
 typedef struct {
   const char *isa;      /* "avx512vnni": as in BITCC_ISA and in reports */
   uint64_t cpu;         /* needed BITCC_CPU_* bits */
-  int32_t few_tokens;   /* tokens of one gemm_few call at most, 2 to 64 */
+  int32_t few_tokens;   /* tokens of one gemm_few call at most, 3 to 64 */
   int32_t gemm_tokens;  /* tokens of one gemm call at most, 1 to 64 */
   int32_t float_tiles;  /* tiles that gemv_float takes at once, at most 64; fewer are slower */
   bitcc_absmax_fn *absmax;
