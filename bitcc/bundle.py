@@ -5,7 +5,6 @@ bundle/  model.onnx  model.onnx.data  libbitcc_ops.so  bitcc.json
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -13,13 +12,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitcc import json_text
 from bitcc.digest import sha256
 from bitcc.errors import BundleError
 from bitcc.facts import KEPT, PACKED, LayerFacts
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FORMAT = 1
 MANIFEST = "bitcc.json"
@@ -68,7 +68,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of ``bitcc.json``; the same manifest gives the same bytes."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        return json_text.dumps({"format": FORMAT, **asdict(self)}) + "\n"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     folder = Path(path)
     where = f"bundle `{folder}`"
     try:
-        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        raw = json_text.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
         raise BundleError(
             f"`{MANIFEST}` cannot be read", where=where, hint="give the folder that `bitcc compile` made"
@@ -193,18 +193,25 @@ def _strings(raw: Any) -> dict[str, str]:
 
 def _layer(raw: Any) -> LayerFacts:
     known = {f.name: str(f.type).split(" | ") for f in fields(LayerFacts)}
-    facts = {key: value for key, value in raw.items() if key in known}
+    facts: dict[str, Any] = {key: value for key, value in raw.items() if key in known}
+    for key in {"levels", "shares"} & facts.keys():
+        facts[key] = tuple(facts[key])
     for key, value in facts.items():
-        if not any(isinstance(value, _JSON_TYPES[name]) for name in known[key]):
+        if not any(_JSON_TYPES[name](value) for name in known[key]):
             raise TypeError(f"`{key}` of a layer is {value!r}")
     return LayerFacts(**facts)
 
 
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "None": (type(None),),
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+_JSON_TYPES: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int),
+    "float": _is_number,
+    "None": lambda value: value is None,
+    "tuple[float, ...]": lambda value: isinstance(value, tuple) and all(map(_is_number, value)),
 }
 
 

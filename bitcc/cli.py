@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 no BitLinear found, 4 ve
 from __future__ import annotations
 
 import io
-import json
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitcc import json_text
 from bitcc.errors import BitccError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def compile(  # noqa: A001 - the name of the command
     with _progress() as say:
         bundle = pipeline.compile_model(model, output, request, say)
     if as_json:
-        _print_json(json.loads(bundle.manifest.to_json()))
+        print(bundle.manifest.to_json(), end="")
     else:
         _print(report.layers_table(bundle.manifest.layers))
         _print(f"{report.summary(bundle.manifest.layers)}\n{_verdict(bundle.manifest.verify)}\n{output}")
@@ -102,7 +102,7 @@ def inspect(
     if as_json:
         _print_json({"layers": [asdict(layer) for layer in layers]})
     else:
-        _print(report.layers_table(layers))
+        _print(report.layers_table(layers, detailed=True))
         _print(report.summary(layers))
     if not any(layer.status == "packed" for layer in layers):
         _nothing_found("no BitLinear would be packed", "the reason of each layer is above")
@@ -239,7 +239,7 @@ def _print(what: Any) -> None:
 
 
 def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2))
+    print(json_text.dumps(data))
 
 
 def _verdict(certificate: dict[str, Any]) -> str:

@@ -18,15 +18,15 @@ class LayerFacts:
         N: Outputs, 0 if unknown.
         K: Inputs, 0 if unknown.
         scheme: ``ternary``, ``binary`` or ``dense``.
-        scope: Of the scale: ``tensor``, ``row``, ``group:128`` and the like, or empty.
-        activation: ``int8_token``, ``int8_tensor``, ``float``, or empty for a layer that was left alone.
+        scope: Of the scale of a ternary or binary weight: ``tensor``, ``row``, ``group:128`` and the like.
+        activation: ``int8_token``, ``int8_tensor``, ``float``, or empty if unknown.
         status: ``packed`` or ``kept``.
         reason: Why it was left alone, in words, or why its activations stay float; empty otherwise.
         bytes_before: Size of the weight in the source model.
         bytes_after: Size of what replaces it: packed weight, scale and bias.
-        scale: The mean weight scale; None for a layer that was left alone.
-        zeros: Fraction of zero weights; None for a layer that was left alone.
-        positive: Fraction of positive weights; None for a layer that was left alone.
+        scale: The mean scale of a ternary or binary weight; None for a dense one.
+        zeros: Its fraction of zero weights.
+        positive: Its fraction of positive weights.
         numerics: ``exact`` if the op rounds as the original does; ``float32`` if the original computes
             scales and codes in half precision and the op does not; ``snapped`` if its weights were a few
             values around each level, and are the level now; empty for a layer left alone.
@@ -35,6 +35,12 @@ class LayerFacts:
         merged: Name of the node that computes this layer together with others that quantise the same
             activations; empty for a layer that has a node of its own.
         fix: What the user can do about ``reason``, in words, or empty.
+        levels: The values of the weights, in units of the scale. Of a dense weight, from a sample: its
+            values if they are at most 16, in units of their smallest distance; otherwise the middles of
+            the 32 bins of a histogram, in units of the largest magnitude.
+        shares: The fraction of weights at each of ``levels``.
+        entropy: Of the levels, in bits a weight; None for a histogram.
+        nearest: What a dense weight comes closest to, in words, such as ``4 levels (2 bits)``.
     """
 
     name: str
@@ -55,3 +61,7 @@ class LayerFacts:
     max_error: float | None = None
     fix: str = ""
     merged: str = ""
+    levels: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+    entropy: float | None = None
+    nearest: str = ""

@@ -92,8 +92,7 @@ def compile_model(
         )
         built = Bundle(staging, manifest)
         built = replace(built, manifest=replace(manifest, verify=_verify(built, path, request, say)))
-        text = built.manifest.to_json()  # with names of files, which need not be UTF-8
-        (staging / bundle.MANIFEST).write_text(text, encoding="utf-8", errors="replace")
+        (staging / bundle.MANIFEST).write_text(built.manifest.to_json(), encoding="utf-8")
     return Bundle(Path(output), built.manifest)
 
 

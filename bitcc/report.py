@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bitcc.facts import LayerFacts
 
 _KILO = 1024
+_RESULTS = ("bytes", "error", "")
+_RIGHT = frozenset({"N x K", "bits", "bytes", "error"})
 
 
 def size(count: int) -> str:
@@ -29,25 +31,65 @@ def size(count: int) -> str:
     return f"{value:.2f} GB"
 
 
-def layers_table(layers: Sequence[LayerFacts]) -> Group:
-    """One row for each candidate layer, and below it why layers were left alone."""
+def layers_table(layers: Sequence[LayerFacts], *, detailed: bool = False) -> Group:
+    """One row for each candidate layer, and below it why layers were left alone.
+
+    Args:
+        layers: The layers.
+        detailed: Tell also of scopes, entropies and activations.
+    """
     table = Table(box=None, pad_edge=False)
-    for name in ("layer", "N x K", "weights", "bytes", "error", ""):
-        right = name in {"N x K", "bytes", "error"}
-        table.add_column(name, no_wrap=name != "layer", overflow="fold", justify="right" if right else "left")
+    for name in ("layer", "N x K", "weights", *(("bits", "activations") if detailed else ()), *_RESULTS):
+        table.add_column(
+            name,
+            no_wrap=name not in {"layer", "weights"},
+            overflow="fold",
+            justify="right" if name in _RIGHT else "left",
+        )
     for layer in layers:
         packed = layer.status == PACKED
-        zeros = "" if layer.zeros is None else f", {layer.zeros:.0%} zero"
         after = f" -> {size(layer.bytes_after)}" if packed else ""
+        details = (bits(layer) or "-", activations(layer) or "-") if detailed else ()
         table.add_row(
             Text(layer.name),
-            f"{layer.N} x {layer.K}" if layer.N else "-",
-            f"{layer.scheme}{zeros}",
+            shape(layer) or "-",
+            weights(layer, scope=detailed),
+            *details,
             f"{size(layer.bytes_before)}{after}",
-            "-" if layer.max_error is None else f"{layer.max_error:.0e}",
+            error(layer) or "-",
             Text(layer.status, style="green" if packed else "yellow"),
         )
     return Group(table, *_reasons(layers), *_merged(layers))
+
+
+def shape(layer: LayerFacts) -> str:
+    """``N x K``, where it is known."""
+    return f"{layer.N} x {layer.K}" if layer.N else ""
+
+
+def weights(layer: LayerFacts, *, scope: bool) -> str:
+    """What the weights are, or what they come closest to."""
+    if layer.zeros is None:
+        return layer.nearest or layer.scheme
+    kind, _, columns = layer.scope.partition(":")
+    scales = f", a scale for each {columns} columns" if columns else f", {kind} scale"
+    return layer.scheme + (scales if scope else "") + (f", {layer.zeros:.0%} zero" if layer.zeros else "")
+
+
+def bits(layer: LayerFacts) -> str:
+    """The entropy of the levels, in bits a weight."""
+    return "" if layer.entropy is None else f"{layer.entropy:.2f}"
+
+
+def activations(layer: LayerFacts) -> str:
+    """``int8, per token`` and the like, where they are known."""
+    kind, _, scope = layer.activation.partition("_")
+    return f"{kind}, per {scope}" if scope else kind
+
+
+def error(layer: LayerFacts) -> str:
+    """The largest difference that was measured, if one was."""
+    return "" if layer.max_error is None else f"{layer.max_error:.0e}"
 
 
 def _reasons(layers: Sequence[LayerFacts]) -> Iterator[Text]:

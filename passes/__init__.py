@@ -10,7 +10,7 @@
 
 The files, in the order of the flow: ``constants`` (fold), ``normal_form``, ``matmul``, ``ternary``,
 ``activation``, ``epilogue`` and ``detect`` (find), ``prove``, ``copies`` and ``siblings`` (merge), ``pack``,
-and ``pack_bit_linear``, the pass.
+and ``pack_bit_linear``, the pass; ``nearest`` and ``weight_facts`` describe what was found.
 """
 
 from __future__ import annotations

@@ -46,15 +46,22 @@ class Constants:
         self._opsets = dict(model.opset_imports)
         self._scalars: dict[ir.Value, float | None] = {}
         self._constant: set[ir.Value] = set(graph.initializers.values())
+        self._fixed = self._constant.copy()
         if model.ir_version >= _FIRST_IR_WITH_CONSTANT_INITIALIZERS:
             self._constant.difference_update(graph.inputs)  # the caller may override those
         for node in graph:
-            if self._is_constant(node):
-                self._constant.update(node.outputs)
+            if _depends_on(node, self._fixed):
+                self._fixed.update(node.outputs)
+                if _can_be_evaluated(node) and _depends_on(node, self._constant):
+                    self._constant.update(node.outputs)
 
     def __contains__(self, value: ir.Value | None) -> bool:
         """Whether the value depends on constants alone."""
         return value in self._constant
+
+    def independent_of_inputs(self, value: ir.Value | None) -> bool:
+        """Whether the value depends on initializers alone, even if it is not the same at every run."""
+        return value in self._fixed
 
     def array(self, value: ir.Value) -> Array:
         """The value as a numpy array (bfloat16 as ``ml_dtypes.bfloat16``).
@@ -63,7 +70,7 @@ class Constants:
             Refused: the value is not constant, or one of its nodes cannot be evaluated.
         """
         if value not in self._constant:
-            raise Refused(f"`{value.name}` is computed at run time, not constant")
+            raise self._why_not_constant(value)
         order = _ancestry(value)
         pending = Counter(v for node in order for v in node.inputs if v is not None)
         arrays: dict[ir.Value, Array] = {}
@@ -91,13 +98,26 @@ class Constants:
         array = self.array(value)
         return float(array.reshape(())) if array.size == 1 else None
 
-    def _is_constant(self, node: ir.Node) -> bool:
-        if node.op_type in NOT_A_FUNCTION or node.domain not in {"", "ai.onnx"}:
-            return False
-        if any(a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS} for a in node.attributes.values()):
-            return False
-        used = node.inputs[:1] if node.op_type == "CastLike" else node.inputs
-        return all(v is None or v in self._constant for v in used) and bool(node.outputs)
+    def _why_not_constant(self, value: ir.Value) -> Refused:
+        order = _ancestry(value)
+        for node in order:
+            if node.op_type in NOT_A_FUNCTION:
+                return Refused(
+                    f"its weights are drawn at random in every run, by `{node.name}` ({node.op_type})",
+                    fix="export it in eval mode, with a quantizer that rounds the same way every time",
+                )
+            if not _can_be_evaluated(node) and value in self._fixed:
+                return Refused(
+                    f"its weights are computed by `{node.name}`, a {node.domain}::{node.op_type}",
+                    fix="export the weights as a plain tensor",
+                )
+        for leaf in (value, *(v for node in order for v in node.inputs if v is not None)):
+            if leaf.is_initializer() and leaf not in self._constant:
+                return Refused(
+                    f"its weight `{leaf.name}` is a graph input too, so that a caller may override it",
+                    fix="remove it from those: python -m onnxruntime.tools.remove_initializer_from_input",
+                )
+        return Refused(f"`{value.name}` is computed at run time, not constant")
 
     def _evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
         if node.op_type == "CastLike":
@@ -126,6 +146,18 @@ class Constants:
         )
         outputs: Any = ReferenceEvaluator(function).run(None, feeds, {})
         return list(outputs)
+
+
+def _can_be_evaluated(node: ir.Node) -> bool:
+    return node.op_type not in NOT_A_FUNCTION and node.domain in {"", "ai.onnx"}
+
+
+def _depends_on(node: ir.Node, values: set[ir.Value]) -> bool:
+    """Whether the node reads nothing else, and has no graph that might."""
+    if any(a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS} for a in node.attributes.values()):
+        return False
+    used = node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+    return all(v is None or v in values for v in used) and bool(node.outputs)
 
 
 _EVALUATED_SINCE = {"DequantizeLinear": 19}  # means the same before, but onnx's evaluator has no older one

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from bitcc import ops
+from bitcc.facts import KEPT, LayerFacts
 from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
 from bitcc.passes.matmul import Product, filter_matrix, is_candidate, read_product, weight_matrix
 from bitcc.passes.ternary import Ternary, check_structure, to_ternary
+from bitcc.passes.weight_facts import WeightFacts, of_dense, of_ternary
 from bitcc.ternary_linear import TernaryLinear
 
 if TYPE_CHECKING:
@@ -65,32 +67,8 @@ class Layer:
         )
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A product with a constant weight that stays as it is.
-
-    Attributes:
-        name: The name of the product's node.
-        op_type: ``MatMul``, ``Gemm``, ``FusedMatMul`` or ``Conv``.
-        n: Outputs, 0 if unknown.
-        k: Inputs, 0 if unknown.
-        scheme: ``ternary`` or ``binary`` if the weights are, else ``dense``.
-        reason: The first rule that failed, in words.
-        bytes_before: Size of the weight in the source model.
-        fix: What the user can do about it, in words, or empty.
-    """
-
-    name: str
-    op_type: str
-    n: int
-    k: int
-    scheme: str
-    reason: str
-    bytes_before: int
-    fix: str = ""
-
-
-Finding: TypeAlias = Layer | Kept
+Finding: TypeAlias = Layer | LayerFacts
+"""A layer that can be packed, or what is told of one that stays as it is."""
 
 
 def candidates(model: ir.Model, constants: Constants) -> list[ir.Node]:
@@ -112,19 +90,46 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
     """
     name = node.name or node.outputs[0].name or node.op_type
     n = k = 0
-    scheme = "dense"
+    ternary, weights = None, WeightFacts()
     try:
         matrix = _matrix(node, constants)
         n, k = matrix.shape
-        ternary = to_ternary(matrix)
-        scheme = ternary.scheme
+        try:
+            ternary = to_ternary(matrix)
+        except Refused as refusal:
+            weights, fix = of_dense(matrix)
+            raise Refused(refusal.reason, fix=fix or refusal.fix) from refusal
         del matrix
         product = read_product(node)
-        _check_size(n, k, min_weights)
         with np.errstate(all="ignore"):  # scales that are not finite are refused
-            return _with_codes(name, product, ternary, constants)
+            return _sized(_with_codes(name, product, ternary, constants), min_weights)
     except Refused as refusal:
-        return Kept(name, node.op_type, n, k, scheme, refusal.reason, _weight_bytes(node), refusal.fix)
+        weights = weights if ternary is None else of_ternary(ternary)
+        return LayerFacts(
+            name=name,
+            op=node.op_type,
+            N=n,
+            K=k,
+            activation=_activation(node, k, constants),
+            status=KEPT,
+            reason=refusal.reason,
+            fix=refusal.fix,
+            bytes_before=(size := _weight_bytes(node)),
+            bytes_after=size,
+            **asdict(weights),
+        )
+
+
+def _activation(node: ir.Node, k: int, constants: Constants) -> str:
+    """``int8_token``, ``float`` and the like: what is multiplied with weights that stay as they are."""
+    x = node.inputs[0]
+    try:
+        if x is None or node.op_type == "Conv":
+            return ""
+        scope = match_activation(x, k, constants).scope
+    except Refused:
+        return "float"
+    return f"int8_{scope.name.lower()}"
 
 
 def _matrix(node: ir.Node, constants: Constants) -> NDArray[Any]:
@@ -134,7 +139,9 @@ def _matrix(node: ir.Node, constants: Constants) -> NDArray[Any]:
     return weight_matrix(read_product(node), constants)
 
 
-def _check_size(n: int, k: int, min_weights: int) -> None:
+def _sized(layer: Layer, min_weights: int) -> Layer:
+    """The layer, if it has a size that is packed."""
+    n, k = layer.op.N, layer.op.K
     if n * k < min_weights:
         raise Refused(
             f"it has {n * k} weights; layers with fewer than {min_weights} stay float",
@@ -145,6 +152,7 @@ def _check_size(n: int, k: int, min_weights: int) -> None:
             f"K = {k} is over the limit of {ops.MAX_K}",
             fix="split the layer along its inputs, and add the outputs of the parts",
         )
+    return layer
 
 
 def _with_codes(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:

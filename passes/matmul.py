@@ -41,12 +41,14 @@ class Product:
 
 
 def is_candidate(node: ir.Node, constants: Constants) -> bool:
-    """Whether the node multiplies or convolves a computed tensor with a constant."""
+    """Whether the node multiplies or convolves a computed tensor with one that no input changes."""
     known = {("", "MatMul"), ("", "Gemm"), ("", "Conv"), ("com.microsoft", "FusedMatMul")}
     if (node.domain, node.op_type) not in known or len(node.inputs) < 2:
         return False
     x, weight = node.inputs[:2]
-    if x is None or weight is None or weight not in constants or x in constants:
+    if x is None or weight is None or x in constants or not constants.independent_of_inputs(weight):
+        return False
+    if weight not in constants and constants.independent_of_inputs(x):
         return False
     return node.op_type == "Conv" or weight.shape is None or weight.shape.rank() == 2
 

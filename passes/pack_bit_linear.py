@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
@@ -17,10 +16,11 @@ from bitcc.facts import KEPT, PACKED, LayerFacts
 from bitcc.function_body import MIN_OPSET
 from bitcc.passes._refused import Refused
 from bitcc.passes.constants import Constants
-from bitcc.passes.detect import Finding, Kept, Layer, candidates, detect
+from bitcc.passes.detect import Finding, Layer, candidates, detect
 from bitcc.passes.pack import PackedLayer, replace_layers
 from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
 from bitcc.passes.siblings import merge_siblings
+from bitcc.passes.weight_facts import of_ternary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,22 +105,22 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         stored: dict[bytes, ir.TensorProtocol],
     ) -> tuple[PackedLayer | None, LayerFacts]:
         found: Finding = detect(node, constants, self._min_weights)
-        if isinstance(found, Kept):
-            return None, _kept_facts(found)
+        if isinstance(found, LayerFacts):
+            return None, found
         fmt = formats.get(found.op.weight_format, found.op.layout_version)
         data = fmt.pack(found.ternary.codes)
         try:
             error = largest_error(found, data, model, constants) if self._prove else None
         except Refused as refusal:
-            return None, _dropped(found, refusal)
+            return None, _kept(found, refusal)
         if error is not None and not error <= TOLERANCE:  # written so that NaN fails
             reason = f"packed, it differs from the original by {error:.1e} of max|y|, over {TOLERANCE:.0e}"
-            return None, _dropped(found, Refused(reason, fix=_REPORT))
+            return None, _kept(found, Refused(reason, fix=_REPORT))
         digest = hashlib.sha256(data.data).digest() + repr(data.shape).encode()
         if digest not in stored:
             stored[digest] = self._store(data)
         weight = stored[digest]
-        return PackedLayer(found.without_codes(), weight), _packed_facts(found, weight.nbytes, error)
+        return PackedLayer(found.without_codes(), weight), _facts(found, weight.nbytes, error)
 
 
 def _check_opset(model: ir.Model) -> None:
@@ -132,48 +132,34 @@ def _check_opset(model: ir.Model) -> None:
         )
 
 
-def _kept_facts(kept: Kept) -> LayerFacts:
-    return LayerFacts(
-        name=kept.name,
-        op=kept.op_type,
-        N=kept.n,
-        K=kept.k,
-        scheme=kept.scheme,
-        scope="",
-        activation="",
-        status=KEPT,
-        reason=kept.reason,
-        bytes_before=kept.bytes_before,
-        bytes_after=kept.bytes_before,
-        fix=kept.fix,
-    )
-
-
-def _dropped(layer: Layer, refusal: Refused) -> LayerFacts:
-    n, k, scheme = layer.op.N, layer.op.K, layer.ternary.scheme
-    reason, fix = refusal.reason, refusal.fix
-    return _kept_facts(Kept(layer.name, layer.node.op_type, n, k, scheme, reason, layer.bytes_before, fix))
-
-
-def _packed_facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
-    return LayerFacts(
+def _facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
+    facts = LayerFacts(
         name=layer.name,
         op=layer.node.op_type,
         N=layer.op.N,
         K=layer.op.K,
-        scheme=layer.ternary.scheme,
-        scope=layer.ternary.scope,
         activation=getattr(layer.op, "activation", "float"),
         status=PACKED,
         reason=layer.note,
+        fix=layer.fix,
         bytes_before=layer.bytes_before,
         bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
-        scale=float(layer.w_scale.mean()),
-        zeros=float(layer.ternary.zeros),
-        positive=float(np.count_nonzero(layer.ternary.codes > 0) / layer.ternary.codes.size),
         numerics=_numerics(layer),
         max_error=error,
-        fix=layer.fix,
+        **asdict(of_ternary(layer.ternary)),
+    )
+    return replace(facts, scale=float(layer.w_scale.mean()))
+
+
+def _kept(layer: Layer, refusal: Refused) -> LayerFacts:
+    """What is told of a layer that cannot be proven."""
+    return replace(
+        _facts(layer, 0, None),
+        status=KEPT,
+        reason=refusal.reason,
+        fix=refusal.fix,
+        bytes_after=layer.bytes_before,
+        numerics="",
     )
 
 

@@ -139,8 +139,8 @@ def _scale(
         scale, worst = _finer_scale(magnitude, half_tolerance)
     if scale is not None:
         return scale, k // scale.shape[1], True
-    away = f": values are {worst:.2g} s away from -s, 0 and +s" if worst < 1 else ""
-    raise Refused(f"the weights are dense, with more than three levels{away}", fix=_QUANTIZED)
+    away = f"; values are {worst:.2g} s away" if worst < 1 else ""
+    raise Refused(f"the weights are dense: no scale makes them -1, 0 and 1{away}", fix=_QUANTIZED)
 
 
 def _tensor_scale(

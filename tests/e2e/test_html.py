@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 from e2e.command import EXAMPLE
 
 from bitcc import html_report
-from bitcc.facts import KEPT, LayerFacts
+from bitcc.facts import LayerFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,18 +53,65 @@ def test_the_page_tells_of_every_layer_and_loads_nothing(report: Path) -> None:
     parser.feed(report.read_text(encoding="utf-8"))
     assert "21 of 22 layers packed." in parser.texts
     assert sum(text.startswith("node_linear") for text in parser.texts) == 22
-    assert any(text.startswith("kept: the weights are dense") for text in parser.texts)
+    assert sum(text.startswith("the weights are dense") for text in parser.texts) == 1
+    assert parser.texts.count("1.58") > 10  # bits a weight
+    assert parser.texts.count("int8, per token") == 21
+    assert sum(text.startswith("ternary, tensor scale, ") for text in parser.texts) == 21
     assert parser.addresses == []
+
+
+_MEASURE = """<script>
+const svgs = [...document.querySelectorAll("#layers svg")].map(svg => svg.getBoundingClientRect());
+const bars = [...document.querySelectorAll("#layers rect")].map(r => r.getBoundingClientRect());
+document.title = JSON.stringify({
+  rows: document.querySelectorAll("#layers tr").length, svgs: svgs.length,
+  sizes: [...new Set(svgs.map(box => box.width + "x" + box.height))],
+  inside: bars.every(bar => svgs.some(box => bar.left >= box.left - 1 && bar.right <= box.right + 1
+                                             && bar.top >= box.top - 1 && bar.bottom <= box.bottom + 1)),
+  requests: performance.getEntriesByType("resource").length, hit: "hit" in window,
+});
+</script>"""
+
+
+def _in_browser(page: Path, folder: Path) -> dict[str, Any]:
+    """What a browser measures on the page once it is laid out."""
+    measured = folder / "measured.html"
+    measured.write_text(page.read_text(encoding="utf-8") + _MEASURE, encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command = [str(_CHROMIUM), *flags, f"--user-data-dir={folder}", "--dump-dom", measured.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    return dict(json.loads(title[1]))
 
 
 @pytest.mark.skipif(_CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_lays_the_page_out(report: Path, tmp_path: Path) -> None:
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command = [str(_CHROMIUM), *flags, f"--user-data-dir={tmp_path}", "--dump-dom", report.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert _in_browser(report, tmp_path) == {
+        "rows": 22 + 1,
+        "svgs": 22,
+        "sizes": ["128x32"],
+        "inside": True,
+        "requests": 0,
+        "hit": False,
+    }
+
+
+_SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
+
+
+@pytest.mark.skipif(_CHROMIUM is None, reason="chromium is not installed")
+def test_a_name_in_a_hostile_model_is_no_code(bitcc_command: Run, tmp_path: Path) -> None:
+    model = onnx.load(EXAMPLE)
+    for node in model.graph.node:
+        node.name = f"{_SCRIPT}{node.name}"
+    onnx.save(model, tmp_path / "<script>window.hit=1<")
+    page = tmp_path / "report.html"
+    done = bitcc_command("inspect", tmp_path / "<script>window.hit=1<", "--html", page)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("<tr>") == 22 + 1 + 2
-    assert 'class="minus" style="width:' in done.stdout
+    measured = _in_browser(page, tmp_path)
+    assert (measured["rows"], measured["requests"], measured["hit"]) == (23, 0, False)
 
 
 def test_a_page_that_cannot_be_written(bitcc_command: Run, tmp_path: Path) -> None:
@@ -69,8 +120,18 @@ def test_a_page_that_cannot_be_written(bitcc_command: Run, tmp_path: Path) -> No
     assert "cannot write" in done.stderr
 
 
-def test_names_are_escaped() -> None:
-    layer = LayerFacts("<script>", "MatMul", 1, 1, "dense", "", "", KEPT, "a < b", 0, 0)
-    page = html_report.page("<b>", [layer])
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+def test_words_are_escaped() -> None:
+    words = {"name", "op", "scheme", "scope", "activation", "status", "reason", "fix", "nearest", "numerics"}
+    dense = LayerFacts(
+        **dict.fromkeys(words, "<script>"),
+        N=1,
+        K=1,
+        bytes_before=0,
+        bytes_after=0,
+        levels=(0, 1),
+        shares=(0.5, 0.5),
+    )
+    for layer in (dense, replace(dense, zeros=0.5)):
+        page = html_report.page("<script>", [layer])
+        assert "<script>" not in page
+        assert page.count("&lt;script&gt;") >= 8

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import models
 import numpy as np
 import onnx_ir as ir
 import pytest
+from models.matrices import DENSE, STRUCTURES, TERNARY, VALUES, with_weight
 
 from bitcc import passes
 from bitcc.facts import KEPT, PACKED
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-
-RNG = np.random.default_rng(3)
-SHAPE = (models.N, models.K)
-CODES, SCALE = models.quantized(models.latent())
-TERNARY = CODES * np.float32(SCALE)
 
 
 def kept(model: onnx.ModelProto, **options: Any) -> list[str]:
@@ -36,102 +31,6 @@ def kept(model: onnx.ModelProto, **options: Any) -> list[str]:
     return [f.reason for f in graph.meta[passes.FACTS]]
 
 
-def with_weight(weight: Array, spelling: str = "dynamo_folded_bias") -> onnx.ModelProto:
-    """A layer with that dense weight [n, k], by default behind a proper activation quantizer."""
-    n, k = weight.shape
-    values = {
-        "fc.dense": np.ascontiguousarray(weight.T),
-        "fc.bias": np.ones(n, np.float32),
-        "head.weight": RNG.standard_normal((n, models.HEAD)).astype(np.float32),
-    }
-    sizes = {"[$rows, 100]": f"[$rows, {k}]"}
-    return models.build(spelling, values=values, replace=sizes)
-
-
-def changed(weight: Array, index: Any, value: float) -> Array:
-    copy = weight.copy()
-    copy[index] = value
-    return copy
-
-
-def levels(*values: float, scale: float = SCALE) -> Array:
-    return (RNG.choice(values, SHAPE) * scale).astype(np.float32)
-
-
-def hadamard(size: int) -> Array:
-    matrix = np.ones((1, 1), np.float32)
-    while len(matrix) < size:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix
-
-
-def bf16(matrix: Array) -> Array:
-    return matrix.astype(ml_dtypes.bfloat16).astype(np.float32)
-
-
-GAUSSIAN = RNG.standard_normal(SHAPE).astype(np.float32)
-MORE_LEVELS = "the weights are dense, with more than three levels"
-VALUES: dict[str, tuple[Array, str]] = {
-    "dense": (GAUSSIAN, MORE_LEVELS),
-    "dense, of low precision": (bf16(GAUSSIAN), MORE_LEVELS),
-    "int8": (levels(*range(-127, 128)), MORE_LEVELS),
-    "int4": (levels(*range(-7, 8)), MORE_LEVELS),
-    "int4 of groups": (
-        RNG.integers(-7, 8, (60, 128)) * np.repeat(RNG.uniform(1, 2, (60, 8)), 16, axis=1).astype(np.float32),
-        MORE_LEVELS,
-    ),
-    "2 bits, 4 levels": (levels(-1.5, -0.5, 0.5, 1.5), MORE_LEVELS),
-    "5 levels": (levels(-2, -1, 0, 1, 2), MORE_LEVELS),
-    "0, s and 2s": (levels(0, 1, 2), MORE_LEVELS),
-    "two ternary planes": (levels(-1.25, -1, -0.75, -0.25, 0, 0.25, 0.75, 1, 1.25), MORE_LEVELS),
-    "asymmetric": (levels(-1, 0, 1.3), MORE_LEVELS + ": values are 0.1"),
-    "shifted": (levels(-0.9, 0.1, 1.1), MORE_LEVELS),
-    "half sparse": (np.where(RNG.random(SHAPE) < 0.5, 0, GAUSSIAN).astype(np.float32), MORE_LEVELS),
-    "one real value a row": (np.where(np.eye(*SHAPE) > 0, GAUSSIAN, 0), MORE_LEVELS),
-    "one real value a group": (
-        np.where(np.arange(256) % 16 == 3, RNG.standard_normal((60, 256)), 0).astype(np.float32),
-        MORE_LEVELS,
-    ),
-    "jitter": (
-        (TERNARY * (1 + 0.002 * RNG.standard_normal(SHAPE))).astype(np.float32),
-        MORE_LEVELS + ": values are 0.00",
-    ),
-    "gain in the columns": (
-        TERNARY * RNG.uniform(0.6, 1, models.K).astype(np.float32),
-        MORE_LEVELS + ": values are 0.",
-    ),
-    "all zero": (np.zeros(SHAPE, np.float32), "the weights are all zero"),
-    "one outlier": (changed(TERNARY, (3, 5), 50 * SCALE), MORE_LEVELS),
-    "NaN": (changed(TERNARY, (3, 5), np.nan), "the weights hold NaN or infinity"),
-    "infinity": (changed(TERNARY, (3, 5), -np.inf), "the weights hold NaN or infinity"),
-    "few outputs": (TERNARY[:3], "[N, K] = [3, 100] is too small to be told from any other constant"),
-    "few inputs": (TERNARY[:, :3], "[N, K] = [60, 3] is too small"),
-    "few weights": (TERNARY[:7, :9], "[N, K] = [7, 9] is too small"),
-    "many inputs": (np.tile(TERNARY[:16], 656), "K = 65600 is over the limit of 65536"),
-}
-ORTHOGONAL = "its rows are orthogonal to each other: a Hadamard or permutation matrix"
-DIAGONALS = "its diagonals are constant: a difference or shift matrix"
-PERMUTATION = np.eye(models.K, dtype=np.float32)[RNG.permutation(models.K)]
-STRUCTURES: dict[str, tuple[Array, str]] = {
-    "permutation": (PERMUTATION, "99% of the weights are zero: a selection or mask"),
-    "signed permutation": (PERMUTATION[:16, :] @ np.diag(RNG.choice([-1, 1], models.K)), "99% of the"),
-    "small signed permutation": (np.eye(16)[RNG.permutation(16)] * RNG.choice([-1, 1], (16, 1)), ORTHOGONAL),
-    "one hot": (np.eye(*SHAPE, dtype=np.float32), "a selection or mask, not a BitLinear"),
-    "hadamard": (hadamard(128), ORTHOGONAL),
-    "some rows of a hadamard matrix": (hadamard(128)[5:50], ORTHOGONAL),
-    "some columns of a hadamard matrix": (hadamard(128)[:, 5:50], ORTHOGONAL),
-    "haar": (np.kron(np.eye(8), hadamard(4)), ORTHOGONAL),
-    "one sign": (np.abs(TERNARY), "all nonzero weights have one sign: a mask"),
-    "negative": (-np.abs(TERNARY), "all nonzero weights have one sign: a mask"),
-    "causal mask": (np.tri(100, dtype=np.float32), "all nonzero weights have one sign: a mask"),
-    "average": (np.full((16, 64), 1 / 64, np.float32), "all nonzero weights have one sign: a mask"),
-    "pooling": (np.kron(np.eye(8), np.full((1, 8), 0.125)), "all nonzero weights have one sign: a mask"),
-    "difference": (np.eye(16, 17, 1) - np.eye(16, 17), DIAGONALS),
-    "large difference": (np.eye(99, 100, 1) - np.eye(99, 100), "98% of the weights are zero"),
-    "circular difference": (np.roll(np.eye(16), 1, axis=1) - np.eye(16), DIAGONALS),
-    "sobel": (np.eye(20, 22, 2) - np.eye(20, 22), DIAGONALS),
-    "sign of the distance": (np.sign(np.subtract.outer(np.arange(60), np.arange(100))), DIAGONALS),
-}
 FRONTS = {"int8": "dynamo_folded_bias", "float": "weight_only/dense"}
 
 
@@ -164,11 +63,20 @@ def test_the_weight_that_the_negatives_are_made_of_is_packed(front: str) -> None
     assert facts[0].status == PACKED
 
 
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_the_first_rule_that_fails_is_told_not_the_size(name: str) -> None:
+    model = with_weight(STRUCTURES[name][0].astype(np.float32), "weight_only/dense")
+    layer = models.pack(model, min_weights=10**6)[1][0]
+    assert STRUCTURES[name][1] in layer.reason
+    assert layer.fix.startswith("if it was trained")
+
+
 CONV = """
   <ir_version: 10, opset_import: ["" : 18]>
   convolution (float[1, 16, 8, 8] x) => (float[1, 32, 6, 6] y) { [conv] y = Conv (x, weight) }
 """
 IS_CONV = "it is a convolution; only matrix products are packed"
+RNG = np.random.default_rng(4)
 FILTERS = RNG.integers(-1, 2, (32, 16, 3, 3)).astype(np.float32)
 CONVOLUTIONS: dict[str, tuple[Array, str, str]] = {
     "ternary": (FILTERS * np.float32(0.1), "ternary", IS_CONV),
@@ -178,7 +86,7 @@ CONVOLUTIONS: dict[str, tuple[Array, str, str]] = {
         IS_CONV,
     ),
     "binary": (np.where(FILTERS > 0, 0.1, -0.1).astype(np.float32), "binary", IS_CONV),
-    "dense": (RNG.standard_normal(FILTERS.shape).astype(np.float32), "dense", MORE_LEVELS),
+    "dense": (RNG.standard_normal(FILTERS.shape).astype(np.float32), "dense", DENSE),
 }
 
 
@@ -189,7 +97,9 @@ def test_a_convolution_is_kept_and_its_scheme_told(name: str) -> None:
     assert kept(model) == [reason]
     (layer,) = models.pack(model)[1]
     assert (layer.name, layer.op, layer.scheme) == ("conv", "Conv", scheme)
-    assert (layer.N, layer.K, layer.scope, layer.activation) == (32, 144, "", "")
+    assert (layer.N, layer.K, layer.activation) == (32, 144, "")
+    scope = {"dense": "", "ternary filters of unlike scale": "row"}.get(name, "tensor")
+    assert (layer.scope, bool(layer.nearest)) == (scope, name == "dense")
     assert layer.bytes_before == layer.bytes_after == weight.nbytes
 
 
@@ -241,17 +151,41 @@ def test_a_transposed_input_is_kept() -> None:
     assert "the data input is transposed" in kept(model)[0]
 
 
-def test_weights_rounded_by_a_random_number_are_no_candidate() -> None:
-    stochastic = "noise = RandomUniformLike (mul_345) moved = Add (mul_345, noise) round_4 = Floor (moved)"
-    model = models.build("dynamo", replace={"round_4 = Round (mul_345)": stochastic})
-    assert [reason for reason in kept(model) if "dense" not in reason] == []
-    assert len(kept(model)) == 1
+UNKNOWN_WEIGHTS = {
+    "random": (
+        "noise = RandomUniformLike (mul_345) moved = Add (mul_345, noise) round_4 = Floor (moved)",
+        "its weights are drawn at random in every run, by `",
+        "export it in eval mode",
+    ),
+    "of another domain": (
+        "round_4 = com.microsoft.QuickGelu (mul_345)",
+        "a com.microsoft::QuickGelu",
+        "export the weights as a plain tensor",
+    ),
+}
 
 
-def test_a_weight_that_the_caller_can_override_is_no_candidate() -> None:
+@pytest.mark.parametrize("name", UNKNOWN_WEIGHTS)
+def test_weights_that_cannot_be_evaluated_are_told_of(name: str) -> None:
+    node, reason, fix = UNKNOWN_WEIGHTS[name]
+    replace = {"round_4 = Round (mul_345)": node, '["" : $opset]': '["" : $opset, "com.microsoft" : 1]'}
+    model = models.build("dynamo", replace=replace)
+    assert reason in kept(model)[0]
+    layer = models.pack(model)[1][0]
+    assert layer.fix.startswith(fix)
+    assert (layer.scheme, layer.activation, layer.levels) == ("dense", "int8_token", ())
+
+
+def test_a_weight_that_the_caller_can_override_is_told_of() -> None:
     model = models.build("dynamo_folded_bias", replace={"100] x)": '100] x, float[100, 60] "fc.dense")'})
     weight = models.arrays()["fc.dense"]
     model.graph.initializer.append(models.initializer("fc.dense", weight))
+    assert kept(model)[0] == ("its weight `fc.dense` is a graph input too, so that a caller may override it")
+    assert "remove_initializer_from_input" in models.pack(model)[1][0].fix
+
+
+def test_a_weight_that_the_caller_must_give_is_no_candidate() -> None:
+    model = models.build("dynamo_folded_bias", replace={"100] x)": '100] x, float[100, 60] "fc.dense")'})
     assert len(kept(model)) == 1
 
 

@@ -115,6 +115,18 @@ def test_a_latent_weight_that_something_else_uses_stays() -> None:
     np.testing.assert_array_equal(models.initializers(packed)["fc.weight"], models.latent())
 
 
+def test_an_embedding_that_shares_the_weight_stays() -> None:
+    """A ternary embedding that is tied to the product: the table is read by row, and cannot be packed."""
+    weight = models.arrays()["fc.dense"]
+    more = {
+        "(float[$rows, 20] y)": "(float[$rows, 20] y, float[2, 60] rows)",
+        "[node_head]": 'rows = Gather ("fc.dense", tokens) [node_head]',
+        "<int64[1] val_2": "<int64[2] tokens = {5, 99}, int64[1] val_2",
+    }
+    packed = models.assert_same(models.build("dynamo_folded_bias", replace=more))
+    np.testing.assert_array_equal(models.initializers(packed)["fc.dense"], weight)
+
+
 def test_an_unused_initializer_of_the_source_stays() -> None:
     model = models.build("dynamo")
     model.graph.initializer.append(models.initializer("unused", np.ones(3, np.float32)))

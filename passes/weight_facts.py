@@ -1,0 +1,84 @@
+"""What is told of the weights of a layer: their scheme, their levels and how often each occurs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitcc.passes.nearest import nearest, sample_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bitcc.passes.ternary import Ternary
+
+_MOST_LEVELS = 16
+_BINS = 32  # more than the levels that are told one by one
+_MOST_STEPS = 256
+
+
+@dataclass(frozen=True)
+class WeightFacts:
+    """The part of ``LayerFacts`` that is about the weights; see there."""
+
+    scheme: str = "dense"
+    scope: str = ""
+    scale: float | None = None
+    zeros: float | None = None
+    positive: float | None = None
+    entropy: float | None = None
+    levels: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+    nearest: str = ""
+
+
+def of_ternary(ternary: Ternary) -> WeightFacts:
+    """Exact figures: the codes are at hand."""
+    codes, size = ternary.codes, ternary.codes.size
+    positive = np.count_nonzero(codes > 0) / size
+    shares = {-1.0: 1 - ternary.zeros - positive, 0.0: ternary.zeros, 1.0: positive}
+    if ternary.scheme == "binary":
+        del shares[0.0]
+    return WeightFacts(
+        scheme=ternary.scheme,
+        scope=ternary.scope,
+        scale=float(ternary.scale.mean()),
+        zeros=float(ternary.zeros),
+        positive=float(positive),
+        entropy=_entropy(np.array(list(shares.values()))),
+        levels=tuple(shares),
+        shares=tuple(map(float, shares.values())),
+    )
+
+
+def of_dense(matrix: NDArray[Any]) -> tuple[WeightFacts, str]:
+    """Figures of a sample of [N, K] weights that are not ternary, and what the user can do about that."""
+    sample = sample_of(matrix)
+    found = nearest(matrix)
+    if not found.words:  # NaN, infinity, or zeros alone
+        return WeightFacts(), ""
+    values, counts = np.unique(sample, return_counts=True)
+    if len(values) <= _MOST_LEVELS:
+        step = float(np.diff(values).min(initial=np.inf))
+        largest = float(np.abs(values).max())
+        values = values / (step if largest / _MOST_STEPS < step < np.inf else largest)
+        entropy = _entropy(counts / sample.size)
+    else:
+        largest = float(np.abs(sample).max())
+        counts, edges = np.histogram(sample / largest, _BINS, (-1, 1))
+        values, entropy = (edges[1:] + edges[:-1]) / 2, None
+    facts = WeightFacts(
+        entropy=entropy,
+        levels=tuple(round(float(value), 4) for value in values),
+        shares=tuple(round(float(count), 4) for count in counts / sample.size),
+        nearest=found.words,
+    )
+    return facts, found.fix
+
+
+def _entropy(shares: NDArray[np.float64]) -> float:
+    """Of the levels, in bits a weight."""
+    some = shares[shares > 0]
+    return float(-(some * np.log2(some)).sum()) + 0.0  # not -0.0
