@@ -5,7 +5,10 @@ bundle/  model.onnx  model.onnx.data  libbitcc_ops.so  bitcc.json
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -18,13 +21,13 @@ from bitcc.errors import BundleError
 from bitcc.facts import KEPT, PACKED, LayerFacts
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator
 
 FORMAT = 1
 MANIFEST = "bitcc.json"
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 @dataclass(frozen=True)
@@ -249,9 +252,12 @@ def writing(output: Path, *, force: bool) -> Iterator[Path]:
 
 
 def _publish(staging: Path, output: Path) -> None:
+    """Let the staging folder take the place of ``output``, at once where the system can exchange folders."""
     if not output.exists():
         staging.rename(output)
         return
+    if _exchanged(staging, output):
+        return  # the staging folder is the old bundle now, and the caller removes it
     old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
     try:
         output.rename(old / "bundle")
@@ -262,3 +268,13 @@ def _publish(staging: Path, output: Path) -> None:
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether Linux exchanged two folders: no moment is without the one or the other."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    here = ctypes.c_int(_AT_FDCWD)
+    done: int = renameat2(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE))
+    return done == 0  # not every file system can

@@ -243,13 +243,12 @@ def _print_json(data: Any) -> None:
 
 
 def _verdict(certificate: dict[str, Any]) -> str:
-    if certificate["status"] == "not run":
-        return f"whole model not compared: {certificate['reason']}"
-    error, by_body = certificate["max_error_library"], certificate["max_error_body"]
-    if error is None or by_body is None:
-        return f"verification {certificate['status']}: {certificate['reason']}"
-    figures = f"{error:.1e} of max|y| with the library, {by_body:.1e} without"
-    return f"verification {certificate['status']}: {figures} ({certificate['inputs']})"
+    errors = {"with the library": certificate["max_error_library"], "without": certificate["max_error_body"]}
+    figures = ", ".join(f"{error:.1e} of max|y| {how}" for how, error in errors.items() if error is not None)
+    measured = f"{figures} ({certificate['inputs']})" if figures else ""
+    return (
+        f"verification {certificate['status']}: {'; '.join(filter(None, [measured, certificate['reason']]))}"
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from bitcc import libraries, runtime_ops
+from bitcc import host, libraries, runtime, runtime_ops
 from bitcc.errors import BitccError
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ def examine(progress: Callable[[str], None] | None = None) -> list[Check]:
     say = progress or (lambda _: None)
     say("machine")
     checks = [
-        Check("machine", ok=True, detail=f"{platform.system()} {platform.machine()}, {_cpu_name()}"),
+        Check(
+            "machine",
+            ok=True,
+            detail=f"{platform.system()} {platform.machine()}, {host.cpu_name()}, {os.cpu_count()} CPUs",
+        ),
         Check("python", sys.version_info >= (3, 10), platform.python_version(), "use Python 3.10 or newer"),
     ]
     checks += [_package(name) for name in _PACKAGES]
@@ -54,15 +59,6 @@ def examine(progress: Callable[[str], None] | None = None) -> list[Check]:
     say("kernel library")
     checks += _library(say)
     return checks
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 - a kernel file
-            names = [line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"{names[0]}, {len(names)} CPUs" if names else platform.processor() or "unknown CPU"
 
 
 def _package(name: str) -> Check:
@@ -104,8 +100,9 @@ def _library(say: Callable[[str], None]) -> list[Check]:
 
 
 def _kernels(info: LibraryInfo) -> Check:
-    known = ", ".join(info.variants)
-    if info.selected is None:
-        hint = f"unset BITCC_ISA, or set it to one of {known}"
-        return Check("kernels", ok=False, detail="BITCC_ISA names none that runs here", hint=hint)
-    return Check("kernels", ok=True, detail=f"{info.selected} of {known}")
+    try:
+        return Check(
+            "kernels", ok=True, detail=f"{runtime.check_kernels(info)} of {', '.join(info.variants)}"
+        )
+    except BitccError as error:
+        return Check("kernels", ok=False, detail=str(error), hint=error.hint)

@@ -20,6 +20,11 @@ class BitccError(Exception):
         super().__init__(f"{where}: {problem}" if where else problem)
 
 
+def first_line(error: BaseException) -> str:
+    """What somebody else's error says, without the lines that follow: never empty."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 class ModelError(BitccError):
     """The model file cannot be read or is not something that bitcc can compile."""
 

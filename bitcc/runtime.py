@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import onnxruntime as ort
@@ -10,11 +11,11 @@ from bitcc import bundle as bundles
 from bitcc import runtime_ops
 from bitcc.bundle import Bundle
 from bitcc.digest import sha256
-from bitcc.errors import BundleError
+from bitcc.errors import BundleError, TargetError, first_line
 from bitcc.libraries import host_target
 
 if TYPE_CHECKING:
-    import os
+    from bitcc.runtime_ops import LibraryInfo
 
 
 def session(
@@ -34,13 +35,35 @@ def session(
 
 
 def register_library(opened: Bundle, options: ort.SessionOptions) -> None:
-    """Register the bundle's library for this machine after checking its digest: it is code that will run."""
+    """Register the bundle's library for this machine after checking its digest: it is code that will run.
+
+    Raises:
+        BundleError: the library is missing, or not what bitcc wrote.
+        TargetError: none of its kernels can run here, or onnxruntime refuses it.
+    """
     host = host_target()
     library = opened.library(host)
     digest = next(t.sha256 for t in opened.manifest.targets if t.name == host)
     if sha256(library) != digest:
         raise BundleError(f"`{library.name}` is not what bitcc wrote", where=f"bundle `{opened.path}`")
+    check_kernels(runtime_ops.library_info(library))
     runtime_ops.register(options, library)
+
+
+def check_kernels(info: LibraryInfo) -> str:
+    """The instruction-set variant of a library that runs here.
+
+    Raises:
+        TargetError: ``BITCC_ISA`` names none that can.
+    """
+    if info.selected is not None:
+        return info.selected
+    chosen = os.environ.get("BITCC_ISA", "")
+    known = ", ".join(info.variants)
+    raise TargetError(
+        f"BITCC_ISA={chosen} names no kernels that run here" if chosen else "it has no kernels that run here",
+        hint=f"unset BITCC_ISA, or set it to one of {known}" if chosen else f"it has {known}",
+    )
 
 
 def open_session(opened: Bundle, options: ort.SessionOptions) -> ort.InferenceSession:
@@ -52,5 +75,5 @@ def open_session(opened: Bundle, options: ort.SessionOptions) -> ort.InferenceSe
     try:
         return ort.InferenceSession(str(opened.model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        text = str(error).strip().splitlines()[0]
-        raise BundleError(f"onnxruntime cannot load it: {text}", where=f"`{opened.model}`") from error
+        problem = f"onnxruntime cannot load it: {first_line(error)}"
+        raise BundleError(problem, where=f"`{opened.model}`") from error

@@ -8,14 +8,16 @@ the bound is for errors of meaning, and the measured figure is reported.
 
 from __future__ import annotations
 
+import math
+import platform
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
 
-from bitcc import bundle, formats, ops, runtime, source
-from bitcc.errors import ModelError, PackedWeightError, VerificationError
+from bitcc import bundle, formats, libraries, ops, runtime, source
+from bitcc.errors import ModelError, PackedWeightError, TargetError, VerificationError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +50,12 @@ class Certificate:
     """What a comparison of two models found.
 
     Attributes:
-        status: ``passed``, ``failed`` or ``not run``.
+        status: ``passed``, ``failed``, or ``not run`` if the library or both models did not run.
         reason: Why it failed or was not run.
         inputs: What the models were run on.
         tolerance: The bound on both errors, relative to max|y|.
-        max_error_library: Largest difference of the original and the compiled model with the library.
+        max_error_library: Largest difference of the original and the compiled model with the library;
+            None if it did not run, as on another machine than it is for.
         max_error_body: The same without the library, through the function body.
         library_equals_body: Whether those two gave the same bits.
         onnxruntime: The version that ran them.
@@ -97,7 +100,7 @@ def verify_bundle(
     built.check_digests()
     check_weights(built)
     found = compare(built, against, None if inputs is None else _load_inputs(inputs), tolerance)
-    if found.status == NOT_RUN:
+    if found.status == NOT_RUN and found.max_error_body is None:
         raise ModelError(
             found.reason, hint="check the paths; give inputs that the model takes with --inputs FILE.npz"
         )
@@ -143,27 +146,58 @@ def compare(
     try:
         first = _plain_session(reference)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
-        return Certificate(NOT_RUN, f"onnxruntime cannot load `{reference.name}`: {_line(error)}")
+        return Certificate(NOT_RUN, f"onnxruntime cannot load `{reference.name}`: {first_line(error)}")
     try:
         feeds = random_inputs(first) if feeds is None else feeds
         want = _flat(first.run(None, feeds))
     except Exception as error:  # noqa: BLE001
-        return Certificate(NOT_RUN, f"`{reference.name}` does not run on {described}: {_line(error)}")
+        return Certificate(NOT_RUN, f"`{reference.name}` does not run on {described}: {first_line(error)}")
     del first
     try:
         by_body = want if original is None else _flat(_plain_session(built.model).run(None, feeds))
     except Exception as error:  # noqa: BLE001
-        return Certificate(FAILED, f"the compiled model does not run: {_line(error)}", described, tolerance)
-    by_library = by_body
-    if built.manifest.targets:
-        options = _options()
-        runtime.register_library(built, options)
-        by_library = _flat(runtime.open_session(built, options).run(None, feeds))
-    errors = distance(by_library, want), distance(by_body, want)
-    good = max(errors) <= tolerance
-    reason = "" if good else f"the difference of {max(errors):.1e} of max|y| is over {tolerance:.0e}"
-    equal = all(_equal(a, b) for a, b in zip(by_library, by_body, strict=True))
-    return Certificate(PASSED if good else FAILED, reason, described, tolerance, *errors, equal)
+        return Certificate(
+            FAILED, f"the compiled model does not run: {first_line(error)}", described, tolerance
+        )
+    elsewhere = _not_for_here(built)
+    by_library = None if elsewhere else _by_library(built, feeds, by_body)
+    of_body = distance(by_body, want)
+    of_library = None if by_library is None else distance(by_library, want)
+    worst = of_body if of_library is None else max(of_body, of_library)
+    status, reason = (NOT_RUN if elsewhere else PASSED), elsewhere
+    if not worst <= tolerance:  # written so that NaN fails
+        status, reason = FAILED, _difference(worst, tolerance)
+    equal = None
+    if by_library is not None:
+        equal = all(_equal(a, b) for a, b in zip(by_library, by_body, strict=True))
+    return Certificate(status, reason, described, tolerance, of_library, of_body, equal)
+
+
+def _not_for_here(built: Bundle) -> str:
+    """Why the library of a bundle cannot run on this machine; empty if it can."""
+    names = {entry.name for entry in built.manifest.targets}
+    try:
+        host = libraries.host_target()
+    except TargetError:
+        host = f"{platform.system()} {platform.machine()}"
+    if not names or host in names:
+        return ""
+    return f"the library was not run: it is built for {', '.join(sorted(names))}, this host is {host}"
+
+
+def _by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:
+    """What the bundle computes with its library; a model in which nothing was packed has none."""
+    if not built.manifest.targets:
+        return by_body
+    options = _options()
+    runtime.register_library(built, options)
+    return _flat(runtime.open_session(built, options).run(None, feeds))
+
+
+def _difference(worst: float, tolerance: float) -> str:
+    if math.isfinite(worst):
+        return f"the difference of {worst:.1e} of max|y| is over {tolerance:.0e}"
+    return "shapes, integers, NaN or infinity of the outputs differ"
 
 
 def require(certificate: Certificate) -> None:
@@ -257,7 +291,3 @@ def _options() -> ort.SessionOptions:
 
 def _plain_session(path: Path) -> ort.InferenceSession:
     return ort.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -101,14 +101,15 @@ class Constants:
     def _why_not_constant(self, value: ir.Value) -> Refused:
         order = _ancestry(value)
         for node in order:
+            name = node.name or node.outputs[0].name
             if node.op_type in NOT_A_FUNCTION:
                 return Refused(
-                    f"its weights are drawn at random in every run, by `{node.name}` ({node.op_type})",
+                    f"its weights are drawn at random in every run, by `{name}` ({node.op_type})",
                     fix="export it in eval mode, with a quantizer that rounds the same way every time",
                 )
             if not _can_be_evaluated(node) and value in self._fixed:
                 return Refused(
-                    f"its weights are computed by `{node.name}`, a {node.domain}::{node.op_type}",
+                    f"its weights are computed by `{name}`, an op of {node.domain} ({node.op_type})",
                     fix="export the weights as a plain tensor",
                 )
         for leaf in (value, *(v for node in order for v in node.inputs if v is not None)):

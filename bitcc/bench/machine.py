@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime as ort
 
-from bitcc import runtime_ops
+from bitcc import host, runtime_ops
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CPUINFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
 _YARDSTICK_BYTES = 512 * 2**20
 
@@ -73,15 +70,7 @@ def describe(library: Path | None, threads: Sequence[int] = ()) -> Machine:
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     read = read_bandwidth(threads)
-    return Machine(cpu_name(), cores, isa or "none", __version__, ort.__version__, load, read)
-
-
-def cpu_name() -> str:
-    """The CPU in the words of its maker, as far as the system tells."""
-    found = None
-    if _CPUINFO.is_file():
-        found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", _CPUINFO.read_text(), re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
+    return Machine(host.cpu_name(), cores, isa or "none", __version__, ort.__version__, load, read)
 
 
 class Others:

@@ -13,7 +13,7 @@ from bitcc import bundle as bundles
 from bitcc import ops, runtime, source, verify
 from bitcc.bench import machine, profile
 from bitcc.bench.rounds import Pace, Spread, interleave, ratio, spread
-from bitcc.errors import ModelError
+from bitcc.errors import ModelError, first_line
 from bitcc.libraries import host_target
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _open(model: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        raise ModelError(f"onnxruntime cannot load it: {_line(error)}", where=f"`{model}`") from error
+        raise ModelError(f"onnxruntime cannot load it: {first_line(error)}", where=f"`{model}`") from error
 
 
 def _first_run(session: ort.InferenceSession, feeds: Feeds, model: _Model) -> Outputs:
@@ -194,7 +194,7 @@ def _first_run(session: ort.InferenceSession, feeds: Feeds, model: _Model) -> Ou
         outputs: Outputs = session.run(None, feeds)
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(
-            f"it does not run on these inputs: {_line(error)}",
+            f"it does not run on these inputs: {first_line(error)}",
             where=f"`{model.path}`",
             hint="give inputs with --inputs FILE.npz, or sizes of its dynamic dimensions",
         ) from error
@@ -203,7 +203,3 @@ def _first_run(session: ort.InferenceSession, feeds: Feeds, model: _Model) -> Ou
 
 def _call(session: ort.InferenceSession, feeds: Feeds) -> Callable[[], None]:
     return lambda: session.run(None, feeds)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -16,7 +16,7 @@ import pytest
 from e2e.command import EXAMPLE, Run
 
 import bitcc
-from bitcc import bundle
+from bitcc import bundle, libraries
 from bitcc.errors import BitccError, BundleError
 
 
@@ -208,6 +208,48 @@ def test_a_bundle_of_another_model_fails_verification(
     good = bitcc_command("verify", example_bundle, "--against", EXAMPLE, "--json")
     assert good.returncode == 0, good.stderr
     assert json.loads(good.stdout)["status"] == "passed"
+
+
+def test_a_bundle_for_another_machine_is_verified_without_its_library(
+    bitcc_command: Run, broken: Path
+) -> None:
+    manifest = json.loads((broken / "bitcc.json").read_text())
+    manifest["targets"][0]["name"] = "pdp11"
+    (broken / "bitcc.json").write_text(json.dumps(manifest))
+    done = bitcc_command("verify", broken, "--against", EXAMPLE, "--json")
+    assert done.returncode == 0, done.stderr
+    certificate = json.loads(done.stdout)
+    assert certificate["status"] == "not run"
+    assert certificate["reason"].startswith("the library was not run: it is built for pdp11, this host is ")
+    assert certificate["max_error_library"] is None
+    assert certificate["max_error_body"] < 1e-2
+    spoken = bitcc_command("verify", broken, "--against", EXAMPLE)
+    assert "of max|y| without (random inputs, seed 0); the library was not run" in spoken.stdout
+
+
+def test_a_model_is_compiled_for_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(libraries, "host_target", lambda: "pdp11")
+    built = bitcc.compile(EXAMPLE, tmp_path / "b", targets=["x86-64"])
+    assert built.manifest.verify["status"] == "not run"
+    assert built.manifest.verify["reason"].endswith("it is built for x86-64, this host is pdp11")
+
+
+def test_kernels_that_do_not_exist_are_named(
+    bitcc_command: Run, example_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BITCC_ISA", "bad")
+    for arguments in (("compile", EXAMPLE, "-o", tmp_path / "b"), ("verify", example_bundle)):
+        done = bitcc_command(*arguments)
+        _refused(
+            done,
+            1,
+            "BITCC_ISA=bad names no kernels that run here",
+            "hint: unset BITCC_ISA, or set it to one of",
+        )
+    assert not (tmp_path / "b").exists()
+    doctor = bitcc_command("doctor")
+    assert doctor.returncode == 1
+    assert "BITCC_ISA=bad names no kernels" in doctor.stdout
 
 
 def test_inputs_that_are_no_npz(bitcc_command: Run, example_bundle: Path, tmp_path: Path) -> None:

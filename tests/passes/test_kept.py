@@ -159,7 +159,7 @@ UNKNOWN_WEIGHTS = {
     ),
     "of another domain": (
         "round_4 = com.microsoft.QuickGelu (mul_345)",
-        "a com.microsoft::QuickGelu",
+        "an op of com.microsoft (QuickGelu)",
         "export the weights as a plain tensor",
     ),
 }

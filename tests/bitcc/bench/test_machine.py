@@ -34,13 +34,6 @@ def test_the_yardstick_reads_with_each_number_of_threads() -> None:
     assert all(b.gb_per_s > 0 for b in found)
 
 
-def test_the_cpu_has_a_name_where_linux_does_not_tell_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "absent")
-    assert machine.cpu_name()
-
-
 def test_others_are_not_this_process() -> None:
     others = machine.Others()
     sum(range(2_000_000))

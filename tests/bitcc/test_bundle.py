@@ -1,0 +1,74 @@
+"""A bundle is there whole or not at all, also while it is replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitcc import bundle
+from bitcc.errors import BundleError
+
+
+def _write(output: Path, text: str, *, force: bool = True) -> None:
+    with bundle.writing(output, force=force) as staging:
+        (staging / bundle.MANIFEST).write_text(text)
+        (staging / text).touch()
+
+
+def _found(output: Path) -> set[str]:
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+    return {path.name for path in output.iterdir()} - {bundle.MANIFEST}
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_force_replaces_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exchanged: bool
+) -> None:
+    if not exchanged:
+        monkeypatch.setattr(bundle, "_exchanged", lambda *_: False)
+    _write(tmp_path / "out", "one")
+    _write(tmp_path / "out", "two")
+    assert _found(tmp_path / "out") == {"two"}
+
+
+def test_no_moment_is_without_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux exchanges the folders in one step: nothing is moved out of the way before."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    if not bundle._exchanged(tmp_path / "one", tmp_path / "two"):  # noqa: SLF001
+        pytest.skip("this file system cannot exchange folders")
+    for name in ("one", "two"):
+        (tmp_path / name).rmdir()
+    _write(tmp_path / "out", "one")
+
+    def no_rename(*_: Any) -> None:
+        raise AssertionError("a folder was moved")
+
+    monkeypatch.setattr(Path, "rename", no_rename)
+    _write(tmp_path / "out", "two")
+    assert _found(tmp_path / "out") == {"two"}
+
+
+def test_what_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "out", "one")
+    monkeypatch.setattr(bundle, "_exchanged", lambda *_: False)
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.startswith(".out.") and target == tmp_path / "out":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(BundleError, match="No space left"):
+        _write(tmp_path / "out", "two")
+    assert _found(tmp_path / "out") == {"one"}
+
+
+def test_an_error_inside_leaves_the_old_bundle(tmp_path: Path) -> None:
+    _write(tmp_path / "out", "one")
+    with pytest.raises(KeyError), bundle.writing(tmp_path / "out", force=True):
+        raise KeyError
+    assert _found(tmp_path / "out") == {"one"}
