@@ -59,12 +59,14 @@ def sample_of(matrix: NDArray[Any]) -> Floats:
 def nearest(matrix: NDArray[Any]) -> Nearest:
     """What [N, K] weights that are not ternary come closest to; empty words for NaN, infinity and zeros."""
     sample = sample_of(matrix)
-    if not np.isfinite(sample).all() or not sample.any():
+    largest = float(np.abs(sample).max())
+    if not np.isfinite(largest) or not largest:
         return Nearest("")
+    sample /= largest  # so that no square and no sum is too large
     return (
         _three_levels(sample)
         or _column_gain(sample)
-        or _almost_ternary(matrix, sample)
+        or _almost_ternary(matrix, sample, largest)
         or _grid(sample)
         or _three_levels_each(sample)
         or _dense(sample)
@@ -105,14 +107,16 @@ def _column_gain(sample: Floats) -> Nearest | None:
     return Nearest("ternary, with a gain for each column", _GAIN)
 
 
-def _almost_ternary(matrix: NDArray[Any], sample: Floats) -> Nearest | None:
-    """Ternary but for noise, or for a few outliers."""
+def _almost_ternary(matrix: NDArray[Any], sample: Floats, largest: float) -> Nearest | None:
+    """Ternary but for noise, or for a few outliers; the sample is in units of its largest value."""
     magnitude = np.abs(sample)
     scale = float(np.median(magnitude[magnitude > 0]))
     if np.count_nonzero(_is_outlier(magnitude, scale)) > _FEW * np.count_nonzero(magnitude):
         return None
     count, nonzero, first, noise = 0, 0, (0, 0), 0.0
-    for start, rows in _chunks(matrix):
+    for start, magnitudes in _chunks(matrix):
+        with np.errstate(over="ignore"):  # an infinite outlier is one
+            rows = magnitudes / largest
         outlier = _is_outlier(rows, scale)
         if not count and outlier.any():
             first = start + int(np.argwhere(outlier)[0][0]), int(np.argwhere(outlier)[0][1])

@@ -60,14 +60,13 @@ def of_dense(matrix: NDArray[Any]) -> tuple[WeightFacts, str]:
     if not found.words:  # NaN, infinity, or zeros alone
         return WeightFacts(), ""
     values, counts = np.unique(sample, return_counts=True)
+    values = values / np.abs(values).max()
     if len(values) <= _MOST_LEVELS:
-        step = float(np.diff(values).min(initial=np.inf))
-        largest = float(np.abs(values).max())
-        values = values / (step if largest / _MOST_STEPS < step < np.inf else largest)
+        step = float(np.diff(values).min(initial=1))
+        values = values / (step if step > 1 / _MOST_STEPS else 1)
         entropy = _entropy(counts / sample.size)
     else:
-        largest = float(np.abs(sample).max())
-        counts, edges = np.histogram(sample / largest, _BINS, (-1, 1))
+        counts, edges = np.histogram(values, _BINS, (-1, 1), weights=counts)
         values, entropy = (edges[1:] + edges[:-1]) / 2, None
     facts = WeightFacts(
         entropy=entropy,

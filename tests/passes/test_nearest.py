@@ -5,9 +5,12 @@ from __future__ import annotations
 import models
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from models.matrices import CODES, SCALE, SHAPE, TERNARY, VALUES, changed, levels, with_weight
 
 from bitcc.facts import KEPT
+from bitcc.passes.weight_facts import of_dense
 
 NEAREST = {
     "dense": "dense, 45% off ternary",
@@ -66,6 +69,23 @@ def test_what_the_weights_come_closest_to_is_found_in_a_large_matrix() -> None:
     layer = models.pack(with_weight(weight, "weight_only/dense"))[1][0]
     assert layer.nearest == "ternary, with one outlier at [201, 2999]"
     assert layer.fix.startswith("clip them before the export")
+
+
+@given(
+    st.sampled_from([(4, 16), (5, 13), (70, 4), (16, 256)]),
+    st.integers(-320, 308),
+    st.lists(st.floats(width=64), min_size=1, max_size=20),
+    st.integers(0, 2**32 - 1),
+)
+@pytest.mark.filterwarnings("error")
+def test_no_weights_are_too_large_or_too_odd(
+    shape: tuple[int, int], power: int, drawn: list[float], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    for weight in (rng.standard_normal(shape) * 10.0**power, rng.choice(drawn, shape)):
+        facts, _ = of_dense(weight)
+        assert np.isfinite([*facts.levels, *facts.shares, facts.entropy or 0]).all()
+        assert not any(word in facts.nearest for word in ("nan", "inf"))
 
 
 ROW = np.linspace(1, 2, SHAPE[0]).reshape(-1, 1)
