@@ -68,27 +68,34 @@ class Activation:
     shape: ir.Value | None = None
 
 
-def match_activation(value: ir.Value, k: int, constants: Constants) -> Activation:
+def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = -1) -> Activation:
     """Match the quantizer that ends in ``value``, the data input of a product with K columns.
+
+    Args:
+        value: The data input.
+        k: Columns of the weight.
+        constants: Of the model.
+        axis: The axis of K in ``value``, counted from the end.
 
     Raises:
         Refused: there is none, or it is one that the op does not compute.
     """
     value = skip(value, constants)
     reshape = producer(value, "Reshape")
-    if reshape is not None and (inner := reshape.inputs[0]) is not None and _last_dim(inner) == k:
+    inner = None if reshape is None or axis != -1 else reshape.inputs[0]
+    if reshape is not None and inner is not None and _last_dim(inner) == k:
         return replace(match_activation(inner, k, constants), shape=reshape.inputs[1])
     value = without_residue(value, constants) or value
     node = producer(value, "Div", "Mul")
     for codes, scale in () if node is None else operands(node):
         if node is not None and _rounded(codes, constants) is not None:
-            return _dequantised(node, codes, scale, constants)
+            return _dequantised(node, codes, scale, constants, axis)
     if _rounded(value, constants) is None:
         raise Refused(
             "there is no activation quantizer in front of it",
             fix="if it was trained with one, export it in eval mode with the quantizer in the graph",
         )
-    return _quantizer(value, constants, dequantised=False)
+    return _quantizer(value, constants, axis, dequantised=False)
 
 
 def _last_dim(value: ir.Value) -> int | None:
@@ -96,8 +103,10 @@ def _last_dim(value: ir.Value) -> int | None:
     return last if isinstance(last, int) else None
 
 
-def _dequantised(node: ir.Node, codes: ir.Value, scale: ir.Value, constants: Constants) -> Activation:
-    found = _quantizer(codes, constants, dequantised=True)
+def _dequantised(
+    node: ir.Node, codes: ir.Value, scale: ir.Value, constants: Constants, axis: int
+) -> Activation:
+    found = _quantizer(codes, constants, axis, dequantised=True)
     multiplies = found.form is ActScale.QUOTIENT
     if (node.op_type == "Mul") is not multiplies or not same(scale, found.scale, constants):
         raise Refused("the activation codes are dequantised by another scale than they were quantised by")
@@ -140,7 +149,7 @@ def _skip_codes(value: ir.Value, constants: Constants) -> ir.Value:
         value = inner
 
 
-def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> Activation:
+def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised: bool) -> Activation:
     rounded = _rounded(codes, constants)
     if rounded is None:
         raise Refused("the activations are not rounded to codes")
@@ -152,7 +161,7 @@ def _quantizer(codes: ir.Value, constants: Constants, *, dequantised: bool) -> A
     for x, scale in operands(node):
         try:
             form, qmax, bounded = _scale(scale, constants, divides=node.op_type == "Div")
-            scope, floor, eps = _absmax(x, bounded, constants)
+            scope, floor, eps = _absmax(x, bounded, constants, axis)
         except Refused as refusal:
             refused = refusal if refused.reason == _UNKNOWN_FORM else refused
             continue
@@ -188,7 +197,7 @@ def _scale(value: ir.Value, constants: Constants, *, divides: bool) -> tuple[Act
     raise Refused(_UNKNOWN_FORM)
 
 
-def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants) -> tuple[ActScope, float, float]:
+def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants, axis: int) -> tuple[ActScope, float, float]:
     """(scope, floor, eps) of c = clamp(max|x|, floor) or max|x| + eps."""
     floor = eps = 0.0
     value = _behind_reshapes(bounded, constants)
@@ -211,7 +220,7 @@ def _absmax(x: ir.Value, bounded: ir.Value, constants: Constants) -> tuple[ActSc
     )
     if reduce is None or absolute is None or not same(absolute.inputs[0], x, constants):
         raise Refused("the activation scale is not computed from the input's absolute maximum")
-    scope = _scope(reduce, x, constants)
+    scope = _scope(reduce, x, constants, axis)
     reshaped = value is not skip(bounded, constants) or reduced is not skip(inner, constants)
     if reshaped and scope is not ActScope.TENSOR:
         raise Refused("the absolute maximum of each token is reshaped")
@@ -238,24 +247,25 @@ def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]
     raise Refused("the activation scale is not computed from the input's absolute maximum")
 
 
-def _scope(reduce: ir.Node, x: ir.Value, constants: Constants) -> ActScope:
-    """Whether the maximum is taken over the last axis or over all of them."""
+def _scope(reduce: ir.Node, x: ir.Value, constants: Constants, axis: int) -> ActScope:
+    """Whether the maximum is taken over the axis of K or over all of them."""
     axes: list[int] = list(reduce.attributes.get_ints("axes") or ())
     if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
         if reduce.inputs[1] not in constants:
             raise Refused("the axis of the absolute maximum is not constant")
-        axes = [int(axis) for axis in constants.array(reduce.inputs[1]).reshape(-1)]
+        axes = [int(a) for a in constants.array(reduce.inputs[1]).reshape(-1)]
     if not axes and reduce.attributes.get_int("noop_with_empty_axes", 0) != 0:
         raise Refused("the absolute maximum is taken over no axis")
     rank = None if x.shape is None else x.shape.rank()
-    last = axes == [-1] or (rank is not None and axes == [rank - 1])
-    if last and reduce.attributes.get_int("keepdims", 1) != 0:
+    columns = axes == [axis] or (rank is not None and axes == [rank + axis])
+    if columns and reduce.attributes.get_int("keepdims", 1) != 0:
         return ActScope.TOKEN
-    if not axes or (rank and {axis % rank for axis in axes} == set(range(rank))):
+    if not axes or (rank and {a % rank for a in axes} == set(range(rank))):
         return ActScope.TENSOR
-    if last:
+    if columns:
         raise Refused("the absolute maximum drops the last axis")
-    raise Refused(f"the absolute maximum is taken over axes {axes}, neither over the last axis nor over all")
+    wanted = "the last axis" if axis == -1 else f"axis {axis}, which the product sums over,"
+    raise Refused(f"the absolute maximum is taken over axes {axes}, neither over {wanted} nor over all")
 
 
 def _check_range(qmax: float, low: float, high: float) -> None:

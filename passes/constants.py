@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Constants:
         if node.op_type == "CastLike":
             return [_cast_like(node, inputs[0])]
         try:
+            if qonnx.is_quantizer(node):
+                return [qonnx.evaluate(node, inputs)]
             if (reduction := _REDUCTIONS.get(node.op_type)) is not None:
                 return [_reduce(node, inputs, reduction)]
             return self._by_onnx(node, inputs)
@@ -150,7 +153,8 @@ class Constants:
 
 
 def _can_be_evaluated(node: ir.Node) -> bool:
-    return node.op_type not in NOT_A_FUNCTION and node.domain in {"", "ai.onnx"}
+    standard = node.domain in {"", "ai.onnx"} and node.op_type not in NOT_A_FUNCTION
+    return standard or qonnx.is_quantizer(node)
 
 
 def _depends_on(node: ir.Node, values: set[ir.Value]) -> bool:

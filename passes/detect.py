@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,8 @@ from bitcc.facts import KEPT, LayerFacts
 from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
-from bitcc.passes.matmul import Product, filter_matrix, is_candidate, read_product, weight_matrix
+from bitcc.passes.layout import Layout, behind_transposes, columns_of_input, minimal
+from bitcc.passes.matmul import Product, read_product, weight_index, weight_inputs, weight_matrix
 from bitcc.passes.ternary import Ternary, check_structure, to_ternary
 from bitcc.passes.weight_facts import WeightFacts, of_dense, of_ternary
 from bitcc.ternary_linear import TernaryLinear
@@ -30,9 +31,9 @@ class Layer:
 
     Attributes:
         name: The name of the product's node.
-        node: The matrix product.
-        x: What is quantised, [..., K].
-        y: What the layer computes, [..., N].
+        product: The matrix product.
+        x: What is quantised, [..., K] in ``x_layout``.
+        y: What the layer computes, [..., N] in ``y_layout``.
         x_type: The type of ``x``.
         y_type: The type of ``y``.
         op: The op that replaces it, with its attributes.
@@ -43,10 +44,12 @@ class Layer:
         note: Why the activations stay float, where they do.
         fix: What the user can do about that, in words, or empty.
         shape: What ``x`` is reshaped to in front of the op, or None.
+        x_layout: What brings ``x`` to [..., K].
+        y_layout: What brings [..., N] to ``y``.
     """
 
     name: str
-    node: ir.Node
+    product: Product
     x: ir.Value
     y: ir.Value
     x_type: ir.DataType
@@ -59,6 +62,13 @@ class Layer:
     note: str = ""
     fix: str = ""
     shape: ir.Value | None = None
+    x_layout: Layout = ()
+    y_layout: Layout = ()
+
+    @property
+    def node(self) -> ir.Node:
+        """The node that multiplies."""
+        return self.product.node
 
     def without_codes(self) -> Layer:
         """The layer without its dense codes, which are large and live on in packed form."""
@@ -73,7 +83,7 @@ Finding: TypeAlias = Layer | LayerFacts
 
 def candidates(model: ir.Model, constants: Constants) -> list[ir.Node]:
     """The nodes of the main graph that multiply by a constant matrix, in graph order."""
-    return [node for node in model.graph if is_candidate(node, constants)]
+    return [node for node in model.graph if weight_index(node, constants) is not None]
 
 
 def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
@@ -92,7 +102,7 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
     n = k = 0
     ternary, weights = None, WeightFacts()
     try:
-        matrix = _matrix(node, constants)
+        matrix = weight_matrix(node, constants)
         n, k = matrix.shape
         try:
             ternary = to_ternary(matrix)
@@ -100,7 +110,7 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
             weights, fix = of_dense(matrix)
             raise Refused(refusal.reason, fix=fix or refusal.fix) from refusal
         del matrix
-        product = read_product(node)
+        product = read_product(node, constants)
         with np.errstate(all="ignore"):  # scales that are not finite are refused
             return _sized(_with_codes(name, product, ternary, constants), min_weights)
     except Refused as refusal:
@@ -114,7 +124,7 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
             status=KEPT,
             reason=refusal.reason,
             fix=refusal.fix,
-            bytes_before=(size := _weight_bytes(node)),
+            bytes_before=(size := _weight_bytes(node, constants)),
             bytes_after=size,
             **asdict(weights),
         )
@@ -122,21 +132,15 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
 
 def _activation(node: ir.Node, k: int, constants: Constants) -> str:
     """``int8_token``, ``float`` and the like: what is multiplied with weights that stay as they are."""
-    x = node.inputs[0]
     try:
-        if x is None or node.op_type == "Conv":
-            return ""
-        scope = match_activation(x, k, constants).scope
+        product = read_product(node, constants)
+    except Refused:
+        return ""
+    try:
+        scope = _quantized(product, k, constants)[1].scope
     except Refused:
         return "float"
     return f"int8_{scope.name.lower()}"
-
-
-def _matrix(node: ir.Node, constants: Constants) -> NDArray[Any]:
-    """The weights of a candidate as [N, K]."""
-    if node.op_type == "Conv":
-        return filter_matrix(node, constants)
-    return weight_matrix(read_product(node), constants)
 
 
 def _sized(layer: Layer, min_weights: int) -> Layer:
@@ -156,25 +160,48 @@ def _sized(layer: Layer, min_weights: int) -> Layer:
 
 
 def _with_codes(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:
-    """The layer with int8 activations if that is what the graph computes, else with float ones."""
-    n = ternary.codes.shape[0]
+    """The layer with int8 activations if that is what the graph computes, else with float ones.
+
+    A 1x1 convolution runs over channels in front of the pixels: its Transposes are only paid for by integer
+    products, and by no more outputs than inputs.
+    """
+    is_convolution = product.node.op_type == "Conv"
+    n, k = ternary.codes.shape
+    if is_convolution and n > k:
+        raise Refused("it is a 1x1 convolution with more outputs than inputs, which packing makes slower")
     try:
-        activation = match_activation(product.x, ternary.codes.shape[1], constants)
-        epilogue = read_epilogue(product, activation, n, constants)
-        return _bit_linear(name, product, activation, epilogue, ternary)
+        quantized, activation = _quantized(product, k, constants)
+        return _bit_linear(name, quantized, activation, ternary, constants)
     except Refused as refusal:
+        if is_convolution:
+            reason = f"it is a 1x1 convolution, which packing makes slower: {refusal.reason}"
+            raise Refused(reason, fix=refusal.fix) from refusal
         check_structure(ternary.codes)
-        layer = _ternary_linear(name, product, read_epilogue(product, None, n, constants), ternary)
+        layer = _ternary_linear(name, product, ternary, constants)
         return replace(layer, note=f"activations stay float: {refusal.reason}", fix=refusal.fix)
 
 
+def _quantized(product: Product, k: int, constants: Constants) -> tuple[Product, Activation]:
+    """The product and the quantizer in front of it, with no Transpose between them."""
+    try:
+        return product, match_activation(product.x, k, constants, columns_of_input(product.x_layout))
+    except Refused:
+        inner = product.before_transpose()
+        if inner is None:
+            raise
+    return _quantized(inner, k, constants)
+
+
 def _bit_linear(
-    name: str, product: Product, activation: Activation, epilogue: Epilogue, ternary: Ternary
+    name: str, product: Product, activation: Activation, ternary: Ternary, constants: Constants
 ) -> Layer:
     n, k = ternary.codes.shape
+    _check_columns(activation.x, k, columns_of_input(product.x_layout))
+    x, x_layout = behind_transposes(activation.x, product.x_layout)
+    product, scale_layout = replace(product, x=x, x_layout=x_layout), product.x_layout
+    epilogue = read_epilogue(product, activation, n, constants, scale_layout)
     if ternary.scale.shape[1] > 1:
         raise Refused("it has group scales and int8 activations")
-    _check_last_dim(activation.x, k)
     weight_scale = ternary.scale.reshape(-1).astype(np.float64)
     bias_first = bool(epilogue.before.any())
     bias = epilogue.before / (epilogue.gain * weight_scale) if bias_first else epilogue.after
@@ -193,27 +220,28 @@ def _bit_linear(
         bias_before_scale=int(bias_first),
     )
     scale = weight_scale * epilogue.gain
-    layer = _layer(
-        name, product, x=activation.x, y=epilogue.y, op=op, ternary=ternary, scale=scale, bias=bias
-    )
+    layer = _layer(name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=bias)
+    if activation.shape is not None and (layer.x_layout or layer.y_layout):
+        raise Refused("its input is reshaped and transposed")
     return replace(layer, shape=activation.shape)
 
 
-def _ternary_linear(name: str, product: Product, epilogue: Epilogue, ternary: Ternary) -> Layer:
+def _ternary_linear(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:
     n, k = ternary.codes.shape
+    epilogue = read_epilogue(product, None, n, constants)
     op = TernaryLinear(K=k, N=n, group_size=ternary.group_size)
     scale = ternary.scale.astype(np.float64).T * epilogue.gain  # [G, 1] or [G, N]
     return _layer(
-        name, product, x=product.x, y=epilogue.y, op=op, ternary=ternary, scale=scale, bias=epilogue.after
+        name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=epilogue.after
     )
 
 
 def _layer(
     name: str,
     product: Product,
+    epilogue: Epilogue,
+    constants: Constants,
     *,
-    x: ir.Value,
-    y: ir.Value,
     op: ops.BitLinear | TernaryLinear,
     ternary: Ternary,
     scale: NDArray[np.float64],
@@ -222,24 +250,27 @@ def _layer(
     w_scale, bias32 = scale.astype(np.float32), bias.astype(np.float32)
     if not np.isfinite(w_scale).all() or not np.isfinite(bias32).all():
         raise Refused("its scale or bias is not finite in float32")
+    x_layout, y_layout = minimal(product.x_layout, epilogue.layout)
     return Layer(
         name=name,
-        node=product.node,
-        x=x,
-        y=y,
-        x_type=_type(x, product),
-        y_type=_type(y, product),
+        product=product,
+        x=product.x,
+        y=epilogue.y,
+        x_type=_type(product.x, product),
+        y_type=_type(epilogue.y, product),
         op=op,
         ternary=ternary,
         w_scale=w_scale,
         bias=bias32,
-        bytes_before=_weight_bytes(product.node),
+        bytes_before=_weight_bytes(product.node, constants),
+        x_layout=x_layout,
+        y_layout=y_layout,
     )
 
 
 def _type(value: ir.Value, product: Product) -> ir.DataType:
-    """The type of a value; where the file does not say, that of the weight it meets."""
-    found = value.dtype or product.weight.dtype
+    """The type of a value; where the file does not say, that of what is multiplied."""
+    found = value.dtype or product.x.dtype or product.weight.dtype
     if found is None:
         raise Refused(f"the type of `{value.name}` is not known")
     if found not in {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}:
@@ -247,19 +278,19 @@ def _type(value: ir.Value, product: Product) -> ir.DataType:
     return found
 
 
-def _check_last_dim(x: ir.Value, k: int) -> None:
-    """A quantizer that broadcasts, of an input whose last dimension is not K, is none of this layer."""
-    if x.shape is None or x.shape.rank() == 0:
+def _check_columns(x: ir.Value, k: int, axis: int) -> None:
+    """A quantizer that broadcasts, of an input that does not have K columns, is no quantizer of tokens."""
+    if x.shape is None or x.shape.rank() < -axis:
         return
-    last = x.shape[-1]
-    if isinstance(last, int) and last != k:
-        raise Refused(f"the quantised input has {last} columns, the weight {k}")
+    columns = x.shape[axis]
+    if isinstance(columns, int) and columns != k:
+        raise Refused(f"the quantised input has {columns} columns, the weight {k}")
 
 
-def _weight_bytes(node: ir.Node) -> int:
-    """Bytes of the initializers that the constant inputs of a product are made of."""
+def _weight_bytes(node: ir.Node, constants: Constants) -> int:
+    """Bytes of the initializers that the weight of a product is made of."""
     total, seen = 0, set()
-    stack = [v for v in node.inputs[1:2] if v is not None]
+    stack = [v for v in weight_inputs(node, constants) if v is not None]
     while stack:
         value = stack.pop()
         if value in seen:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitcc.ops import ActScale
+from bitcc.ops import ActScale, ActScope
 from bitcc.passes._refused import Refused
+from bitcc.passes.layout import (
+    Layout,
+    columns_of_output,
+    composed,
+    minimal,
+    tokens_align,
+    transposition,
+)
 from bitcc.passes.normal_form import producer, same, skip
 
 if TYPE_CHECKING:
@@ -26,6 +34,8 @@ if TYPE_CHECKING:
     Row = NDArray[np.float64]
 
 _DEPTH = 8  # of the arithmetic of scales
+_BINARY = 2
+_STATISTICS = 4  # of a BatchNormalization: scale, bias, mean and variance
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,12 @@ class Epilogue:
     """The output of a layer in terms of its accumulators.
 
     Attributes:
-        y: The value that the layer computes, [..., N].
+        y: The value that the layer computes.
         gain: float64 [1] or [N].
         before: float64 [1] or [N], added to ``acc * gain`` and scaled with it.
         after: float64 [1] or [N], added at the end.
         rescaled: Whether the inverse activation scale has been applied.
+        layout: What brings [..., N] to ``y``.
     """
 
     y: ir.Value
@@ -45,6 +56,7 @@ class Epilogue:
     before: Row
     after: Row
     rescaled: bool
+    layout: Layout = ()
 
     def scaled(self, factor: Row, y: ir.Value) -> Epilogue:
         """Times a constant."""
@@ -59,14 +71,30 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class _Reader:
-    """What the steps of ``read_epilogue`` have in common: the layer's quantizer, its N, the constants."""
+    """What the steps of ``read_epilogue`` have in common.
+
+    Attributes:
+        activation: The layer's quantizer.
+        scale_layout: What brings the quantised tensor, and its scale with it, to [..., K].
+        x_layout: What brings the input of the layer to that.
+        n: Outputs of the layer.
+        constants: Of the model.
+    """
 
     activation: Activation | None
+    scale_layout: Layout
+    x_layout: Layout
     n: int
     constants: Constants
 
 
-def read_epilogue(product: Product, activation: Activation | None, n: int, constants: Constants) -> Epilogue:
+def read_epilogue(
+    product: Product,
+    activation: Activation | None,
+    n: int,
+    constants: Constants,
+    scale_layout: Layout | None = None,
+) -> Epilogue:
     """Follow the output of the product as far as it is the layer's own arithmetic.
 
     Args:
@@ -74,20 +102,21 @@ def read_epilogue(product: Product, activation: Activation | None, n: int, const
         activation: The quantizer of its input; None where the activations are float.
         n: Outputs of the layer.
         constants: Of the model.
+        scale_layout: What brings the quantised tensor to [..., K]; default: as the product's input.
 
     Raises:
         Refused: the activation scale is never divided out.
     """
-    reader = _Reader(activation, n, constants)
+    x_layout = product.x_layout
+    reader = _Reader(activation, x_layout if scale_layout is None else scale_layout, x_layout, n, constants)
     zero = np.zeros(1)
     start = product.node.outputs[0]
-    state = Epilogue(
-        start, np.array([product.alpha]), zero, zero, activation is None or activation.dequantised
-    )
+    rescaled = activation is None or activation.dequantised
+    state = Epilogue(start, np.array([product.alpha]), zero, zero, rescaled, product.y_layout)
     if product.bias is not None and product.beta:
-        bias = _row(reader, product.bias, start)
+        bias = _row(reader, product.bias, start, product.bias_axis)
         if bias is None:
-            raise Refused("the bias of the Gemm is not one constant row")
+            raise Refused(f"the bias of the {product.node.op_type} is not one constant row")
         state = _added(state, bias * product.beta, start)
     reached = state  # a last Identity or Cast belongs to what reads the layer
     while (following := _next(reader, reached)) is not None:
@@ -115,34 +144,75 @@ def _next(reader: _Reader, state: Epilogue) -> Epilogue | None:
     if producer(y, "Identity", "Cast") is not None:
         transparent = skip(y, reader.constants) is skip(state.y, reader.constants)
         return replace(state, y=y) if transparent else None
-    if producer(y, "Add", "Mul", "Div") is None or len(node.inputs) != 2:
-        return None
-    other = node.inputs[1 - index]
-    if other is None or (node.op_type == "Div" and index == 1):
-        return None
-    if node.op_type == "Add":
-        return _biased(reader, state, other, y)
-    return _multiplied(reader, state, other, y, power=-1 if node.op_type == "Div" else 1)
+    if producer(y, "Transpose") is not None:
+        return _transposed(reader, state, y)
+    if producer(y, "BatchNormalization") is not None and index == 0:
+        return _normalized(reader, state, node)
+    other = node.inputs[1 - index] if len(node.inputs) == _BINARY else None
+    return None if other is None else _with_operand(reader, state, node, index, other)
 
 
-def _biased(reader: _Reader, state: Epilogue, other: ir.Value, y: ir.Value) -> Epilogue | None:
-    bias = _row(reader, other, state.y)
+def _with_operand(
+    reader: _Reader, state: Epilogue, node: ir.Node, index: int, other: ir.Value
+) -> Epilogue | None:
+    """Behind ``state.y`` + other and the like, where ``state.y`` is the input at ``index``."""
+    y = node.outputs[0]
+    if producer(y, "Add") is not None or (producer(y, "Sub") is not None and index == 0):
+        bias = _constant_row(reader, other, state)
+        return None if bias is None else _biased(state, bias if node.op_type == "Add" else -bias, y)
+    if producer(y, "Mul") is not None or (producer(y, "Div") is not None and index == 0):
+        return _multiplied(reader, state, other, y, power=-1 if node.op_type == "Div" else 1)
+    return None
+
+
+def _biased(state: Epilogue, bias: Row, y: ir.Value) -> Epilogue | None:
     both = state.rescaled and bool(state.before.any())  # the op has one bias
-    return None if bias is None or both else _added(state, bias, y)
+    return None if both else _added(state, bias, y)
+
+
+def _transposed(reader: _Reader, state: Epilogue, y: ir.Value) -> Epilogue | None:
+    """Behind a Transpose that brings the output to the layout of the op; others stay behind the layer."""
+    found = transposition(y)
+    if found is None or len(found[1]) != len(state.layout or reader.x_layout):
+        return None  # of no transposition: the layer is in the layout of the op already
+    if not minimal(reader.x_layout, state.layout)[1]:
+        return None
+    layout = composed(state.layout, found[1])
+    return None if minimal(reader.x_layout, layout)[1] else replace(state, y=y, layout=layout)
+
+
+def _normalized(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | None:
+    """Behind a BatchNormalization of inference whose channels are the outputs of the layer."""
+    rank = len(state.layout) or (state.y.shape.rank() if state.y.shape is not None else 0)
+    if rank + columns_of_output(state.layout) != 1 or node.attributes.get_int("training_mode", 0) != 0:
+        return None
+    rows = [None if v is None else _row(reader, v, None) for v in node.inputs[1:5]]
+    known = [row for row in rows if row is not None]
+    if len(known) != _STATISTICS or any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
+        return None
+    scale, bias, mean, variance = known
+    gain = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    if not np.all(gain != 0):
+        return None
+    y = node.outputs[0]
+    return _biased(state.scaled(gain, y), bias - mean * gain, y)
 
 
 def _multiplied(
     reader: _Reader, state: Epilogue, factor: ir.Value, y: ir.Value, *, power: int
 ) -> Epilogue | None:
     """``state.y`` times ``factor`` to the power 1 or -1."""
-    constant = _row(reader, factor, state.y)
+    constant = _constant_row(reader, factor, state)
     if constant is not None:
         return state.scaled(constant**power, y) if np.all(constant != 0) else None
     activation = reader.activation
     if activation is None or state.rescaled:
         return None
-    parts = _scale_factor(reader, factor, state.y, _DEPTH)
+    parts = _scale_factor(reader, factor, state, _DEPTH)
     if parts is None:
+        return None
+    per_token = activation.scope is ActScope.TOKEN
+    if per_token and not tokens_align(reader.scale_layout, state.layout):
         return None
     scale_power, constant = parts
     wanted = 1 if activation.form is ActScale.QUOTIENT else -1
@@ -151,17 +221,17 @@ def _multiplied(
     return replace(state.scaled(constant**power, y), rescaled=True)
 
 
-def _scale_factor(reader: _Reader, value: ir.Value, y: ir.Value, depth: int) -> tuple[int, Row] | None:
+def _scale_factor(reader: _Reader, value: ir.Value, state: Epilogue, depth: int) -> tuple[int, Row] | None:
     """``value`` as activation_scale^power * constant, None if it is not that."""
     if reader.activation is not None and same(value, reader.activation.scale, reader.constants):
         return 1, np.ones(1)
-    constant = _row(reader, value, y)
+    constant = _constant_row(reader, value, state)
     if constant is not None:
         return 0, constant
     node = producer(skip(value, reader.constants), "Mul", "Div", "Reciprocal")
     if node is None or depth == 0:
         return None
-    factors = [_scale_factor(reader, v, y, depth - 1) for v in node.inputs if v is not None]
+    factors = [_scale_factor(reader, v, state, depth - 1) for v in node.inputs if v is not None]
     known = [factor for factor in factors if factor is not None]
     if len(known) != len(node.inputs):
         return None
@@ -172,13 +242,27 @@ def _scale_factor(reader: _Reader, value: ir.Value, y: ir.Value, depth: int) -> 
     return power + sign * known[1][0], constant * known[1][1] ** sign
 
 
-def _row(reader: _Reader, value: ir.Value, y: ir.Value | None) -> Row | None:
-    """A constant as float64 [1] or [N], None if it differs over the tokens or would widen ``y``."""
+def _constant_row(reader: _Reader, value: ir.Value, state: Epilogue) -> Row | None:
+    """A constant operand of ``state.y``."""
+    return _row(reader, value, state.y, columns_of_output(state.layout))
+
+
+def _row(reader: _Reader, value: ir.Value, y: ir.Value | None, axis: int = -1) -> Row | None:
+    """A constant as float64 [1] or [N], None if it differs over the tokens or would widen ``y``.
+
+    Args:
+        reader: Of the layer.
+        value: The constant.
+        y: What it is broadcast against, None if the node reads it as a row.
+        axis: Of N, counted from the end.
+    """
     if value not in reader.constants:
         return None
     if value.shape is not None and value.shape.is_static() and np.prod(value.shape.numpy()) > reader.n:
         return None
     array: NDArray[Any] = reader.constants.array(value)
-    rank = 1 if y is None or y.shape is None else max(y.shape.rank(), 1)
-    is_row = array.size == 1 or (array.size == reader.n and array.shape[-1] == reader.n)
-    return array.reshape(-1).astype(np.float64) if is_row and array.ndim <= rank else None
+    rank = max(-axis, 1 if y is None or y.shape is None else y.shape.rank())
+    is_row = array.size == reader.n and array.ndim >= -axis and array.shape[axis] == reader.n
+    if array.ndim > rank or not (array.size == 1 or is_row):
+        return None
+    return array.reshape(-1).astype(np.float64)

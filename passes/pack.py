@@ -1,5 +1,7 @@
 """Replace detected layers by ``BitLinear`` and ``TernaryLinear`` nodes with packed weights.
 
+Tensors in another layout than [..., columns] get a Transpose in front or behind.
+
 Before:  x -> Abs, ReduceMax, ..., Round, Clip, Div -> MatMul(weight quantizer) -> Mul, Add -> y
 After:   x -> bitcc::BitLinear(packed W, w_scale, bias) -> y, and the bodies of the ops in the model
 """
@@ -91,6 +93,8 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -
         raise ValueError(f"the output of layer `{layer.name}` has no producer")
     wide = ir.DataType.FLOAT
     computed = layer.x_type if layer.x_type == layer.y_type else wide
+    if layer.x_layout:
+        x = _transpose(x, layer.x_layout, _unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.shape is not None:
         x = _reshape(x, layer.shape, _unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.x_type != computed:
@@ -102,8 +106,11 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -
     output = node.outputs[0]
     output.name = _unique(f"{layer.name}_y", names)
     output.type = ir.TensorType(computed)
-    output.shape = None if y.shape is None else ir.Shape([*y.shape[:-1], layer.op.N])
+    rows = None if y.shape is None or layer.y_layout else y.shape[:-1]
+    output.shape = None if rows is None else ir.Shape([*rows, layer.op.N])
     graph.insert_before(last, node)
+    if layer.y_layout:
+        output = _transpose(output, layer.y_layout, str(output.name) + "_columns", graph, before=last)
     if layer.y_type != computed:
         output = _cast(output, layer.y_type, str(output.name) + "_cast", graph, before=last)
     outputs = _split(output, item, names, graph, before=last) if item.siblings else (output,)
@@ -173,6 +180,16 @@ def _cast(value: ir.Value, dtype: ir.DataType, name: str, graph: ir.Graph, *, be
     node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype)], name=name)
     output = node.outputs[0]
     output.name, output.type, output.shape = name, ir.TensorType(dtype), value.shape
+    graph.insert_before(before, node)
+    return output
+
+
+def _transpose(
+    value: ir.Value, perm: Sequence[int], name: str, graph: ir.Graph, *, before: ir.Node
+) -> ir.Value:
+    node = ir.Node("", "Transpose", [value], [ir.AttrInt64s("perm", list(perm))], name=name)
+    output = node.outputs[0]
+    output.name, output.type = name, value.type
     graph.insert_before(before, node)
     return output
 

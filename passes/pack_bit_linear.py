@@ -38,7 +38,7 @@ _REPORT = "report it with the model: it looks like a BitLinear and is none"
 class PackBitLinearPass(ir.passes.InPlacePass):
     """Replace the ternary layers of the main graph by ``BitLinear`` or ``TernaryLinear``, weights packed.
 
-    1. A candidate is a MatMul, Gemm, FusedMatMul or Conv of a computed tensor and a constant.
+    1. A candidate is a MatMul, Gemm, Einsum, Conv or FusedMatMul of a computed tensor and a constant.
     2. Its weights must be ternary by value; ``detect`` says which op it becomes.
     3. The rewrite must compute what the original nodes compute in onnxruntime.
     4. Layers that quantise the same activations become one op where that is faster.
@@ -177,7 +177,7 @@ def _merged_facts(
 
 
 def _numerics(layer: Layer) -> str:
-    if in_half_precision(layer):
+    if in_half_precision(layer) or layer.node.attributes.get_int("accuracy_level", 0) > 1:
         return "float32"
     return "snapped" if layer.ternary.noisy else "exact"
 

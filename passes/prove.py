@@ -19,7 +19,8 @@ import onnx_ir as ir
 
 from bitcc import formats, ops, ternary_linear
 from bitcc.passes._refused import Refused
-from bitcc.passes.matmul import read_product, weight_matrix
+from bitcc.passes.layout import inverse, transposed
+from bitcc.passes.matmul import as_read, weight_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,8 @@ def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constant
     worst = 0.0
     for x in _tokens(layer):
         try:
-            want = session.run(None, {**feeds, str(layer.x.name): x})[0].astype(np.float64)
+            fed = {**feeds, str(layer.x.name): transposed(x, inverse(layer.x_layout))}
+            want = transposed(session.run(None, fed)[0].astype(np.float64), inverse(layer.y_layout))
         except Exception as error:
             raise _unproven(error) from error
         got = _computed(layer, packed, x).astype(np.float64)
@@ -163,10 +165,8 @@ def _extract(
     arrays = {str(v.name): constants.array(v) for v in leaves}
     if half:
         arrays = {n: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for n, a in arrays.items()}
-    if loose:
-        arrays.update(
-            (str(v.name), _snapped(layer, constants)) for v in layer.node.inputs[1:2] if v is not None
-        )
+    if loose and layer.node.op_type != "MatMulNBits":
+        arrays[str(layer.product.weight.name)] = _snapped(layer, constants)
     inputs = [_declare(str(layer.x.name), ir.DataType.FLOAT, None)]
     inputs += [_declare(n, ir.DataType.from_numpy(a.dtype), a.shape) for n, a in arrays.items()]
     by_name = {v.name: v for v in inputs}
@@ -177,7 +177,7 @@ def _extract(
             node.domain,
             node.op_type,
             [None if v is None else clones[v] for v in node.inputs],
-            [_widened(a) if half else a for a in node.attributes.values()],
+            [_exact(_widened(a) if half else a) for a in node.attributes.values()],
             num_outputs=len(node.outputs),
             name=node.name,
         )
@@ -205,10 +205,10 @@ def _snapped(layer: Layer, constants: Constants) -> Array:
     """
     scale = np.repeat(layer.ternary.scale, layer.ternary.group_size, axis=1)
     dense = layer.ternary.codes.astype(np.float32) * scale
-    weight = weight_matrix(read_product(layer.node), constants).astype(np.float32)
+    weight = weight_matrix(layer.node, constants).astype(np.float32)
     if not (np.abs(weight - dense) < scale / 2).all():
         raise Refused("packed, its weights are not those of the original")
-    return dense if layer.node.attributes.get_int("transB", 0) else np.ascontiguousarray(dense.T)
+    return as_read(layer.product, dense, constants)
 
 
 def in_half_precision(layer: Layer) -> bool:
@@ -220,6 +220,11 @@ def _widened(attribute: ir.Attr) -> ir.Attr:
     """A Cast to half precision becomes one to float32."""
     is_cast = attribute.name == "to" and attribute.type == ir.AttributeType.INT
     return ir.AttrInt64("to", ir.DataType.FLOAT) if is_cast and attribute.value in _HALVES else attribute
+
+
+def _exact(attribute: ir.Attr) -> ir.Attr:
+    """A MatMulNBits may round its activations to int8: what it asks for is float32 or less exact."""
+    return ir.AttrInt64(attribute.name, 1) if attribute.name == "accuracy_level" else attribute
 
 
 def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir.Value:

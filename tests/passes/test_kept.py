@@ -75,7 +75,7 @@ CONV = """
   <ir_version: 10, opset_import: ["" : 18]>
   convolution (float[1, 16, 8, 8] x) => (float[1, 32, 6, 6] y) { [conv] y = Conv (x, weight) }
 """
-IS_CONV = "it is a convolution; only matrix products are packed"
+IS_CONV = "it is a convolution; only matrix products and 1x1 convolutions are packed"
 RNG = np.random.default_rng(4)
 FILTERS = RNG.integers(-1, 2, (32, 16, 3, 3)).astype(np.float32)
 CONVOLUTIONS: dict[str, tuple[Array, str, str]] = {
@@ -144,11 +144,6 @@ def test_a_bias_computed_at_run_time_is_kept() -> None:
     }
     model = models.build("gemm_bias", rows="tokens", replace=replace)
     assert "the bias of the Gemm is not one constant row" in kept(model)[0]
-
-
-def test_a_transposed_input_is_kept() -> None:
-    model = models.build("gemm", rows="100", replace={"transA = 0> (add_54": "transA = 1> (add_54"})
-    assert "the data input is transposed" in kept(model)[0]
 
 
 UNKNOWN_WEIGHTS = {

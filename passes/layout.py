@@ -1,0 +1,96 @@
+"""Permutations of axes: how a graph's tensor lies against ``[..., columns]``, which is what the ops read.
+
+A layout is a permutation as ``numpy.transpose`` takes it; the empty one is the identity of any rank.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from bitcc.passes.normal_form import producer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+Layout: TypeAlias = tuple[int, ...]
+
+
+def swapped(rank: int) -> Layout:
+    """The transposition of the last two axes."""
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
+def composed(first: Layout, then: Layout) -> Layout:
+    """Two transpositions in one."""
+    return _or_empty(tuple(first[i] for i in then)) if first and then else first or then
+
+
+def inverse(layout: Layout) -> Layout:
+    """What undoes a transposition."""
+    return tuple(layout.index(i) for i in range(len(layout)))
+
+
+def transposed(array: Array, layout: Layout) -> Array:
+    """A numpy array in that order of axes."""
+    return array.transpose(layout) if layout else array
+
+
+def minimal(x: Layout, y: Layout) -> tuple[Layout, Layout]:
+    """The same layer with fewer moves: its tokens stay in the order of ``x``, and identities are empty.
+
+    Args:
+        x: What brings the input to [..., K].
+        y: What brings [..., N] to the output.
+    """
+    rank = len(x or y)
+    x, y = x or tuple(range(rank)), y or tuple(range(rank))
+    ordered = (*sorted(x[:-1]), *x[-1:])
+    y = composed(tuple(ordered.index(axis) for axis in x), y)
+    return _or_empty(ordered), _or_empty(y)
+
+
+def _or_empty(layout: Layout) -> Layout:
+    return () if layout == tuple(range(len(layout))) else layout
+
+
+def columns_of_input(x: Layout) -> int:
+    """The axis of K, counted from the end."""
+    return x[-1] - len(x) if x else -1
+
+
+def columns_of_output(y: Layout) -> int:
+    """The axis of N, counted from the end."""
+    return y.index(len(y) - 1) - len(y) if y else -1
+
+
+def tokens_align(x: Layout, y: Layout) -> bool:
+    """Whether every axis but the columns is at the same place in the input and in the output."""
+    rank = len(x or y)
+    x, y = x or tuple(range(rank)), y or tuple(range(rank))
+    return all(x[at] == axis for axis, at in enumerate(y) if at != rank - 1)
+
+
+def behind_transposes(x: ir.Value, layout: Layout) -> tuple[ir.Value, Layout]:
+    """The input behind Transposes, which its own transposition takes in, as long as it needs one."""
+    while layout and (found := transposition(x)) is not None and len(found[1]) == len(layout):
+        x, layout = found[0], composed(found[1], layout)
+    return x, layout
+
+
+def transposition(value: ir.Value) -> tuple[ir.Value, Layout] | None:
+    """(what is transposed, how) if a Transpose makes the value."""
+    node = producer(value, "Transpose")
+    if node is None or node.inputs[0] is None:
+        return None
+    inner = node.inputs[0]
+    perm: Sequence[int] | None = node.attributes.get_ints("perm")
+    if perm is None:
+        if inner.shape is None:
+            return None
+        perm = range(inner.shape.rank())[::-1]
+    return (inner, tuple(perm)) if sorted(perm) == list(range(len(perm))) else None

@@ -1,0 +1,70 @@
+"""Evaluate the quantizers of QONNX, which brevitas and hls4ml write, and no ONNX runtime knows.
+
+    Quant:         (round(clamp(x / scale + zero_point, low, high)) - zero_point) * scale
+    BipolarQuant:  (1 if x >= 0 else -1) * scale
+
+Source: qonnx, docs/qonnx-custom-ops, and arXiv 2206.07527.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_DOMAINS = frozenset({"qonnx.custom_op.general", "onnx.brevitas"})
+_OPS = frozenset({"Quant", "IntQuant", "BipolarQuant"})
+_ROUNDING: dict[str, Callable[[Array], Array]] = {
+    "ROUND": np.rint,
+    "HALF_EVEN": np.rint,
+    "CEIL": np.ceil,
+    "FLOOR": np.floor,
+    "ROUND_TO_ZERO": np.trunc,
+}
+
+
+def is_quantizer(node: ir.Node) -> bool:
+    """Whether the node is one of them."""
+    return node.domain in _DOMAINS and node.op_type in _OPS
+
+
+def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
+    """The output of a quantizer, in the type of its input.
+
+    Raises:
+        ValueError: an input is missing, or an attribute is not known.
+    """
+    arrays = [array for array in inputs if array is not None]
+    if len(arrays) != (2 if node.op_type == "BipolarQuant" else 4):
+        raise ValueError(f"it has {len(arrays)} inputs")
+    x, scale = arrays[:2]
+    if node.op_type == "BipolarQuant":
+        return np.asarray(np.where(x >= 0, scale, -scale), x.dtype)
+    _, _, zero_point, bits = arrays
+    width, signed = float(bits.reshape(())), node.attributes.get_int("signed", 1) != 0
+    if width < 1:
+        raise ValueError(f"it has {width:g} bits")
+    scaled = x / scale + zero_point
+    if signed and width == 1:
+        levels = np.where(scaled >= 0, 1.0, -1.0)
+    else:
+        narrow = node.attributes.get_int("narrow", 0) != 0
+        low = narrow - 2.0 ** (width - 1) if signed else 0.0
+        high = 2.0 ** (width - 1) - 1 if signed else 2.0**width - 1 - narrow
+        levels = _rounding(node)(np.clip(scaled, low, high))
+    return np.asarray((levels - zero_point) * scale, x.dtype)
+
+
+def _rounding(node: ir.Node) -> Callable[[Array], Array]:
+    mode = node.attributes.get_string("rounding_mode", "ROUND") or ""
+    if mode.upper() not in _ROUNDING:
+        raise ValueError(f"the rounding mode `{mode}` is not known")
+    return _ROUNDING[mode.upper()]
