@@ -206,15 +206,25 @@ class _Loops:
         """The operands from `vector` on."""
         t = self.t
         offsets = [t.let(start + vector * self.vector_bytes) for start in starts]
-        for offset in offsets if prefetch else ():
-            for ahead in range(self.dot.vectors):
-                self.w.prefetch(offset + (prefetch + ahead * VECTOR_BYTES))
+        if prefetch:
+            self._prefetch(offsets, vector, prefetch)
         return Block(
             q=self.a.q,
             q_offsets=[t.let(self.q_stride * m + vector * VECTOR_COLUMNS) for m in range(tokens)],
             w=self.w,
             w_offsets=offsets,
         )
+
+    def _prefetch(self, offsets: Sequence[Any], vector: Any, distance: int) -> None:
+        """Ask for what is `distance` further on; past the end of a tile, for the next walk's tile."""
+        t = self.t
+        k_blocks = t.long(self.a.k_blocks)
+        others = k_blocks * (VECTOR_BYTES * (len(offsets) - 1))  # the tiles between
+        inside = vector + distance // VECTOR_BYTES < k_blocks
+        further = t.let(distance + t.select(inside, t.long(0), others))
+        for offset in offsets:
+            for ahead in range(self.dot.vectors):
+                self.w.prefetch(offset + further + ahead * VECTOR_BYTES)
 
     def _add(self, offset: Any, registers: Sequence[Register]) -> None:
         """Add the totals of a token and a tile to the 16 rows at `offset`."""

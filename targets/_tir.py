@@ -125,6 +125,10 @@ class Tir:
         """Lanes << bits."""
         return tirx.shift_left(value, self.constant(bits, _dtype(value)))
 
+    def select(self, condition: Expr, yes: Expr, no: Expr) -> Expr:
+        """`yes` where `condition` is true, else `no`; both are computed."""
+        return tirx.Select(condition, yes, no)
+
     def mask(self, value: Expr, bits: int) -> Expr:
         """Lanes & bits."""
         return tirx.bitwise_and(value, self.constant(bits, _dtype(value)))

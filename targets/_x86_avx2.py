@@ -148,7 +148,7 @@ VARIANT = Variant(
     mcpu="x86-64",
     mattr=("+avx2", "+fma", "+f16c"),
     tiles=Tiles(
-        gemv=Walk(4, prefetch=512),
+        gemv=Walk(4, prefetch=2048),
         gemm_few=(Walk(1),) * 3,
         gemm=Walk(1),
         gemm_tokens=4,

@@ -15,6 +15,8 @@ enum { AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512DQ = 1u << 17, AVX512BW = 1u <<
 static const unsigned AVX512VL = 1u << 31; /* does not fit an enum's int */
 /* cpuid leaf 7, ecx */
 enum { AVX512VNNI = 1u << 11 };
+/* cpuid leaf 7, subleaf 1, eax */
+enum { AVXVNNI = 1u << 4 };
 
 static uint64_t saved_registers(void) {
   uint32_t low, high;
@@ -36,6 +38,8 @@ uint64_t bitcc_cpu_features(void) {
   unsigned avx512 = AVX512F | AVX512DQ | AVX512BW | AVX512VL;
   if (has(saved, XCR0_AVX512) && has(ebx7, avx512) && has(ecx7, AVX512VNNI))
     features |= BITCC_CPU_AVX512VNNI;
+  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && has(eax, AVXVNNI))
+    features |= BITCC_CPU_AVXVNNI;
   return features;
 }
 

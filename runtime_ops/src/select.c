@@ -37,7 +37,9 @@ void bitcc_list_features(char *out, size_t size, uint64_t cpu, const char *quote
   static const struct {
     uint64_t bit;
     const char *name;
-  } features[] = {{BITCC_CPU_AVX2, "avx2"}, {BITCC_CPU_AVX512VNNI, "avx512vnni"}};
+  } features[] = {{BITCC_CPU_AVX2, "avx2"},
+                {BITCC_CPU_AVXVNNI, "avxvnni"},
+                {BITCC_CPU_AVX512VNNI, "avx512vnni"}};
   out[0] = '\0';
   for (size_t i = 0; i < sizeof features / sizeof features[0]; i++)
     if (cpu & features[i].bit)

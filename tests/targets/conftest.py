@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +13,36 @@ import numpy as np
 import pytest
 
 from bitcc import targets
+from bitcc.targets import _x86_avx512vnni, _x86_avxvnni
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from bitcc.targets import Variant
+
     Array = NDArray[Any]
 
 TARGET = targets.get("x86-64")
+# The kernels of AVX-VNNI where there is only AVX512-VNNI: the same instructions in another encoding.
+EVEX = replace(
+    TARGET,
+    variants=(
+        replace(
+            _x86_avxvnni.VARIANT,
+            name="avxvnni_evex",
+            features=_x86_avx512vnni.VARIANT.features,
+            mattr=_x86_avx512vnni.VARIANT.mattr,
+        ),
+    ),
+)
 STUB = Path(__file__).parent / "stub.c"
 INCLUDE = Path(__file__).parents[2] / "runtime_ops" / "include"
 CPU_FLAGS = {  # what Linux calls the features of kernel.h
     "0": set[str](),
     "BITCC_CPU_AVX2": {"avx2", "f16c", "fma"},
+    "BITCC_CPU_AVX2 | BITCC_CPU_AVXVNNI": {"avx2", "f16c", "fma", "avx_vnni"},
     "BITCC_CPU_AVX512VNNI": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
 }
 
@@ -86,6 +102,7 @@ class Buffer:
 class Kernels:
     """The kernels of one variant on arrays, `gap` bytes before a guard page."""
 
+    variant: Variant
     row: Row
 
     def call(self, family: str, gap: int, *arguments: Array | float) -> list[Buffer]:
@@ -111,23 +128,27 @@ def build(cache: Path) -> Callable[..., Path]:
     """Builds the stub library."""
     assert cache.is_dir()
 
-    def stub_library(version: str = "1", **more: Any) -> Path:
-        return targets.build_library(TARGET, sources=[STUB], include=INCLUDE, version=version, **more)
+    def stub_library(target: targets.Target = TARGET, version: str = "1", **more: Any) -> Path:
+        return targets.build_library(target, sources=[STUB], include=INCLUDE, version=version, **more)
 
     return stub_library
 
 
-@pytest.fixture(scope="session", params=TARGET.variants, ids=lambda variant: variant.name)
+@pytest.fixture(
+    scope="session",
+    params=[(target, variant) for target in (TARGET, EVEX) for variant in target.variants],
+    ids=lambda pair: pair[1].name,
+)
 def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
     """The kernels of each variant that this CPU can run."""
-    variant = request.param
+    target, variant = request.param
     missing = CPU_FLAGS[variant.features] - _cpu_flags()
     if missing:
         pytest.skip(f"the CPU has no {', '.join(sorted(missing))}")
-    library = ctypes.CDLL(os.fspath(build()))
-    table = (Row * (len(TARGET.variants) + 1)).in_dll(library, "bitcc_variants")
+    library = ctypes.CDLL(os.fspath(build(target)))
+    table = (Row * (len(target.variants) + 1)).in_dll(library, "bitcc_variants")
     (row,) = (row for row in table if row.isa == variant.name.encode())
-    return Kernels(row)
+    return Kernels(variant, row)
 
 
 def _cpu_flags() -> set[str]:

@@ -76,6 +76,7 @@ typedef void bitcc_gemv_float_fn(const float *x, const uint8_t *w, const float *
 enum {
   BITCC_CPU_AVX2 = 1 << 0, /* and F16C and FMA, as every AVX2 machine has */
   BITCC_CPU_AVX512VNNI = 1 << 1, /* and AVX512 F, BW, DQ, VL */
+  BITCC_CPU_AVXVNNI = 1 << 2,
 };
 
 /* One instruction-set variant of all kernels. */

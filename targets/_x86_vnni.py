@@ -1,0 +1,116 @@
+"""`vpdpbusd`: adds four products of unsigned and signed bytes to each 32-bit lane, which is a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, Dot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._tir import Register, Tir
+
+
+@dataclass(frozen=True)
+class Vnni:
+    """The dot products of vectors of so many rows.
+
+    Attributes:
+        lanes: 16 or 8.
+    """
+
+    lanes: int
+
+    @property
+    def in_place(self) -> Dot:
+        """For one token: crumb i keeps its place, so that accumulator i counts 4^i times too much.
+
+        |accumulator 3| <= 192 * 128 * 65536 / 4 < 2^31.
+        """
+        return Dot(1, self._registers * len(CRUMBS), self._multiply_in_place, self._combine)
+
+    @property
+    def unpacking(self) -> Dot:
+        """Each crumb is moved to the bottom once and used for every token."""
+        return Dot(1, self._registers, self._multiply_unpacking, lambda _, sums: sums)
+
+    @property
+    def unpacked(self) -> Dot:
+        """Of codes that have a byte each."""
+        return Dot(1, self._registers, self._multiply_unpacked, lambda _, sums: sums)
+
+    @property
+    def _parts(self) -> range:
+        """Of a vector, of `lanes` rows each."""
+        return range(16 // self.lanes)
+
+    @property
+    def _registers(self) -> tuple[str, ...]:
+        return (f"int32x{self.lanes}",) * len(self._parts)
+
+    def _multiply_in_place(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
+        q = [self._four_columns(t, block, 0, i) for i in CRUMBS]
+        for registers, packed in zip(accumulators[0], self._load(t, block, 0), strict=True):
+            for part, lanes in enumerate(packed):
+                codes = t.let(self._bytes(t, lanes))
+                for i in CRUMBS:
+                    self._add(t, registers[i * len(self._parts) + part], t.mask(codes, 3 << 2 * i), q[i])
+
+    def _combine(self, t: Tir, sums: Sequence[Any]) -> Sequence[Any]:
+        """The exact quotients of the four accumulators."""
+        parts = len(self._parts)
+        return [
+            sum((t.shift_right(sums[i * parts + part], 2 * i) for i in CRUMBS[1:]), sums[part])
+            for part in self._parts
+        ]
+
+    def _multiply_unpacking(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
+        packed = self._load(t, block, 0)
+        for i in CRUMBS:
+            codes = [
+                [t.let(t.mask(self._bytes(t, t.shift_right(lanes, 2 * i)), 3)) for lanes in parts]
+                for parts in packed
+            ]
+            self._multiply(t, block, i, codes, accumulators)
+
+    def _multiply_unpacked(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
+        for i in CRUMBS:
+            loaded = self._load(t, block, i * VECTOR_BYTES)
+            codes = [[self._bytes(t, lanes) for lanes in parts] for parts in loaded]
+            self._multiply(t, block, i, codes, accumulators)
+
+    def _multiply(
+        self, t: Tir, block: Block, i: int, codes: Sequence[Sequence[Any]], accumulators: Accumulators
+    ) -> None:
+        """Columns 4i .. 4i + 3 of all tiles and tokens."""
+        for token, tiles in enumerate(accumulators):
+            q = self._four_columns(t, block, token, i)
+            for registers, parts in zip(tiles, codes, strict=True):
+                for register, code in zip(registers, parts, strict=True):
+                    self._add(t, register, code, q)
+
+    def _load(self, t: Tir, block: Block, distance: int) -> list[list[Any]]:
+        """By tile and part, 64 bytes of each tile, in lanes that can be shifted."""
+        size = 4 * self.lanes
+        return [
+            [
+                t.let(block.w.load(offset + distance + part * size, f"uint16x{2 * self.lanes}"))
+                for part in self._parts
+            ]
+            for offset in block.w_offsets
+        ]
+
+    def _bytes(self, t: Tir, lanes: Any) -> Any:
+        return t.reinterpret(f"uint8x{4 * self.lanes}", lanes)
+
+    def _four_columns(self, t: Tir, block: Block, token: int, i: int) -> Any:
+        """Activations 4i .. 4i + 3 of a token, for every row."""
+        four = block.q.load(block.q_offsets[token] + 4 * i, "int32")
+        return t.let(t.reinterpret(f"int8x{4 * self.lanes}", t.broadcast(four, self.lanes)))
+
+    def _add(self, t: Tir, accumulator: Register, codes: Any, q: Any) -> None:
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"  # of AVX-VNNI too
+        accumulator.set(t.intrinsic(accumulator.dtype, name, accumulator.get(), codes, q))
