@@ -1,5 +1,6 @@
 # make demo   install and run the main job on the shipped example
 # make test   install and pass the tests
+# make test-torch  install PyTorch and transformers, compile the models that they write, compare with PyTorch
 # make check  linters, types, import contracts
 # make test-real-models   compile the models inside published packages (70 MB), which must not change
 PYTHON ?= python3
@@ -7,13 +8,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test test-real-models check matrix clean
+.PHONY: demo test test-torch test-real-models check matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n 2
+
+# any build of torch will do; pip's own settings (PIP_FIND_LINKS, PIP_INDEX_URL) say where a CPU one is
+test-torch: $(VENV)/.torch
+	$(BIN)/pytest -n 2 tests/exporters
 
 test-real-models: $(VENV)/.real-models
 	PYTHONPATH=$(VENV)/real-models $(BIN)/pytest -n 2 tests/real_models
@@ -36,6 +41,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group torch
 	touch $@
 
 # in a folder of their own: nothing of them is imported, whichever Python they are made for
