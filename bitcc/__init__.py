@@ -37,6 +37,7 @@ def compile(  # noqa: A001 - the name that users expect
     verify: bool | None = None,
     force: bool = False,
     strict: bool = False,
+    numerics: str = "fp32",
 ) -> Bundle:
     """Compile a model into a bundle folder.
 
@@ -49,6 +50,8 @@ def compile(  # noqa: A001 - the name that users expect
             proven in any case.
         force: Replace an existing bundle.
         strict: Fail if a layer with ternary or binary weights would stay as it is.
+        numerics: Activation scales and codes of half-precision models: ``fp32``, or ``faithful`` to the
+            original.
 
     Returns:
         The bundle. ``bundle.packed`` is empty if the model holds no BitLinear; it is unchanged then.
@@ -57,6 +60,7 @@ def compile(  # noqa: A001 - the name that users expect
         BitccError: with the reason and what to do.
     """
     from bitcc import pipeline  # noqa: PLC0415 - heavy
+    from bitcc.facts import Numerics  # noqa: PLC0415
 
     request = pipeline.Request(
         targets=None if targets is None else tuple(targets),
@@ -64,6 +68,7 @@ def compile(  # noqa: A001 - the name that users expect
         verify=verify,
         force=force,
         strict=strict,
+        numerics=Numerics(numerics),
     )
     return pipeline.compile_model(model, output, request)
 

@@ -16,6 +16,7 @@ import typer
 
 from bitcc import json_text
 from bitcc.errors import BitccError
+from bitcc.facts import Numerics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +43,14 @@ MinWeights = Annotated[
     ),
 ]
 
+HalfNumerics = Annotated[
+    Numerics,
+    typer.Option(
+        "--numerics",
+        help="Activation scales and codes of half-precision models: in float32, or faithful to the original.",
+    ),
+]
+
 
 @app.command(epilog="Example: `bitcc compile model.onnx -o bundle --target x86-64`")
 def compile(  # noqa: A001 - the name of the command
@@ -51,6 +60,7 @@ def compile(  # noqa: A001 - the name of the command
         list[str] | None, typer.Option(help="Target; may be repeated. See `bitcc targets`.")
     ] = None,
     min_weights: MinWeights = None,
+    numerics: HalfNumerics = Numerics.FP32,
     verify: Annotated[
         bool | None,
         typer.Option(
@@ -67,7 +77,9 @@ def compile(  # noqa: A001 - the name of the command
     from bitcc import pipeline, report
     from bitcc import verify as certificates
 
-    request = pipeline.Request(tuple(target) if target else None, min_weights, verify, force, strict)
+    request = pipeline.Request(
+        tuple(target) if target else None, min_weights, verify, force, strict, numerics
+    )
     with _progress() as say:
         bundle = pipeline.compile_model(model, output, request, say)
     if as_json:
@@ -86,6 +98,7 @@ def compile(  # noqa: A001 - the name of the command
 def inspect(
     model: Model,
     min_weights: MinWeights = None,
+    numerics: HalfNumerics = Numerics.FP32,
     html: Annotated[Path | None, typer.Option(help="Write a page of it here.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +109,7 @@ def inspect(
         layers = bundle.read(model).manifest.layers
     else:
         with _progress() as say:
-            layers = pipeline.examine(model, min_weights, say)
+            layers = pipeline.examine(model, min_weights, numerics, say)
     if html is not None:
         _write(html, html_report.page(model.name, layers))
     if as_json:

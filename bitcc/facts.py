@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 PACKED = "packed"
 KEPT = "kept"
+
+
+class Numerics(str, enum.Enum):
+    """What the activation quantizers of half-precision models are compiled to."""
+
+    FP32 = "fp32"
+    """Scales and codes in float32: better than the original's, and not the same."""
+    FAITHFUL = "faithful"
+    """The original's codes: each operation rounded to the type that it has in the graph."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,9 @@ class LayerFacts:
         zeros: Its fraction of zero weights.
         positive: Its fraction of positive weights.
         numerics: ``exact`` if the op rounds as the original does; ``float32`` if the original computes
-            scales and codes in half precision and the op does not; ``snapped`` if its weights were a few
-            values around each level, and are the level now; empty for a layer left alone.
+            scales and codes in half precision and the op does not; ``faithful`` if the op computes the codes
+            of such an original, and only the sums and the output scale in float32; ``snapped`` if its weights
+            were a few values around each level, and are the level now; empty for a layer left alone.
         max_error: Largest difference from the original layer relative to max|y| of a token, on random and
             adversarial tokens; None if it was not measured.
         merged: Name of the node that computes this layer together with others that quantise the same

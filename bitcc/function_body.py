@@ -68,6 +68,7 @@ def _constants() -> list[NodeProto]:
     nodes += [
         constant("one", np.float32(1)),
         constant("zero", np.float32(0)),
+        constant("infinity", np.float32(np.inf)),
         constant("zero_row", np.zeros(1, np.float32)),
         constant("one_int", np.int64(1)),
         constant("two_int", np.int64(2)),
@@ -92,18 +93,13 @@ def _reduce_last(op_type: str, value: str, output: str, opset: int) -> list[Node
     return [reduce, node("Slice", f"{output}_all int_0 int_1 int_-1", output)]
 
 
-def _scoped(op_type: str, value: str, output: str) -> list[NodeProto]:
-    """``value`` [..., 1] as it is, or where the scale is one for all tokens, reduced over them to [1].
-
-    A zero takes part, which changes neither a largest magnitude nor a sum: there is something to reduce
-    without any tokens, too.
-    """
-    return [
-        node("Reshape", f"{value} int_-1", f"{output}_tokens"),
-        node("Concat", f"{output}_tokens zero_row", f"{output}_some", axis=0),
-        node(op_type, f"{output}_some", f"{output}_tensor", keepdims=1),
-        node("Where", f"per_tensor {output}_tensor {value}", output),
-    ]
+def _rounded(value: str, output: str) -> list[NodeProto]:
+    """``value`` rounded to the attribute ``act_type``, in float32."""
+    cast = helper.make_node("Cast", [value], [f"{output}_narrow"])
+    cast.attribute.append(
+        onnx.AttributeProto(name="to", ref_attr_name="act_type", type=onnx.AttributeProto.INT)
+    )
+    return [cast, node("Cast", f"{output}_narrow", output, to=TensorProto.FLOAT)]
 
 
 def _quantize(opset: int) -> list[NodeProto]:
@@ -113,31 +109,43 @@ def _quantize(opset: int) -> list[NodeProto]:
     """
     return [
         node("Cast", "X", "x", to=TensorProto.FLOAT),
-        node("Abs", "x", "magnitude"),
+        node("Abs", "x", "magnitude_or_nan"),
+        node("IsNaN", "x", "is_nan"),  # runtimes may overlook NaN when they look for a maximum
+        node("Where", "is_nan infinity magnitude_or_nan", "magnitude"),
         *_reduce_last("ReduceMax", "magnitude", "largest_token", opset),
-        *_scoped("ReduceMax", "largest_token", "largest"),
+        *_reduce_last("ReduceMin", "magnitude", "smallest", opset),
+        node("Reshape", "largest_token int_-1", "largest_tokens"),
+        node("Concat", "largest_tokens zero_row", "largest_some", axis=0),  # there may be no tokens
+        node("ReduceMax", "largest_some", "largest_tensor", keepdims=1),
+        node("Where", "per_tensor largest_tensor largest_token", "largest"),
         node("Max", "largest act_floor", "floored"),
-        node("Add", "floored act_eps", "bounded"),
-        node("Reciprocal", "bounded", "reciprocal"),
+        node("Add", "floored act_eps", "bounded_exact"),
+        *_rounded("bounded_exact", "bounded"),
+        node("Reciprocal", "bounded", "reciprocal_exact"),
+        *_rounded("reciprocal_exact", "reciprocal"),
         node("Mul", "reciprocal qmax", "scale_reciprocal"),
         node("Div", "qmax bounded", "scale_divide"),
-        node("Where", "divides scale_divide scale_reciprocal", "scale"),
-        node("Div", "bounded qmax", "quotient"),
+        node("Where", "divides scale_divide scale_reciprocal", "scale_exact"),
+        *_rounded("scale_exact", "scale"),
+        node("Div", "bounded qmax", "quotient_exact"),
+        *_rounded("quotient_exact", "quotient"),
         node("Where", "is_quotient one scale", "multiplier"),
         node("Where", "is_quotient quotient one", "divisor"),
         node("Mul", "x multiplier", "multiplied"),
-        node("Div", "multiplied divisor", "scaled"),
+        node("Div", "multiplied divisor", "scaled_exact"),
+        *_rounded("scaled_exact", "scaled"),
         node("Round", "scaled", "rounded"),
-        *_reduce_last("ReduceL1", "rounded", "total_token", opset),
-        *_scoped("ReduceSum", "total_token", "total"),
         node("Clip", "rounded act_min act_max", "codes"),
         node("Add", "codes zero_point_float", "shifted"),
         node("Cast", "shifted", "Q", to=TensorProto.UINT8),
-        node("Div", "divisor multiplier", "inverse_finite"),
-        # a token with NaN, infinity or no usable scale has no codes: 0 * infinity makes its outputs NaN
-        node("Add", "total inverse_finite", "suspect"),
-        node("Mul", "suspect zero", "poison"),
-        node("Add", "inverse_finite poison", "inverse"),
+        node("Div", "divisor multiplier", "inverse_alone"),
+        # only 0 * infinity and 0 / 0 are NaN now; 0 * infinity makes all outputs of the token NaN
+        node("Mul", "smallest multiplier", "smallest_multiplied"),
+        node("Div", "smallest_multiplied divisor", "smallest_scaled"),
+        node("IsNaN", "smallest_scaled", "has_no_codes"),
+        node("Where", "has_no_codes infinity inverse_alone", "inverse_or_infinity"),
+        node("Mul", "inverse_or_infinity zero", "zero_or_nan"),
+        node("Add", "inverse_or_infinity zero_or_nan", "inverse"),
     ]
 
 

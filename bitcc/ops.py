@@ -5,16 +5,20 @@
 Inputs: X [..., K] float32, float16 or bfloat16; W uint8, packed (bitcc.formats); w_scale float32 [1] or
 [N]; bias float32 [1] or [N] (zero when the layer has none). Output: Y [..., N], of the type of X.
 
-Everything is computed in float32, one rounding for each operation, and the accumulators are exact:
+Everything is computed in float32, one rounding for each operation, and the accumulators are exact. ``r``
+rounds to ``act_type``, in which the graph computed its quantizer:
 
-    c   = max(max|x|, act_floor) + act_eps                     for each token, or once for all tokens of X
-    a   = qmax * (1 / c)  or  qmax / c;   q = clamp(round_half_even(x * a), act_min, act_max);  inv = 1 / a
-    d   = c / qmax;                       q = clamp(round_half_even(x / d), act_min, act_max);  inv = d
+    c   = r(max(max|x|, act_floor) + act_eps)                  for each token, or once for all tokens of X
+    a   = r(qmax * r(1 / c))  or  r(qmax / c);   q = clamp(round_half_even(r(x * a)), act_min, act_max)
+    d   = r(c / qmax);                           q = clamp(round_half_even(r(x / d)), act_min, act_max)
+    inv = 1 / a  or  d
     acc = sum over K of q * w                                  int32
-    y   = acc * (inv * w_scale) + bias    or, bias_before_scale,   (acc + bias) * (inv * w_scale)
+    y   = acc * (inv * w_scale) + bias    or, bias_before_scale,   (acc + bias) * (inv * w_scale) + 0
 
-A token that holds NaN or infinity, or whose scale is zero or not finite, gives NaN; the others are as ever,
-unless they share that token's scale. Whatever has a choice is an int: a function body can compare no strings.
+A token gives NaN where inv is not finite, as it is if max|x| is not, and where x * a or x / d is NaN, which
+is 0 * infinity or 0 / 0; the others are as ever.
+
+Whatever has a choice is an int: a function body can compare no strings.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import enum
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 
 from bitcc import formats
@@ -47,6 +52,14 @@ class ActScale(enum.IntEnum):
     """d = c / qmax, codes round(x / d)."""
 
 
+class ActType(enum.IntEnum):
+    """The type to which each result of the quantizer is rounded; the numbers are ONNX's."""
+
+    FLOAT = 1
+    FLOAT16 = 10
+    BFLOAT16 = 16
+
+
 class ActScope(enum.IntEnum):
     """What has an activation scale of its own."""
 
@@ -65,8 +78,9 @@ class BitLinear:
         N: Outputs, at least 1.
         act_scale: How the activation scale is computed.
         act_scope: What has a scale of its own.
-        act_floor: Lower bound of max|x|.
-        act_eps: What is added to max|x|.
+        act_type: The type in which the scale and x * scale are rounded.
+        act_floor: Lower bound of max|x|, a number of that type.
+        act_eps: What is added to max|x|, a number of that type.
         qmax: What max|x| maps to, 127 or 128.
         act_min: Lower bound of the activation codes.
         act_max: Upper bound of the activation codes.
@@ -80,6 +94,7 @@ class BitLinear:
     N: int
     act_scale: ActScale = ActScale.RECIPROCAL
     act_scope: ActScope = ActScope.TOKEN
+    act_type: ActType = ActType.FLOAT
     act_floor: float = 1e-5
     act_eps: float = 0.0
     qmax: float = 127.0
@@ -110,24 +125,31 @@ def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], 
     Returns:
         Codes, int32 [M, K], and the inverse scale, float32 [M, 1] (NaN for a poisoned token).
     """
-    one, qmax = np.float32(1), np.float32(op.qmax)
+    one, qmax, nan = np.float32(1), np.float32(op.qmax), np.float32(np.nan)
     axis = 1 if op.act_scope is ActScope.TOKEN else None
     with np.errstate(all="ignore"):
         largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
-        bounded = np.maximum(largest, np.float32(op.act_floor)) + np.float32(op.act_eps)
+        bounded = _rounded(np.maximum(largest, np.float32(op.act_floor)) + np.float32(op.act_eps), op)
         if op.act_scale is ActScale.QUOTIENT:
-            scale = inverse = bounded / qmax
-            scaled = x / scale
+            inverse = _rounded(bounded / qmax, op)
+            scaled = _rounded(x / inverse, op)
         else:
-            scale = qmax / bounded if op.act_scale is ActScale.DIVIDE else (one / bounded) * qmax
+            divides = op.act_scale is ActScale.DIVIDE
+            scale = _rounded(qmax / bounded if divides else _rounded(one / bounded, op) * qmax, op)
             inverse = one / scale
-            scaled = x * scale
-        usable = np.isfinite(scale) & np.isfinite(inverse) & (scale != 0)
-        poisoned = ~(usable & np.isfinite(x).all(axis=axis, keepdims=True))
+            scaled = _rounded(x * scale, op)
+        poisoned = ~np.isfinite(inverse) | np.isnan(scaled).any(axis=1, keepdims=True)
         rounded = np.clip(np.rint(scaled), np.float32(op.act_min), np.float32(op.act_max))
         codes = np.where(poisoned, np.float32(0), rounded).astype(np.int32)
-    inverse = np.where(poisoned, np.float32(np.nan), inverse)
-    return codes, np.broadcast_to(inverse, (len(x), 1))
+    return codes, np.where(poisoned, nan, inverse)
+
+
+_TYPES = {ActType.FLOAT16: np.dtype(np.float16), ActType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
+
+
+def _rounded(value: NDArray[np.float32], op: BitLinear) -> NDArray[np.float32]:
+    dtype = _TYPES.get(op.act_type)
+    return value if dtype is None else value.astype(dtype).astype(np.float32)
 
 
 def accumulate(codes: NDArray[np.int32], weights: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -165,6 +187,6 @@ def reference(
     codes, inverse = quantize(x.reshape(-1, op.K).astype(np.float32), op)
     acc = accumulate(codes, weights).astype(np.float32)
     with np.errstate(all="ignore"):
-        scale = inverse * w_scale
-        y = (acc + bias) * scale if op.bias_before_scale else acc * scale + bias
+        before, after = (bias, np.float32(0)) if op.bias_before_scale else (np.float32(0), bias)
+        y = (acc + before) * (inverse * w_scale) + after
         return y.astype(x.dtype).reshape(*x.shape[:-1], op.N)

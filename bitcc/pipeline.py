@@ -15,7 +15,7 @@ from bitcc import bundle, libraries, passes, source, targets, verify
 from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.digest import sha256
 from bitcc.errors import BitccError, ModelError
-from bitcc.facts import KEPT, PACKED
+from bitcc.facts import KEPT, PACKED, Numerics
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Request:
         verify: Run the whole model before and after; None to do so up to 256 MB.
         force: Replace an existing bundle.
         strict: Fail if a layer with ternary or binary weights would stay as it is.
+        numerics: Of the activation quantizers of half-precision models.
     """
 
     targets: tuple[str, ...] | None = None
@@ -49,6 +50,7 @@ class Request:
     verify: bool | None = None
     force: bool = False
     strict: bool = False
+    numerics: Numerics = Numerics.FP32
 
 
 def compile_model(
@@ -97,7 +99,10 @@ def compile_model(
 
 
 def examine(
-    model: str | os.PathLike[str], min_weights: int | None = None, progress: Progress | None = None
+    model: str | os.PathLike[str],
+    min_weights: int | None = None,
+    numerics: Numerics = Numerics.FP32,
+    progress: Progress | None = None,
 ) -> tuple[LayerFacts, ...]:
     """What ``compile_model`` would do with each layer; nothing is written.
 
@@ -108,7 +113,8 @@ def examine(
     loaded = source.load(path)
     source.check_not_compiled(loaded, f"`{path}`")
     with tempfile.TemporaryDirectory() as name:
-        return _pack(loaded, Path(name), Request(min_weights=min_weights), progress or (lambda *_: None))
+        request = Request(min_weights=min_weights, numerics=numerics)
+        return _pack(loaded, Path(name), request, progress or (lambda *_: None))
 
 
 def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tuple[LayerFacts, ...]:
@@ -131,7 +137,10 @@ def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tu
 
     minimum = passes.DEFAULT_MIN_WEIGHTS if request.min_weights is None else request.min_weights
     pack = passes.PackBitLinearPass(
-        min_weights=minimum, store=store, progress=lambda done, count, name: say(f"layer {name}", done, count)
+        min_weights=minimum,
+        numerics=request.numerics,
+        store=store,
+        progress=lambda done, count, name: say(f"layer {name}", done, count),
     )
     try:
         passes.pipeline(pack)(model)

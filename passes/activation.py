@@ -50,6 +50,7 @@ class Activation:
         qmax: 127 or 128.
         low: Lower clamp bound of the codes.
         high: Upper clamp bound of the codes.
+        codes: The codes, [..., K].
         dequantised: Whether the codes are divided by the scale again before they are used.
         shape: What the quantised tensor is reshaped to before it is multiplied, or None; its rows of K
             stay what they are.
@@ -64,6 +65,7 @@ class Activation:
     qmax: float
     low: float
     high: float
+    codes: ir.Value
     dequantised: bool
     shape: ir.Value | None = None
 
@@ -170,7 +172,19 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
             raise Refused(f"the epsilon of the activation scale is negative ({min(floor, eps):g})")
         if not max(floor, eps) <= _MAX_EPS:
             raise Refused(f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}")
-        return Activation(before_widening(x), scale, form, scope, floor, eps, qmax, low, high, dequantised)
+        return Activation(
+            x=before_widening(x),
+            scale=scale,
+            form=form,
+            scope=scope,
+            floor=floor,
+            eps=eps,
+            qmax=qmax,
+            low=low,
+            high=high,
+            codes=_skip_codes(codes, constants),
+            dequantised=dequantised,
+        )
     raise refused
 
 

@@ -46,6 +46,7 @@ class Layer:
         shape: What ``x`` is reshaped to in front of the op, or None.
         x_layout: What brings ``x`` to [..., K].
         y_layout: What brings [..., N] to ``y``.
+        codes: The activation codes, shaped as ``x`` but for Transposes; None where activations stay float.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Layer:
     shape: ir.Value | None = None
     x_layout: Layout = ()
     y_layout: Layout = ()
+    codes: ir.Value | None = None
 
     @property
     def node(self) -> ir.Node:
@@ -223,7 +225,7 @@ def _bit_linear(
     layer = _layer(name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=bias)
     if activation.shape is not None and (layer.x_layout or layer.y_layout):
         raise Refused("its input is reshaped and transposed")
-    return replace(layer, shape=activation.shape)
+    return replace(layer, shape=activation.shape, codes=activation.codes)
 
 
 def _ternary_linear(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:

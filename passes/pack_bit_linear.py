@@ -12,13 +12,16 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from bitcc import formats
 from bitcc.errors import ModelError
-from bitcc.facts import KEPT, PACKED, LayerFacts
+from bitcc.facts import KEPT, PACKED, LayerFacts, Numerics
 from bitcc.function_body import MIN_OPSET
+from bitcc.ops import BitLinear
 from bitcc.passes._refused import Refused
 from bitcc.passes.constants import Constants
 from bitcc.passes.detect import Finding, Layer, candidates, detect
+from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
 from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
+from bitcc.passes.prove_codes import check_codes
 from bitcc.passes.siblings import merge_siblings
 from bitcc.passes.weight_facts import of_ternary
 
@@ -51,6 +54,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         min_weights: int = DEFAULT_MIN_WEIGHTS,
         prove: bool = True,
         merge: bool = True,
+        numerics: Numerics = Numerics.FP32,
         store: Store | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -60,6 +64,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             min_weights: Layers with fewer weights stay float; 0 packs all.
             prove: Run every layer before and after in onnxruntime, and keep those that differ.
             merge: Make one op of layers that quantise the same activations, where that is faster.
+            numerics: Of the activation quantizers of half-precision models.
             store: Where packed weights go until the model is saved; default: memory.
             progress: Called with (done, all, name) before each candidate.
         """
@@ -67,6 +72,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         self._min_weights = min_weights
         self._prove = prove
         self._merge = merge
+        self._numerics = Numerics(numerics)
         self._store: Store = store or ir.tensor
         self._progress = progress
 
@@ -110,7 +116,9 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         fmt = formats.get(found.op.weight_format, found.op.layout_version)
         data = fmt.pack(found.ternary.codes)
         try:
-            error = largest_error(found, data, model, constants) if self._prove else None
+            if self._numerics is Numerics.FAITHFUL:
+                found = faithful(found, constants)
+            error = self._largest_error(found, data, model, constants)
         except Refused as refusal:
             return None, _kept(found, refusal)
         if error is not None and not error <= TOLERANCE:  # written so that NaN fails
@@ -120,7 +128,17 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         if digest not in stored:
             stored[digest] = self._store(data)
         weight = stored[digest]
-        return PackedLayer(found.without_codes(), weight), _facts(found, weight.nbytes, error)
+        facts = _facts(found, weight.nbytes, error, self._numerics)
+        return PackedLayer(found.without_codes(), weight), facts
+
+    def _largest_error(
+        self, layer: Layer, data: formats.Bytes, model: ir.Model, constants: Constants
+    ) -> float | None:
+        if not self._prove:
+            return None
+        if self._numerics is Numerics.FAITHFUL and in_half_precision(layer):
+            check_codes(layer, model, constants)
+        return largest_error(layer, data, model, constants)
 
 
 def _check_opset(model: ir.Model) -> None:
@@ -132,7 +150,7 @@ def _check_opset(model: ir.Model) -> None:
         )
 
 
-def _facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
+def _facts(layer: Layer, packed_bytes: int, error: float | None, numerics: Numerics) -> LayerFacts:
     facts = LayerFacts(
         name=layer.name,
         op=layer.node.op_type,
@@ -144,7 +162,7 @@ def _facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
         fix=layer.fix,
         bytes_before=layer.bytes_before,
         bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
-        numerics=_numerics(layer),
+        numerics=_numerics(layer, numerics),
         max_error=error,
         **asdict(of_ternary(layer.ternary)),
     )
@@ -154,7 +172,7 @@ def _facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
 def _kept(layer: Layer, refusal: Refused) -> LayerFacts:
     """What is told of a layer that cannot be proven."""
     return replace(
-        _facts(layer, 0, None),
+        _facts(layer, 0, None, Numerics.FP32),
         status=KEPT,
         reason=refusal.reason,
         fix=refusal.fix,
@@ -176,8 +194,11 @@ def _merged_facts(
     return changed
 
 
-def _numerics(layer: Layer) -> str:
-    if in_half_precision(layer) or layer.node.attributes.get_int("accuracy_level", 0) > 1:
+def _numerics(layer: Layer, numerics: Numerics) -> str:
+    if in_half_precision(layer):
+        is_faithful = numerics is Numerics.FAITHFUL and isinstance(layer.op, BitLinear)
+        return "faithful" if is_faithful else "float32"
+    if layer.node.attributes.get_int("accuracy_level", 0) > 1:
         return "float32"
     return "snapped" if layer.ternary.noisy else "exact"
 

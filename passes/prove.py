@@ -12,6 +12,7 @@ So are layers whose float32 weights carry the noise of half precision around the
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constant
     """
     session, feeds = _original(layer, model, constants)
     worst = 0.0
-    for x in _tokens(layer):
+    for x in tokens(layer):
         try:
             fed = {**feeds, str(layer.x.name): transposed(x, inverse(layer.x_layout))}
             want = transposed(session.run(None, fed)[0].astype(np.float64), inverse(layer.y_layout))
@@ -97,7 +98,8 @@ def _unproven(error: Exception) -> Refused:
 def _computed(layer: Layer, packed: formats.Bytes, x: Array) -> Array:
     """What the op that replaces the layer gives, by its spec."""
     if isinstance(layer.op, ops.BitLinear):
-        return ops.reference(x, packed, layer.w_scale, layer.bias, layer.op)
+        op = replace(layer.op, act_type=ops.ActType.FLOAT)
+        return ops.reference(x, packed, layer.w_scale, layer.bias, op)
     return ternary_linear.reference(x, packed, layer.w_scale, layer.bias, layer.op)
 
 
@@ -109,7 +111,7 @@ def _difference(got: Array, want: Array) -> float:
     return float(np.max(np.abs(got - want) / np.where(scale == 0, 1, scale), initial=0.0))
 
 
-def _tokens(layer: Layer) -> Iterator[Array]:
+def tokens(layer: Layer) -> Iterator[Array]:
     """Inputs of the layer's rank: ordinary tokens, heavy tails, tiny, huge, zero, and exact halves.
 
     Where tokens share a scale, each input is of one kind: a huge token would leave the others no codes.
@@ -159,9 +161,9 @@ def _extract(
     All constants are evaluated here if ``loose``, and the weight is without the noise around its levels.
     """
     half = in_half_precision(layer)
-    nodes, leaves = _between(layer, constants, loose=loose)
+    nodes, leaves = between(layer, constants, loose=loose)
     if not loose and any(_is_foreign(v) for v in leaves):
-        nodes, leaves = _between(layer, constants, loose=True)
+        nodes, leaves = between(layer, constants, loose=True)
     arrays = {str(v.name): constants.array(v) for v in leaves}
     if half:
         arrays = {n: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for n, a in arrays.items()}
@@ -231,7 +233,7 @@ def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=None if shape is None else ir.Shape(shape))
 
 
-def _between(layer: Layer, constants: Constants, *, loose: bool) -> tuple[list[ir.Node], list[ir.Value]]:
+def between(layer: Layer, constants: Constants, *, loose: bool) -> tuple[list[ir.Node], list[ir.Value]]:
     """(nodes in graph order, leaves) of the graph between x and y; all constants are leaves if ``loose``."""
     nodes: set[ir.Node] = set()
     leaves: dict[ir.Value, None] = {}

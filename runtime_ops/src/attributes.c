@@ -4,6 +4,8 @@
 
 #include "layer.h"
 
+static const char newer[] = "; was the model made by a newer bitcc?";
+
 typedef struct {
   const bitcc_node *node;
   const OrtKernelInfo *info;
@@ -19,7 +21,7 @@ static bool has_failed(reader *r, OrtStatus *status, const char *name, const cha
 }
 
 static int64_t read_int(reader *r, const char *name, int64_t low, int64_t high,
-                        const char *newer) {
+                        const char *hint) {
   int64_t value = low;
   if (r->error != NULL)
     return low;
@@ -29,8 +31,17 @@ static int64_t read_int(reader *r, const char *name, int64_t low, int64_t high,
   if (value >= low && value <= high)
     return value;
   r->error = bitcc_node_error(r->node, "attribute `%s` is %lld, known are %lld to %lld%s", name,
-                              (long long)value, (long long)low, (long long)high, newer);
+                              (long long)value, (long long)low, (long long)high, hint);
   return low;
+}
+
+/* A float type, by the number that ONNX gives it, which is onnxruntime's too. */
+static OrtElementType read_type(reader *r, const char *name) {
+  int64_t value = read_int(r, name, 0, INT32_MAX, newer);
+  if (r->error == NULL && value != ORT_FLOAT && value != ORT_FLOAT16 && value != ORT_BFLOAT16)
+    r->error = bitcc_node_error(r->node, "attribute `%s` is %d, known are %d, %d and %d%s", name,
+                                (int)value, ORT_FLOAT, ORT_FLOAT16, ORT_BFLOAT16, newer);
+  return (OrtElementType)value;
 }
 
 static float read_float(reader *r, const char *name, float low, float high) {
@@ -78,11 +89,10 @@ static int32_t read_bound(reader *r, const char *name) {
   return r->error == NULL ? (int32_t)value : 0;
 }
 
-static const char newer[] = "; was the model made by a newer bitcc?";
-
 static void read_activation(reader *r, bitcc_layer *out) {
   out->act_scale = (bitcc_scale_form)read_int(r, "act_scale", 0, BITCC_SCALE_FORMS - 1, newer);
   out->per_tensor = read_int(r, "act_scope", 0, 1, newer) != 0;
+  out->act_type = read_type(r, "act_type");
   out->act_floor = read_float(r, "act_floor", 0.0f, 1e30f);
   out->act_eps = read_float(r, "act_eps", 0.0f, 1e30f);
   /* From 1 on no finite row has an infinite inverse; |x * scale| <= 2 * qmax is below 2^22. */

@@ -14,6 +14,9 @@ void bitcc_finish(const bitcc_call *call, int32_t token, int32_t row, int32_t co
       layer->bias_before_scale ? kernels->finish_bias_first : kernels->finish;
   finish(acc, call->weights->scale + row, call->weights->bias + row, y, count,
          call->inverse[token]);
+  if (layer->bias_before_scale)
+    for (int32_t i = 0; i < count; i++)
+      y[i] += 0.0f; /* like the other form, which ends with an addition: no negative zeros */
   if (type != ORT_FLOAT)
     bitcc_to_half_type(out, y, type, count);
 }

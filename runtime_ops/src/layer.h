@@ -28,6 +28,7 @@ typedef struct {
   /* BitLinear */
   bitcc_scale_form act_scale;
   bool per_tensor; /* one scale for all tokens of a call, not one for each */
+  OrtElementType act_type; /* to which each result of the quantizer is rounded */
   float act_floor, act_eps, qmax;
   int32_t act_min, act_max;
   bool bias_before_scale;

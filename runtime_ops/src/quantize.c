@@ -18,24 +18,64 @@ typedef struct {
   atomic_int absmax; /* a maximum is the same in any order */
 } job;
 
+static float rounded(const bitcc_layer *layer, float value) {
+  if (layer->act_type == ORT_FLOAT16)
+    return bitcc_from_half(bitcc_to_half(value));
+  if (layer->act_type == ORT_BFLOAT16)
+    return bitcc_from_bfloat16(bitcc_to_bfloat16(value));
+  return value;
+}
+
 /* What x is multiplied with or divided by, and in *inverse what takes the result back. */
 static float scale_of(const bitcc_layer *layer, float absmax, float *inverse) {
-  float c = (absmax > layer->act_floor ? absmax : layer->act_floor) + layer->act_eps;
+  float larger = absmax > layer->act_floor ? absmax : layer->act_floor;
+  float c = rounded(layer, larger + layer->act_eps);
   if (layer->act_scale == BITCC_STEP) {
-    float step = c / layer->qmax;
+    float step = rounded(layer, c / layer->qmax);
     *inverse = step;
     return step;
   }
-  float reciprocal = 1.0f / c;
-  float scale =
-      layer->act_scale == BITCC_RECIPROCAL_TIMES ? reciprocal * layer->qmax : layer->qmax / c;
+  float scale = layer->act_scale == BITCC_RECIPROCAL_TIMES
+                    ? rounded(layer, 1.0f / c) * layer->qmax
+                    : layer->qmax / c;
+  scale = rounded(layer, scale);
   *inverse = 1.0f / scale;
   return scale;
 }
 
+/* x times or by the scale, rounded to a half type. */
+static void scale_in_half(float *out, const float *x, const bitcc_layer *layer, float scale,
+                          int32_t count) {
+  if (layer->act_scale == BITCC_STEP)
+    for (int32_t i = 0; i < count; i++)
+      out[i] = x[i] / scale;
+  else
+    for (int32_t i = 0; i < count; i++)
+      out[i] = x[i] * scale;
+  if (layer->act_type == ORT_FLOAT16)
+    for (int32_t i = 0; i < count; i++)
+      out[i] = bitcc_from_half(bitcc_to_half(out[i]));
+  else
+    for (int32_t i = 0; i < count; i++)
+      out[i] = bitcc_from_bfloat16(bitcc_to_bfloat16(out[i]));
+}
+
+/* The codes of x times infinity, or x / 0. False if one of them would be NaN. */
+static bool saturate(int8_t *q, const float *x, const bitcc_layer *layer, int32_t count,
+                     int32_t *sum) {
+  for (int32_t i = 0; i < count; i++) {
+    if (x[i] == 0.0f)
+      return false;
+    q[i] = (int8_t)(x[i] < 0.0f ? layer->act_min : layer->act_max);
+    *sum += q[i];
+  }
+  return true;
+}
+
 /* Elements of a token that are read at a time. */
 static int32_t chunk_of(const bitcc_call *call) {
-  return call->node->x_type == ORT_FLOAT ? call->node->layer.k : CHUNK;
+  const bitcc_node *node = call->node;
+  return node->x_type == ORT_FLOAT && node->layer.act_type == ORT_FLOAT ? node->layer.k : CHUNK;
 }
 
 static int32_t absmax_bits(const bitcc_call *call, int32_t token, float *buffer) {
@@ -49,32 +89,53 @@ static int32_t absmax_bits(const bitcc_call *call, int32_t token, float *buffer)
   return largest;
 }
 
-static void quantize_token(bitcc_call *call, int32_t token) {
-  float buffer[CHUNK], inverse;
+/* Codes and their sum of elements that are in float32; false if they make the token NaN. `buffer` may
+ * be where they are. */
+static bool quantize_chunk(const bitcc_call *call, int8_t *q, const float *x, float *buffer,
+                           float scale, int32_t count, int32_t padded, int32_t *sum) {
   const bitcc_layer *layer = &call->node->layer;
-  const bitcc_kernels *kernels = call->node->kernels;
-  int32_t chunk = chunk_of(call);
-  int8_t *q = call->q + (size_t)token * (size_t)layer->k_padded;
-  uint32_t bits = (uint32_t)(layer->per_tensor ? call->absmax : absmax_bits(call, token, buffer));
-  float scale = scale_of(layer, bitcc_float(bits), &inverse);
-  call->sums[token] = 0;
-  call->inverse[token] = inverse;
-  if (bits >= 255u << 23 || !isfinite(scale) || scale == 0.0f || !isfinite(inverse)) {
-    call->inverse[token] = NAN;
-    memset(q, 0, (size_t)layer->k_padded);
-    return;
+  bool divides = layer->act_scale == BITCC_STEP;
+  *sum = 0;
+  if (divides ? scale == 0.0f : isinf(scale)) {
+    memset(q + count, 0, (size_t)(padded - count));
+    return saturate(q, x, layer, count, sum);
   }
   bitcc_quantize_fn *quantize =
-      layer->act_scale == BITCC_STEP ? kernels->quantize_divide : kernels->quantize;
+      divides ? call->node->kernels->quantize_divide : call->node->kernels->quantize;
+  if (layer->act_type != ORT_FLOAT) {
+    scale_in_half(buffer, x, layer, scale, count);
+    x = buffer;
+    scale = 1.0f;
+  }
+  quantize(x, q, sum, count, padded, scale, layer->act_min, layer->act_max);
+  return true;
+}
+
+static void quantize_token(bitcc_call *call, int32_t token) {
+  float buffer[CHUNK];
+  const bitcc_layer *layer = &call->node->layer;
+  int32_t chunk = chunk_of(call), absmax = call->absmax;
+  int8_t *q = call->q + (size_t)token * (size_t)layer->k_padded;
+  if (!layer->per_tensor)
+    absmax = absmax_bits(call, token, buffer);
+  float *inverse = &call->inverse[token];
+  float scale = scale_of(layer, bitcc_float((uint32_t)absmax), inverse);
+  bool usable = (uint32_t)absmax < 255u << 23 && isfinite(*inverse);
   /* by absmax_bits */
   bool loaded = call->node->x_type != ORT_FLOAT && layer->k <= chunk && !layer->per_tensor;
-  for (int32_t k = 0, count; k < layer->k; k += count) {
+  call->sums[token] = 0;
+  for (int32_t k = 0, count; usable && k < layer->k; k += count) {
     int32_t sum, left = layer->k - k;
-    count = left < chunk ? left : chunk;
+    count = bitcc_min(left, chunk);
     const float *x = loaded ? buffer : bitcc_load_x(call, token, k, count, buffer);
-    quantize(x, q + k, &sum, count, left == count ? layer->k_padded - k : count, scale,
-             layer->act_min, layer->act_max);
+    int32_t padded = left == count ? layer->k_padded - k : count;
+    usable = quantize_chunk(call, q + k, x, buffer, scale, count, padded, &sum);
     call->sums[token] += sum;
+  }
+  if (!usable) {
+    *inverse = NAN;
+    call->sums[token] = 0;
+    memset(q, 0, (size_t)layer->k_padded);
   }
 }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RECIPROCAL, DIVIDE, QUOTIENT = range(3)
 TOKEN, TENSOR = range(2)
+FLOAT = 1
 _EPS = float(np.float32(1e-5))
 
 
@@ -57,6 +58,7 @@ class Spelling:
             "K": K,
             "N": N,
             "act_scale": RECIPROCAL,
+            "act_type": FLOAT,
             "act_floor": _EPS,
             "act_eps": 0.0,
             "qmax": 127.0,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitcc import runtime_ops
-from bitcc.ops import ActScale, ActScope
+from bitcc.ops import ActScale, ActScope, ActType
 from bitcc.targets import x86_64
 
 if TYPE_CHECKING:
@@ -188,6 +188,48 @@ def test_a_zero_row_without_a_floor_is_nan(
     got = linear.run(session(linear.model(x)), X=x)
     assert np.isnan(got[1]).all()
     assert np.isfinite(got[[0, 2]]).all()
+
+
+@ELEMENTS
+@pytest.mark.parametrize("form", ActScale)
+@pytest.mark.parametrize("scope", ActScope)
+@pytest.mark.parametrize("rounding", [ActType.FLOAT16, ActType.BFLOAT16])
+def test_a_quantizer_in_half_precision_gives_the_bits_of_the_spec(
+    session: Callable[..., Any],
+    layer: Callable[..., Any],
+    rng: np.random.Generator,
+    element: Any,
+    form: ActScale,
+    scope: ActScope,
+    rounding: ActType,
+) -> None:
+    for k, eps in [(70, 0.0), (4099, 2**-10), (9000, 0.0)]:
+        linear = layer(N=17, K=k, act_scale=form, act_scope=scope, act_type=rounding, act_eps=eps)
+        x = rng.normal(0, 3, (5, k)).astype(element)
+        assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
+
+
+@pytest.mark.parametrize("form", ActScale)
+@pytest.mark.parametrize("scope", ActScope)
+@pytest.mark.parametrize(
+    ("rounding", "tiny"), [(ActType.FLOAT, 1e-44), (ActType.FLOAT16, 1e-7), (ActType.BFLOAT16, 1e-40)]
+)
+def test_a_scale_that_is_infinite_gives_the_bits_of_the_spec(
+    session: Callable[..., Any],
+    layer: Callable[..., Any],
+    form: ActScale,
+    scope: ActScope,
+    rounding: ActType,
+    tiny: float,
+) -> None:
+    for k in (70, 5000):
+        linear = layer(N=17, K=k, act_floor=0.0, act_scale=form, act_scope=scope, act_type=rounding)
+        x = np.full((3, k), tiny, np.float32)
+        x[1, -1] = 0
+        x[2] *= -1
+        got = linear.run(session(linear.model(x)), X=x)
+        assert np.isnan(got).all(axis=1).tolist() == [False, True, False]
+        assert_same_bits(got, linear.expected(x))
 
 
 @pytest.mark.parametrize("form", ActScale)

@@ -33,6 +33,8 @@ def refusal(opened: Callable[[], Any]) -> str:
         ("act_scale", 3, f"`act_scale` is 3, known are 0 to 2; {NEWER}"),
         ("act_scale", -1, f"`act_scale` is -1, known are 0 to 2; {NEWER}"),
         ("act_scope", 2, f"`act_scope` is 2, known are 0 to 1; {NEWER}"),
+        ("act_type", 11, f"`act_type` is 11, known are 1, 10 and 16; {NEWER}"),
+        ("act_type", 0, f"`act_type` is 0, known are 1, 10 and 16; {NEWER}"),
         ("bias_before_scale", 2, f"`bias_before_scale` is 2, known are 0 to 1; {NEWER}"),
         ("K", 0, "`K` is 0, known are 1 to 65536"),
         ("K", 65537, "`K` is 65537, known are 1 to 65536"),

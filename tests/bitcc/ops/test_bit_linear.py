@@ -12,7 +12,7 @@ from models.op import DTYPES, assert_all_agree, layer, spec
 
 from bitcc import function_body, ops
 from bitcc.errors import PackedWeightError
-from bitcc.ops import ActScale, ActScope, BitLinear
+from bitcc.ops import ActScale, ActScope, ActType, BitLinear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OPSETS = (15, 16, 17, 18, 19, 20, 21, 22, 23)
 every_form = pytest.mark.parametrize("form", ActScale)
+every_type = pytest.mark.parametrize("rounding", ActType)
 every_scope = pytest.mark.parametrize("scope", ActScope)
 
 
@@ -28,6 +29,7 @@ quantizers = st.fixed_dictionaries(
     {
         "act_scale": st.sampled_from(list(ActScale)),
         "act_scope": st.sampled_from(list(ActScope)),
+        "act_type": st.sampled_from(list(ActType)),
         "act_floor": st.sampled_from([0.0, 1e-5, 1e-2]),
         "act_eps": st.sampled_from([0.0, 1e-6]),
         "qmax": st.sampled_from([127.0, 128.0]),
@@ -64,10 +66,19 @@ def test_the_body_computes_the_spec(
 
 
 @every_form
-@every_scope
+@pytest.mark.parametrize(
+    ("scope", "rounding"),
+    [
+        (ActScope.TOKEN, ActType.FLOAT),
+        (ActScope.TENSOR, ActType.FLOAT16),
+        (ActScope.TOKEN, ActType.BFLOAT16),
+    ],
+)
 @pytest.mark.parametrize("opset", OPSETS)
-def test_the_body_computes_the_spec_in_every_opset(form: ActScale, scope: ActScope, opset: int) -> None:
-    op = BitLinear(K=97, N=33, act_scale=form, act_scope=scope)
+def test_the_body_computes_the_spec_in_every_opset(
+    form: ActScale, scope: ActScope, rounding: ActType, opset: int
+) -> None:
+    op = BitLinear(K=97, N=33, act_scale=form, act_scope=scope, act_type=rounding)
     x = np.random.default_rng(opset).standard_normal((2, 5, 97)).astype(np.float32)
     assert_all_agree(op, {"X": x, **layer(op)}, opset=opset)
 
@@ -103,13 +114,20 @@ SPECIAL = {
 
 
 @every_form
-@pytest.mark.parametrize("bias_before_scale", [0, 1])
-@pytest.mark.parametrize("floor", [0.0, 1e-5])
+@pytest.mark.parametrize(("bias_before_scale", "floor"), [(0, 0.0), (1, 0.0), (1, 1e-5)])
+@every_type
 @pytest.mark.parametrize("name", SPECIAL)
 def test_special_tokens_agree_and_leave_the_others_alone(
-    form: ActScale, bias_before_scale: int, floor: float, name: str
+    form: ActScale, bias_before_scale: int, floor: float, rounding: ActType, name: str
 ) -> None:
-    op = BitLinear(K=64, N=20, act_scale=form, act_floor=floor, bias_before_scale=bias_before_scale)
+    op = BitLinear(
+        K=64,
+        N=20,
+        act_scale=form,
+        act_type=rounding,
+        act_floor=floor,
+        bias_before_scale=bias_before_scale,
+    )
     x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
     feeds = {"X": x, **layer(op)}
     ordinary = spec(op, feeds)
@@ -147,6 +165,23 @@ def test_a_token_that_is_not_finite_gives_nan(form: ActScale, name: str) -> None
 def test_a_token_of_zeros_gives_nan_where_the_original_divides_by_zero(form: ActScale) -> None:
     op = BitLinear(K=64, N=20, act_scale=form, act_floor=0.0, act_eps=0.0)
     assert np.isnan(assert_all_agree(op, {"X": np.zeros((1, 64), np.float32), **layer(op)})).all()
+
+
+@every_form
+@pytest.mark.parametrize(
+    ("rounding", "tiny"), [(ActType.FLOAT, 1e-44), (ActType.FLOAT16, 1e-7), (ActType.BFLOAT16, 1e-40)]
+)
+def test_a_token_too_small_for_its_scale_gives_what_the_graph_gives(
+    form: ActScale, rounding: ActType, tiny: float
+) -> None:
+    """The scale is infinite: codes are at their bounds and divided by infinity, and 0 * infinity is NaN."""
+    op = BitLinear(K=64, N=20, act_scale=form, act_floor=0.0, act_type=rounding)
+    x = np.full((2, 64), tiny, np.float32)
+    x[1, 5] = 0
+    feeds = {"X": x, **layer(op)}
+    y = assert_all_agree(op, feeds)
+    np.testing.assert_array_equal(y[0], feeds["bias"])
+    assert np.isnan(y[1]).all()
 
 
 @every_form
@@ -212,6 +247,21 @@ def test_exact_halves_go_to_the_even_code() -> None:
     for form in ActScale:
         codes, _ = ops.quantize(x, BitLinear(K=7, N=1, act_scale=form))
         np.testing.assert_array_equal(codes, [[0, 2, 2, 0, -2, -2, 127]])
+
+
+@pytest.mark.parametrize(
+    ("rounding", "dtype"), [(ActType.FLOAT16, "float16"), (ActType.BFLOAT16, "bfloat16")]
+)
+def test_codes_and_scales_are_those_of_half_precision(rounding: ActType, dtype: str) -> None:
+    half = DTYPES[dtype][0]
+    x = np.random.default_rng(0).standard_normal((50, 200)).astype(half)
+    scale = half.type(1) / np.abs(x).max(axis=1, keepdims=True) * half.type(127)
+    codes, inverse = ops.quantize(x.astype(np.float32), BitLinear(K=200, N=1, act_type=rounding))
+    exact = np.rint((x * scale).astype(np.float32))
+    np.testing.assert_array_equal(codes, np.minimum(exact, 127))
+    np.testing.assert_array_equal(inverse, 1 / scale.astype(np.float32))
+    others = ops.quantize(x.astype(np.float32), BitLinear(K=200, N=1))[0]
+    assert (codes != others).any()
 
 
 def test_the_three_forms_of_the_scale_round_differently() -> None:
