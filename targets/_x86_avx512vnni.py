@@ -50,8 +50,9 @@ VARIANT = Variant(
     mattr=("+avx512f", "+avx512bw", "+avx512dq", "+avx512vl", "+avx512vnni"),
     tiles=Tiles(
         gemv=Walk(4, prefetch=2048),
-        # 10 tokens are the most whose rows of q LLVM can address without spilling
-        gemm_few=(Walk(4, prefetch=1024),) * 5 + (Walk(2, unroll=2, prefetch=1024),) * 4,
+        # with more tokens, or with prefetches for 5, LLVM needs more addresses than there are registers for
+        # them and spills vectors: measure after every change
+        gemm_few=(Walk(4, prefetch=1024),) * 3 + (Walk(4),) * 2 + (Walk(2),) * 4,
         gemm=Walk(4),
         gemm_tokens=6,
         gemv_float=Walk(4, prefetch=1024),

@@ -1,0 +1,1 @@
+"""Measurements of bitcc itself, run by hand: ``python -m benchmarks.<name> --help``."""

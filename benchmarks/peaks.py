@@ -1,0 +1,123 @@
+"""What the machine can do at most: multiply-adds a second on registers alone, and bytes a second from memory.
+
+A kernel is compared with these, taken in the same minutes: a shared machine is not equally fast at all times.
+x86-64 on Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    Call: TypeAlias = Callable[[], object]
+
+LANES = {"avx512vnni": 64, "avxvnni": 32, "avx2": 32}
+"""Multiply-adds of the instruction that each variant is made of: vpdpbusd, or vpmaddubsw."""
+
+_SOURCE = Path(__file__).with_suffix(".c")
+_FLAGS = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx2": "avx2"}  # as Linux calls them
+_ROUNDS, _IN_A_ROUND = 50_000, 12  # a tenth of a millisecond
+_STREAMS, _AHEAD = (1, 2, 4, 8), (0, 1024, 4096)
+_BYTES, _CHUNK = 512 * 2**20, 2**20
+_NOT_CACHED = 0.02  # of the chunks a few may be in a cache
+
+
+def variants() -> list[str]:
+    """Those of `LANES` that this CPU can run."""
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii").split())
+    return [name for name, flag in _FLAGS.items() if flag in flags]
+
+
+def build(folder: Path) -> ctypes.CDLL:
+    """The loops of ``peaks.c``, compiled into ``folder``."""
+    out = folder / "peaks.so"
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-gnu.2.17", "-O3", "-shared"]
+    subprocess.run(  # noqa: S603 - our own command
+        [*command, "-fPIC", "-fno-sanitize=all", str(_SOURCE), "-o", str(out)], check=True
+    )
+    library = ctypes.CDLL(os.fspath(out))
+    for name in ("read_avx512vnni", "read_avx2"):
+        function = getattr(library, name)
+        function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+    return library
+
+
+def multiply_adds(library: ctypes.CDLL, variant: str, threads: int) -> float:
+    """Billions a second, of all threads together."""
+    function = getattr(library, f"peak_{variant}")
+    calls = [lambda: function(ctypes.c_int64(_ROUNDS))] * threads
+    seconds = undisturbed(calls, repeats=200, quantile=0)
+    return _ROUNDS * _IN_A_ROUND * LANES[variant] * threads / seconds / 1e9
+
+
+def read(library: ctypes.CDLL, variant: str, threads: int, data: NDArray[np.uint8]) -> float:
+    """Billions of bytes a second, by the fastest of several ways to read, chunk after chunk of ``data``."""
+    function = getattr(library, "read_avx512vnni" if variant == "avx512vnni" else "read_avx2")
+    starts = itertools.cycle(range(data.ctypes.data, data.ctypes.data + len(data) - _CHUNK + 1, _CHUNK))
+    fastest = 0.0
+    for streams, ahead in itertools.product(_STREAMS, _AHEAD):
+        calls = [lambda s=streams, a=ahead: function(next(starts), _CHUNK, a, s)] * threads
+        seconds = undisturbed(calls, repeats=len(data) // _CHUNK // threads, quantile=_NOT_CACHED)
+        fastest = max(fastest, _CHUNK * threads / seconds / 1e9)
+    return fastest
+
+
+def undisturbed(calls: Sequence[Call], repeats: int, quantile: float) -> float:
+    """Seconds of a call while all run, each again and again in a thread of its own; the slowest thread's."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        times = pool.map(lambda call: [_once(call) for _ in range(repeats)], calls)
+        return max(float(np.quantile(found, quantile)) for found in times)
+
+
+def _once(call: Call) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def main() -> None:
+    """Print a table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    data = np.ones(_BYTES, np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        library = build(Path(folder))
+        rows = [
+            {
+                "variant": variant,
+                "threads": threads,
+                "gmac_per_s": round(multiply_adds(library, variant, threads), 1),
+                "read_gb_per_s": round(read(library, variant, threads, data), 1),
+            }
+            for variant in variants()
+            for threads in arguments.threads
+        ]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'variant':12}{'threads':>8}{'GMAC/s':>10}{'read GB/s':>12}")
+    for row in rows:
+        print(f"{row['variant']:12}{row['threads']:>8}{row['gmac_per_s']:>10}{row['read_gb_per_s']:>12}")
+
+
+if __name__ == "__main__":
+    main()
