@@ -21,6 +21,9 @@ _ROWS = 16
 _COLUMNS = 16  # of one 64-byte vector
 _K_ALIGNMENT = 64
 _ALL_ZERO_WEIGHTS = 0b01010101  # four codes 1
+_WORD = np.dtype(np.uint32)  # the four bytes kk of one row: bytes never change places within
+_CRUMB_OF_EACH_BYTE = np.uint32(0x03030303)
+_BLOCK = 4  # tiles at a time: they and their temporaries stay in a core's cache
 
 
 def packed_shape(n: int, k: int) -> tuple[int, int, int]:
@@ -41,14 +44,18 @@ def pack(weights: Int8) -> Bytes:
     if weights.dtype != np.int8 or weights.min() < -1 or weights.max() > 1:
         raise PackedWeightError("only int8 weights in {-1, 0, 1} fit `t2`")
     n, k = weights.shape
-    tiles, vectors, _ = packed_shape(n, k)
-    codes = np.ones((tiles * _ROWS, vectors * _COLUMNS), np.uint8)
-    codes[:n, :k] = (weights + 1).view(np.uint8)
-    crumbs = codes.reshape(tiles, _ROWS, vectors, 4, 4)  # tile, n, vector, i, kk
-    packed = np.zeros((tiles, _ROWS, vectors, 4), np.uint8)
-    for i in range(4):
-        packed |= crumbs[:, :, :, i, :] << np.uint8(2 * i)
-    return np.ascontiguousarray(packed.transpose(0, 2, 1, 3)).reshape(tiles, vectors, 64)
+    tiles, vectors, size = packed_shape(n, k)
+    packed = np.empty((tiles, vectors, size), np.uint8)
+    codes = np.ones((_BLOCK * _ROWS, vectors * _COLUMNS), np.uint8)  # code 1 is the padding
+    for tile in range(0, tiles, _BLOCK):
+        first, last = tile * _ROWS, min((tile + _BLOCK) * _ROWS, n)
+        np.add(weights[first:last], 1, out=codes[: last - first, :k].view(np.int8))
+        codes[last - first :] = 1
+        words = codes.view(_WORD).reshape(-1, _ROWS, vectors, 4)  # tile, n, vector, i
+        crumbs = words[..., 0] | words[..., 1] << 2 | words[..., 2] << 4 | words[..., 3] << 6
+        part = packed[tile : tile + _BLOCK]
+        part.view(_WORD)[...] = crumbs.transpose(0, 2, 1)[: len(part)]
+    return packed
 
 
 def unpack(packed: Bytes, n: int, k: int) -> Int8:
@@ -66,14 +73,19 @@ def unpack(packed: Bytes, n: int, k: int) -> Int8:
     if np.any(packed & (packed >> 1) & _ALL_ZERO_WEIGHTS):
         raise PackedWeightError("packed weights hold the code 3, which no ternary weight has")
     tiles, vectors, _ = packed.shape
-    order = packed.reshape(tiles, vectors, _ROWS, 4).transpose(0, 2, 1, 3)
-    codes = np.empty((tiles, _ROWS, vectors, 4, 4), np.uint8)
-    for i in range(4):
-        codes[:, :, :, i, :] = (order >> np.uint8(2 * i)) & np.uint8(3)
-    matrix = codes.reshape(tiles * _ROWS, vectors * _COLUMNS)
-    if np.any(matrix[n:] != 1) or np.any(matrix[:n, k:] != 1):
-        raise PackedWeightError("the padding of the packed weights is not zero")
-    return matrix[:n, :k].view(np.int8) - np.int8(1)
+    weights = np.empty((n, k), np.int8)
+    codes = np.empty((_BLOCK, _ROWS, vectors, 4), _WORD)  # tile, n, vector, i
+    for tile in range(0, tiles, _BLOCK):
+        part = packed[tile : tile + _BLOCK]
+        words = np.ascontiguousarray(part.view(_WORD).transpose(0, 2, 1))
+        for i in range(4):
+            codes[: len(part), ..., i] = (words >> np.uint32(2 * i)) & _CRUMB_OF_EACH_BYTE
+        first, last = tile * _ROWS, min((tile + _BLOCK) * _ROWS, n)
+        matrix = codes.view(np.uint8).reshape(-1, vectors * _COLUMNS)[: len(part) * _ROWS]
+        if np.any(matrix[last - first :] != 1) or np.any(matrix[: last - first, k:] != 1):
+            raise PackedWeightError("the padding of the packed weights is not zero")
+        np.subtract(matrix[: last - first, :k].view(np.int8), 1, out=weights[first:last])
+    return weights
 
 
 def stack(parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
