@@ -1,12 +1,14 @@
 """Evaluate every value whose whole ancestry is constant, whatever its size.
 
 Exporters fold small weights and leave the quantizer of large ones in the graph, so the value decides,
-not the spelling. Reductions accumulate in float64: a mean in the storage type of a half-precision model
-is wrong by factors, and the codes with it.
+not the spelling. Element-wise nodes over whole weights are evaluated in blocks (``elementwise``). Reductions
+accumulate in float64: a mean in the storage type of a half-precision model is wrong by factors, and the
+codes with it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,12 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from bitcc.passes import qonnx
+from bitcc.passes import elementwise, qonnx, reductions
 from bitcc.passes._refused import Refused
+from bitcc.passes.elementwise import Elementwise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Container, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,15 +40,16 @@ _FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4  # before, every initializer had to be 
 class Constants:
     """The constant values of a model's main graph.
 
-    ``value in constants`` asks, ``constants.array(value)`` evaluates. Nothing is kept between two
-    evaluations, and memory maps of external data are closed after each: a model needs no more memory than
-    its largest tensor and the temporaries of its quantizer.
+    ``value in constants`` asks, ``constants.array(value)`` evaluates. Only single numbers are kept between
+    two evaluations, and external data is mapped only as long as what was read of it is in use: a model
+    needs no more memory than its largest tensor.
     """
 
     def __init__(self, model: ir.Model) -> None:
         graph = model.graph
         self._opsets = dict(model.opset_imports)
         self._scalars: dict[ir.Value, float | None] = {}
+        self._numbers: dict[ir.Value, Array] = {}  # results of nodes
         self._constant: set[ir.Value] = set(graph.initializers.values())
         self._fixed = self._constant.copy()
         if model.ir_version >= _FIRST_IR_WITH_CONSTANT_INITIALIZERS:
@@ -70,20 +74,42 @@ class Constants:
         Raises:
             Refused: the value is not constant, or one of its nodes cannot be evaluated.
         """
+        return _whole(self._evaluated(value))
+
+    def elementwise(self, value: ir.Value) -> Elementwise:
+        """The value as what is left to compute element by element.
+
+        Raises:
+            Refused: the value is not constant, or one of its nodes cannot be evaluated.
+        """
+        found = self._evaluated(value)
+        return (
+            found if isinstance(found, Elementwise) else Elementwise(value, (), {value: found}, found.shape)
+        )
+
+    def _evaluated(self, value: ir.Value) -> Array | Elementwise:
         if value not in self._constant:
             raise self._why_not_constant(value)
-        order = _ancestry(value)
+        order = _ancestry(value, self._numbers)
         pending = Counter(v for node in order for v in node.inputs if v is not None)
-        arrays: dict[ir.Value, Array] = {}
+        known: dict[ir.Value, Array | Elementwise] = {}
         for node in order:
-            inputs = [None if v is None else _read(v, arrays) for v in node.inputs]
-            arrays.update(zip(node.outputs, self._evaluate(node, inputs), strict=False))
+            inputs = [None if v is None else self._read(v, known) for v in node.inputs]
+            for output, result in zip(node.outputs, self._evaluate(node, inputs), strict=False):
+                known[output] = result
+                if not isinstance(result, Elementwise) and result.size == 1:
+                    self._numbers[output] = result
             for v in node.inputs:
                 if v is not None:
                     pending[v] -= 1
                     if not pending[v]:
-                        arrays.pop(v, None)
-        return _read(value, arrays)
+                        known.pop(v, None)
+        return self._read(value, known)
+
+    def _read(self, value: ir.Value, known: dict[ir.Value, Array | Elementwise]) -> Array | Elementwise:
+        if value in known:
+            return known[value]
+        return self._numbers[value] if value in self._numbers else _initializer(value)
 
     def scalar(self, value: ir.Value | None) -> float | None:
         """The value as a float, or None if it is not a constant of one element."""
@@ -100,7 +126,7 @@ class Constants:
         return float(array.reshape(())) if array.size == 1 else None
 
     def _why_not_constant(self, value: ir.Value) -> Refused:
-        order = _ancestry(value)
+        order = _ancestry(value, ())
         for node in order:
             name = node.name or node.outputs[0].name
             if node.op_type in NOT_A_FUNCTION:
@@ -121,15 +147,19 @@ class Constants:
                 )
         return Refused(f"`{value.name}` is computed at run time, not constant")
 
-    def _evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
-        if node.op_type == "CastLike":
-            return [_cast_like(node, inputs[0])]
+    def _evaluate(
+        self, node: ir.Node, inputs: Sequence[Array | Elementwise | None]
+    ) -> Sequence[Array | Elementwise]:
         try:
-            if qonnx.is_quantizer(node):
-                return [qonnx.evaluate(node, inputs)]
-            if (reduction := _REDUCTIONS.get(node.op_type)) is not None:
-                return [_reduce(node, inputs, reduction)]
-            return self._by_onnx(node, inputs)
+            if node.op_type == "CastLike":
+                return [_cast_like(node, inputs[0])]
+            if elementwise.is_elementwise(node, [None if a is None else a.dtype for a in inputs]):
+                return [_elementwise(node, inputs)]
+            if reductions.is_reduction(node) and inputs[0] is not None:
+                axes = inputs[1] if len(inputs) > 1 else None
+                return [reductions.reduce(node, inputs[0], None if axes is None else _whole(axes))]
+            whole = [None if a is None else _whole(a) for a in inputs]
+            return [qonnx.evaluate(node, whole)] if qonnx.is_quantizer(node) else self._by_onnx(node, whole)
         except Exception as error:  # numpy and the evaluator raise whatever they like
             where = f"`{node.name}` ({node.op_type})"
             raise Refused(
@@ -166,15 +196,16 @@ def _depends_on(node: ir.Node, values: set[ir.Value]) -> bool:
 
 
 _EVALUATED_SINCE = {"DequantizeLinear": 19}  # means the same before, but onnx's evaluator has no older one
+_LARGE = 1 << 14  # elements: fewer are evaluated at once
 _ONES = ((), (1,), (1, 1), (1, 1, 1))
 
 
-def _ancestry(value: ir.Value) -> list[ir.Node]:
-    """The nodes that a value depends on, producers first."""
+def _ancestry(value: ir.Value, known: Container[ir.Value]) -> list[ir.Node]:
+    """The nodes that a value depends on, producers first, as far as values are not known."""
     order: list[ir.Node] = []
     seen: set[ir.Node] = set()
     stack: list[tuple[ir.Node, bool]] = []
-    if (root := value.producer()) is not None:
+    if (root := value.producer()) is not None and value not in known:
         stack.append((root, False))
     while stack:
         node, inputs_done = stack.pop()
@@ -186,14 +217,12 @@ def _ancestry(value: ir.Value) -> list[ir.Node]:
         seen.add(node)
         stack.append((node, True))
         used = node.inputs[:1] if node.op_type == "CastLike" else node.inputs
-        producers = (v.producer() for v in used if v is not None)
+        producers = (v.producer() for v in used if v is not None and v not in known)
         stack.extend((p, False) for p in producers if p is not None and p not in seen)
     return order
 
 
-def _read(value: ir.Value, arrays: dict[ir.Value, Array]) -> Array:
-    if value in arrays:
-        return arrays[value]
+def _initializer(value: ir.Value) -> Array:
     if value.const_value is None or value.producer() is not None:
         return np.zeros(0)  # the second input of a CastLike: only its type counts
     try:
@@ -205,57 +234,39 @@ def _read(value: ir.Value, arrays: dict[ir.Value, Array]) -> Array:
 def _load(tensor: ir.TensorProtocol) -> Array:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.numpy()
-    copy = np.array(tensor.numpy())  # a view would keep the map open, and its pages in memory
+    array = tensor.numpy()  # checks the file; its own map would stay as long as the model
+    dtype, shape, offset = array.dtype, array.shape, tensor.offset or 0
+    if tensor.dtype.bitwidth < 8 or not array.size:
+        array = np.array(array)
+    else:
+        array = np.asarray(np.memmap(tensor.path, dtype, "r", offset, shape))
     tensor.release()
-    return copy
+    return array
 
 
-def _cast_like(node: ir.Node, array: Array | None) -> Array:
+def _whole(array: Array | Elementwise) -> Array:
+    return array.whole() if isinstance(array, Elementwise) else array
+
+
+def _elementwise(node: ir.Node, inputs: Sequence[Array | Elementwise | None]) -> Array | Elementwise:
+    """The node over its inputs: at once if they are small, else as one more step of what is left to do."""
+    shape = np.broadcast_shapes(*(a.shape for a in inputs if a is not None))
+    if len(shape) < 2 or math.prod(shape) < _LARGE:
+        return elementwise.apply(node, [None if a is None else _whole(a) for a in inputs])
+    nodes: dict[ir.Node, None] = {}
+    leaves: dict[ir.Value, Array] = {}
+    for value, array in zip(node.inputs, inputs, strict=True):
+        if isinstance(array, Elementwise) and array.shape == shape:
+            nodes.update(dict.fromkeys(array.nodes))
+            leaves.update(array.leaves)
+        elif value is not None and array is not None:
+            leaves[value] = _whole(array)
+    return Elementwise(node.outputs[0], (*nodes, node), leaves, shape)
+
+
+def _cast_like(node: ir.Node, array: Array | Elementwise | None) -> Array | Elementwise:
     like = node.inputs[1]
     dtype = None if like is None else like.dtype
-    return np.asarray(array) if dtype is None else np.asarray(array).astype(dtype.numpy())
-
-
-def _accumulator_type(array: Array) -> Any:
-    return np.float64 if array.dtype.kind not in "iub" else array.dtype
-
-
-def _mean(array: Array, axis: Any, *, keepdims: bool) -> Array:
-    return np.asarray(np.mean(array, axis=axis, keepdims=keepdims, dtype=_accumulator_type(array)))
-
-
-def _sum(array: Array, axis: Any, *, keepdims: bool) -> Array:
-    return np.asarray(np.sum(array, axis=axis, keepdims=keepdims, dtype=_accumulator_type(array)))
-
-
-def _l1(array: Array, axis: Any, *, keepdims: bool) -> Array:
-    return _sum(np.abs(array), axis, keepdims=keepdims)
-
-
-def _sum_square(array: Array, axis: Any, *, keepdims: bool) -> Array:
-    return _sum(np.square(array.astype(_accumulator_type(array))), axis, keepdims=keepdims)
-
-
-def _l2(array: Array, axis: Any, *, keepdims: bool) -> Array:
-    return np.sqrt(_sum_square(array, axis, keepdims=keepdims))
-
-
-_REDUCTIONS: dict[str, Callable[..., Array]] = {
-    "ReduceMean": _mean,
-    "ReduceSum": _sum,
-    "ReduceL1": _l1,
-    "ReduceL2": _l2,
-    "ReduceSumSquare": _sum_square,
-}
-
-
-def _reduce(node: ir.Node, inputs: Sequence[Array | None], reduction: Callable[..., Array]) -> Array:
-    array = np.asarray(inputs[0])
-    axes = node.attributes.get_ints("axes")
-    if len(inputs) > 1 and inputs[1] is not None:
-        axes = [int(axis) for axis in inputs[1].reshape(-1)]
-    if not axes and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
-        return array
-    keepdims = node.attributes.get_int("keepdims", 1) != 0
-    result = reduction(array, tuple(axes) if axes else None, keepdims=keepdims)
-    return result.astype(array.dtype)
+    if array is None:
+        raise ValueError("it has no input")
+    return array if dtype is None else _whole(array).astype(dtype.numpy())

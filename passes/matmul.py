@@ -9,12 +9,13 @@ import numpy as np
 
 from bitcc.passes._refused import Refused
 from bitcc.passes.einsum import read_equation
+from bitcc.passes.elementwise import Matrix
 from bitcc.passes.layout import Layout, behind_transposes, composed, swapped, transposition
 from bitcc.passes.matmul_nbits import MATMUL_NBITS, bias_of, dequantized
-from bitcc.passes.normal_form import skip, without_residue
+from bitcc.passes.normal_form import producer, skip, without_residue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -174,39 +175,59 @@ def _pointwise(product: Product, constants: Constants) -> Product:
     )
 
 
-def weight_matrix(node: ir.Node, constants: Constants) -> Array:
-    """The weights as an [N, K] array, the codes before a straight-through residue where the graph has one.
+def weight_matrix(node: ir.Node, constants: Constants) -> Matrix:
+    """The weights as an [N, K] matrix, the codes before a straight-through residue where the graph has one.
 
     The filters of a convolution are [outputs, inputs * kernel].
 
     Raises:
         Refused: the weight is not a matrix or cannot be evaluated.
     """
+
+    def before(value: ir.Value) -> ir.Value:
+        value = skip(value, constants)
+        return without_residue(value, constants) or value
+
+    return _matrix(node, constants, before)
+
+
+def weight_as_read(node: ir.Node, constants: Constants) -> Matrix:
+    """The weights as an [N, K] matrix, to the last bit what the node reads.
+
+    Raises:
+        Refused: the weight is not a matrix or cannot be evaluated.
+    """
+
+    def before(value: ir.Value) -> ir.Value:
+        identity = producer(value, "Identity")
+        return value if identity is None or identity.inputs[0] is None else identity.inputs[0]
+
+    return _matrix(node, constants, before)
+
+
+def _matrix(node: ir.Node, constants: Constants, before: Callable[[ir.Value], ir.Value]) -> Matrix:
+    """The weights ``before`` what may be looked through, and before transpositions."""
     index = weight_index(node, constants)
     value = None if index is None else node.inputs[index]
     if index is None or value is None:
         raise Refused("it has no constant weight")
     if node.op_type == "MatMulNBits":
-        return dequantized(node, constants)
-    is_filter, transposed = node.op_type == "Conv", _is_rows(node, index)
+        return Matrix.of(dequantized(node, constants))
+    is_filter, is_rows = node.op_type == "Conv", _is_rows(node, index)
     while True:
-        value = skip(value, constants)
-        inner = without_residue(value, constants)
-        if inner is None and not is_filter and (found := transposition(value)) is not None:
-            inner, perm = found
-            if perm != (1, 0):
-                break
-            transposed = not transposed
-        if inner is None:
+        inner = before(value)
+        if not is_filter and (found := transposition(inner)) is not None and found[1] == (1, 0):
+            inner, is_rows = found[0], not is_rows
+        if inner is value:
             break
         value = inner
-    array = constants.array(value)
-    right_rank = array.ndim >= 3 if is_filter else array.ndim == 2
-    if not right_rank or array.dtype.kind not in "fiuV" or not np.size(array):
-        raise Refused(f"the weight is {array.dtype} {list(array.shape)}, not a matrix of numbers")
+    content = constants.elementwise(value)
+    right_rank = len(content.shape) >= 3 if is_filter else len(content.shape) == 2
+    if not right_rank or content.dtype.kind not in "fiuV" or not np.prod(content.shape):
+        raise Refused(f"the weight is {content.dtype} {list(content.shape)}, not a matrix of numbers")
     if is_filter:
-        return array.reshape(array.shape[0], -1)
-    return array if transposed else array.T
+        return Matrix.of(content.whole().reshape(content.shape[0], -1))
+    return Matrix(content, transposed=not is_rows)
 
 
 def as_read(product: Product, matrix: Array, constants: Constants) -> Array:

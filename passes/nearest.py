@@ -7,7 +7,7 @@ one; only a weight that is ternary but for a few values is read whole, to say wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from bitcc.passes.elementwise import Matrix
 
     Floats = NDArray[np.float64]
 
@@ -27,7 +29,6 @@ _ON_GRID = 0.02  # of the step
 _CLOSE = 0.1  # of the scale: further away is an outlier
 _FEW = 0.01  # of the weights that are not zero
 _EVIDENCE = 4  # such weights for each scale
-_CHUNK = 1 << 22  # weights that are looked at at once
 
 _SYMMETRIC = "bitcc packs the levels -s, 0 and +s: train with those"
 _MORE_BITS = "bitcc packs the levels -s, 0 and +s; onnxruntime's own MatMulNBits takes 2, 4 and 8 bits"
@@ -50,13 +51,14 @@ class Nearest:
     fix: str = ""
 
 
-def sample_of(matrix: NDArray[Any]) -> Floats:
+def sample_of(matrix: Matrix) -> Floats:
     """Up to 64 rows, spread over all of [N, K], and of those the first 1024 columns."""
-    rows = np.linspace(0, len(matrix) - 1, min(len(matrix), _ROWS)).astype(int)
-    return np.asarray(matrix[rows, :_COLUMNS]).astype(np.float64)
+    n = matrix.shape[0]
+    rows = np.linspace(0, n - 1, min(n, _ROWS)).astype(int)
+    return matrix.sample(rows, _COLUMNS).astype(np.float64)
 
 
-def nearest(matrix: NDArray[Any]) -> Nearest:
+def nearest(matrix: Matrix) -> Nearest:
     """What [N, K] weights that are not ternary come closest to; empty words for NaN, infinity and zeros."""
     sample = sample_of(matrix)
     largest = float(np.abs(sample).max())
@@ -107,22 +109,23 @@ def _column_gain(sample: Floats) -> Nearest | None:
     return Nearest("ternary, with a gain for each column", _GAIN)
 
 
-def _almost_ternary(matrix: NDArray[Any], sample: Floats, largest: float) -> Nearest | None:
+def _almost_ternary(matrix: Matrix, sample: Floats, largest: float) -> Nearest | None:
     """Ternary but for noise, or for a few outliers; the sample is in units of its largest value."""
     magnitude = np.abs(sample)
     scale = float(np.median(magnitude[magnitude > 0]))
     if np.count_nonzero(_is_outlier(magnitude, scale)) > _FEW * np.count_nonzero(magnitude):
         return None
-    count, nonzero, first, noise = 0, 0, (0, 0), 0.0
-    for start, magnitudes in _chunks(matrix):
+    count, nonzero, first, noise = 0, 0, matrix.shape, 0.0
+    for rows, columns in matrix.tiles():
         with np.errstate(over="ignore"):  # an infinite outlier is one
-            rows = magnitudes / largest
-        outlier = _is_outlier(rows, scale)
-        if not count and outlier.any():
-            first = start + int(np.argwhere(outlier)[0][0]), int(np.argwhere(outlier)[0][1])
+            tile = np.abs(matrix.tile(rows, columns).astype(np.float64)) / largest
+        outlier = _is_outlier(tile, scale)
+        if outlier.any():
+            row, column = np.argwhere(outlier)[0]
+            first = min(first, (int(row) + (rows.start or 0), int(column) + (columns.start or 0)))
         count += int(np.count_nonzero(outlier))
-        nonzero += int(np.count_nonzero(rows))
-        inside = rows[~outlier & (rows > 0)]
+        nonzero += int(np.count_nonzero(tile))
+        inside = tile[~outlier & (tile > 0)]
         noise = max(noise, float(np.abs(inside / scale - 1).max(initial=0)))
     if count > _FEW * nonzero:
         return None
@@ -137,13 +140,6 @@ def _almost_ternary(matrix: NDArray[Any], sample: Floats, largest: float) -> Nea
 def _is_outlier(magnitude: Floats, scale: float) -> NDArray[np.bool_]:
     outlier: NDArray[np.bool_] = (magnitude > 0) & (np.abs(magnitude - scale) > _CLOSE * scale)
     return outlier
-
-
-def _chunks(matrix: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
-    """(first row, magnitudes) of some rows at a time."""
-    step = max(_CHUNK // matrix.shape[1], 1)
-    for start in range(0, len(matrix), step):
-        yield start, np.abs(matrix[start : start + step].astype(np.float64))
 
 
 def _grid(sample: Floats) -> Nearest | None:

@@ -22,6 +22,7 @@ from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
 from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
 from bitcc.passes.prove_codes import check_codes
+from bitcc.passes.runner import Runner
 from bitcc.passes.siblings import merge_siblings
 from bitcc.passes.weight_facts import of_ternary
 
@@ -86,12 +87,12 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         facts: dict[ir.Node, LayerFacts] = {}
         stored: dict[bytes, ir.TensorProtocol] = {}
         with _inferred_shapes(model):
-            constants = Constants(model)
+            constants, runner = Constants(model), Runner(model)
             nodes = candidates(model, constants)
             for i, node in enumerate(nodes):
                 if self._progress is not None:
                     self._progress(i, len(nodes), node.name or "")
-                item, fact = self._examine(node, model, constants, stored)
+                item, fact = self._examine(node, model, constants, runner, stored)
                 facts[node] = fact
                 if item is not None:
                     packed.append(item)
@@ -108,6 +109,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         node: ir.Node,
         model: ir.Model,
         constants: Constants,
+        runner: Runner,
         stored: dict[bytes, ir.TensorProtocol],
     ) -> tuple[PackedLayer | None, LayerFacts]:
         found: Finding = detect(node, constants, self._min_weights)
@@ -118,7 +120,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         try:
             if self._numerics is Numerics.FAITHFUL:
                 found = faithful(found, constants)
-            error = self._largest_error(found, data, model, constants)
+            error = self._largest_error(found, data, model, constants, runner)
         except Refused as refusal:
             return None, _kept(found, refusal)
         if error is not None and not error <= TOLERANCE:  # written so that NaN fails
@@ -132,13 +134,13 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         return PackedLayer(found.without_codes(), weight), facts
 
     def _largest_error(
-        self, layer: Layer, data: formats.Bytes, model: ir.Model, constants: Constants
+        self, layer: Layer, data: formats.Bytes, model: ir.Model, constants: Constants, runner: Runner
     ) -> float | None:
         if not self._prove:
             return None
         if self._numerics is Numerics.FAITHFUL and in_half_precision(layer):
             check_codes(layer, model, constants)
-        return largest_error(layer, data, model, constants)
+        return largest_error(layer, data, constants, runner)
 
 
 def _check_opset(model: ir.Model) -> None:

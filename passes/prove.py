@@ -1,8 +1,12 @@
-"""Check one rewrite before it is made: the original nodes in onnxruntime against the op's spec.
+"""Check one rewrite before it is made, in two parts that together cover all of it.
 
-The original part of the graph, from the layer's input to its output, runs without optimisations on random
-and adversarial tokens. Only reductions of weights are taken from bitcc's own evaluation, which accumulates
-in float64: a mean that a runtime sums in another order can move a weight code by one.
+1. Every weight: the packed bytes hold, at the scale of the layer, what the original's nodes compute
+   (``prove_weights``).
+2. The arithmetic: the original nodes between the layer's input and its output run in onnxruntime, without
+   optimisations, against the numpy spec of the op, with random and adversarial tokens, all rows, all scales
+   and the whole bias. The weights are an input of both, ternary codes at the scale of the layer. None of
+   these nodes knows how many columns there are, so that a few of them prove the arithmetic of all; where one
+   does (a Reshape, MatMulNBits), all columns are run.
 
 Half-precision layers are compared in float32, with the weights as half precision rounded them: there the
 original's rounded scales and codes are noise of some percent, and onnxruntime cannot run bfloat16 at all.
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -21,15 +25,17 @@ import onnx_ir as ir
 from bitcc import formats, ops, ternary_linear
 from bitcc.passes._refused import Refused
 from bitcc.passes.layout import inverse, transposed
-from bitcc.passes.matmul import as_read, weight_matrix
+from bitcc.passes.matmul import as_read
+from bitcc.passes.prove_weights import weight_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
     from bitcc.passes.detect import Layer
+    from bitcc.passes.runner import Declared, Run, Runner
 
     Array = NDArray[Any]
 
@@ -38,69 +44,103 @@ _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _HALF_TYPES = frozenset(h.numpy() for h in _HALVES)
 _KINDS = 8
 _MOST_TOKENS = 4096
-_IR_VERSION = 10
+_COLUMNS = 128  # that are run, if the layer has more; at least one for each scale of a row
 
 
-def largest_error(layer: Layer, packed: formats.Bytes, model: ir.Model, constants: Constants) -> float:
-    """The largest difference between the layer as it was and as it will be, relative to max|y| of a token.
+class _Trial(NamedTuple):
+    """The layer with other weights and no more columns than it takes.
+
+    Attributes:
+        op: As that of the layer.
+        packed: Its weights.
+        weight: What the original reads in place of its own, float32; nothing if it reads its own.
+    """
+
+    op: ops.BitLinear | ternary_linear.TernaryLinear
+    packed: formats.Bytes
+    weight: dict[ir.Value, Array]
+
+
+def largest_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> float:
+    """The largest difference between the layer as it was and as it will be.
+
+    Of weights relative to the norm of a row, of outputs relative to max|y| of a token. NaN if one of them is.
 
     Raises:
         Refused: onnxruntime cannot run the original nodes, so that nothing is proven, or they use
-            something else of the graph.
+            something else of the graph, or the packed weights are others.
     """
-    session, feeds = _original(layer, model, constants)
+    rounded = in_half_precision(layer) or layer.ternary.noisy
+    weights = weight_error(layer, packed, constants, runner, rounded=rounded)
+    return float(
+        np.maximum(weights, _arithmetic_error(layer, packed, constants, runner))
+    )  # max() would drop NaN
+
+
+def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> float:
+    keeps_weight = layer.node.op_type == "MatMulNBits"  # which says how many columns there are
+    trial = _Trial(layer.op, packed, {}) if keeps_weight else _trial(layer, constants)
+    run, fed = _original(layer, trial.weight, constants, runner)
     worst = 0.0
-    for x in tokens(layer):
-        try:
-            fed = {**feeds, str(layer.x.name): transposed(x, inverse(layer.x_layout))}
-            want = transposed(session.run(None, fed)[0].astype(np.float64), inverse(layer.y_layout))
-        except Exception as error:
-            raise _unproven(error) from error
-        got = _computed(layer, packed, x).astype(np.float64)
+    for x in tokens(layer, trial.op.K):
+        result = run({**fed, layer.x: transposed(x, inverse(layer.x_layout))})
+        want = transposed(result.astype(np.float64), inverse(layer.y_layout))
+        got = _computed(layer, trial, x).astype(np.float64)
         if layer.shape is not None and got.size == want.size:
             got = got.reshape(want.shape)
         if want.shape != got.shape:
             return float("inf")
-        worst = float(np.maximum(worst, _difference(got, want)))  # np.maximum keeps NaN, max() drops it
+        worst = float(np.maximum(worst, _difference(got, want)))
     return worst
 
 
-def _original(layer: Layer, model: ir.Model, constants: Constants) -> tuple[Any, dict[str, Array]]:
-    """A session of the original nodes and what it is fed besides x.
+def _trial(layer: Layer, constants: Constants) -> _Trial:
+    scale, k = layer.ternary.scale, layer.op.K
+    columns = min(k, scale.shape[1] * -(-_COLUMNS // scale.shape[1])) if layer.shape is None else k
+    rng = np.random.default_rng(layer.op.N * 65537 + k)
+    codes = rng.integers(-1, 2, (layer.op.N, columns), np.int8)
+    op = replace(layer.op, K=columns)
+    if isinstance(op, ternary_linear.TernaryLinear):
+        op = replace(op, group_size=max(1, op.group_size * columns // k))
+    packed = formats.get(op.weight_format, op.layout_version).pack(codes)
+    dense = codes * np.repeat(scale, columns // scale.shape[1], axis=1)
+    return _Trial(op, packed, {layer.product.weight: as_read(layer.product, dense, constants)})
 
-    With the nodes that compute the weight if onnxruntime takes them; otherwise with its values.
+
+def _original(
+    layer: Layer, given: dict[ir.Value, Array], constants: Constants, runner: Runner
+) -> tuple[Run, dict[ir.Value, Array]]:
+    """What runs the original nodes, and what it is fed besides x: what is given, and all other constants.
+
+    With the nodes that compute those if onnxruntime takes them; otherwise with their values.
+
+    Raises:
+        Refused: onnxruntime does not run them; so does what is returned.
     """
-    import onnxruntime as ort  # noqa: PLC0415 - heavy, and only needed to prove
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    loose = in_half_precision(layer) or layer.ternary.noisy
-    for evaluated in (True,) if loose else (False, True):
-        proto, feeds = _extract(layer, model, constants, loose=evaluated)
+    half = in_half_precision(layer)
+    for loose in (True,) if half else (False, True):
+        nodes, leaves = between(layer, given, constants, loose=loose)
+        if not loose and any(_is_foreign(v) for v in leaves if v not in given):
+            continue
+        fed = {v: given[v] if v in given else constants.array(v) for v in leaves}
+        if half:
+            fed = {v: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for v, a in fed.items()}
+        types: dict[ir.Value, Declared] = {layer.x: (ir.DataType.FLOAT, None)}
+        types |= {v: (ir.DataType.from_numpy(a.dtype), a.shape) for v, a in fed.items()}
         try:
-            return ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"]), feeds
-        except Exception as error:
-            if evaluated:
-                raise _unproven(error) from error
+            return runner.prepare(nodes, types, layer.y, widened=half), fed
+        except Refused:
+            if loose:
+                raise
     raise AssertionError  # the last turn returns or raises
 
 
-def _unproven(error: Exception) -> Refused:
-    words = (str(error).strip() or repr(error)).splitlines()[0]
-    return Refused(
-        f"onnxruntime cannot run its original nodes, so that nothing is proven: {words}",
-        fix="update onnxruntime, or export the model for a newer opset",
-    )
-
-
-def _computed(layer: Layer, packed: formats.Bytes, x: Array) -> Array:
-    """What the op that replaces the layer gives, by its spec."""
-    if isinstance(layer.op, ops.BitLinear):
-        op = replace(layer.op, act_type=ops.ActType.FLOAT)
-        return ops.reference(x, packed, layer.w_scale, layer.bias, op)
-    return ternary_linear.reference(x, packed, layer.w_scale, layer.bias, layer.op)
+def _computed(layer: Layer, trial: _Trial, x: Array) -> Array:
+    """What the op gives, by its spec."""
+    if isinstance(trial.op, ops.BitLinear):
+        op = replace(trial.op, act_type=ops.ActType.FLOAT)
+        return ops.reference(x, trial.packed, layer.w_scale, layer.bias, op)
+    return ternary_linear.reference(x, trial.packed, layer.w_scale, layer.bias, trial.op)
 
 
 def _difference(got: Array, want: Array) -> float:
@@ -111,15 +151,14 @@ def _difference(got: Array, want: Array) -> float:
     return float(np.max(np.abs(got - want) / np.where(scale == 0, 1, scale), initial=0.0))
 
 
-def tokens(layer: Layer) -> Iterator[Array]:
-    """Inputs of the layer's rank: ordinary tokens, heavy tails, tiny, huge, zero, and exact halves.
+def tokens(layer: Layer, k: int) -> Iterator[Array]:
+    """Inputs [..., k] of the layer's rank: ordinary tokens, heavy tails, tiny, huge, zero, and exact halves.
 
     Where tokens share a scale, each input is of one kind: a huge token would leave the others no codes.
     """
-    shape = _shape(layer)
-    rng = np.random.default_rng(layer.op.N * 65537 + layer.op.K)
+    shape = (*_leading(layer), k)
+    rng = np.random.default_rng(layer.op.N * 65537 + k)
     rows = max(int(np.prod(shape[:-1])), 1)
-    k = layer.op.K
     count = -(-_KINDS // rows) * rows
     tokens = rng.standard_normal((count, k))
     tokens[1] = rng.standard_t(3, k)
@@ -138,8 +177,8 @@ def tokens(layer: Layer) -> Iterator[Array]:
         yield tokens[start : start + rows].reshape(shape)
 
 
-def _shape(layer: Layer) -> tuple[int, ...]:
-    """Of the input's rank and few tokens, whatever the model declares: what is computed of them is the same.
+def _leading(layer: Layer) -> tuple[int, ...]:
+    """The dimensions before the last: few tokens, whatever the model declares, computed in the same way.
 
     A Reshape in front of the product may only take the declared shape.
     """
@@ -147,51 +186,9 @@ def _shape(layer: Layer) -> tuple[int, ...]:
     if layer.shape is not None and all(isinstance(d, int) for d in declared):
         rows = tuple(int(d) for d in declared[:-1] if isinstance(d, int))
         if 0 < math.prod(rows) <= _MOST_TOKENS:
-            return (*rows, layer.op.K)
+            return rows
     rank = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)
-    rows = {1: (), 2: (_KINDS,)}.get(rank, (*(1,) * (rank - 3), _KINDS // 2, _KINDS // 2))
-    return (*rows, layer.op.K)
-
-
-def _extract(
-    layer: Layer, model: ir.Model, constants: Constants, *, loose: bool
-) -> tuple[bytes, dict[str, Array]]:
-    """A model of the nodes between x and y, and the values of its other inputs.
-
-    All constants are evaluated here if ``loose``, and the weight is without the noise around its levels.
-    """
-    half = in_half_precision(layer)
-    nodes, leaves = between(layer, constants, loose=loose)
-    if not loose and any(_is_foreign(v) for v in leaves):
-        nodes, leaves = between(layer, constants, loose=True)
-    arrays = {str(v.name): constants.array(v) for v in leaves}
-    if half:
-        arrays = {n: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for n, a in arrays.items()}
-    if loose and layer.node.op_type != "MatMulNBits":
-        arrays[str(layer.product.weight.name)] = _snapped(layer, constants)
-    inputs = [_declare(str(layer.x.name), ir.DataType.FLOAT, None)]
-    inputs += [_declare(n, ir.DataType.from_numpy(a.dtype), a.shape) for n, a in arrays.items()]
-    by_name = {v.name: v for v in inputs}
-    clones: dict[ir.Value, ir.Value] = {v: by_name[v.name] for v in (layer.x, *leaves)}
-    copied = []
-    for node in nodes:
-        copy = ir.Node(
-            node.domain,
-            node.op_type,
-            [None if v is None else clones[v] for v in node.inputs],
-            [_exact(_widened(a) if half else a) for a in node.attributes.values()],
-            num_outputs=len(node.outputs),
-            name=node.name,
-        )
-        for old, new in zip(node.outputs, copy.outputs, strict=True):
-            new.name = old.name
-            clones[old] = new
-        copied.append(copy)
-    output = clones[layer.y]
-    output.type = ir.TensorType(ir.DataType.FLOAT)
-    graph = ir.Graph(inputs, [output], nodes=copied, opset_imports=dict(model.opset_imports), name="layer")
-    proto = ir.to_proto(ir.Model(graph, ir_version=min(model.ir_version, _IR_VERSION)))
-    return proto.SerializeToString(), arrays
+    return {1: (), 2: (_KINDS,)}.get(rank, (*(1,) * (rank - 3), _KINDS // 2, _KINDS // 2))
 
 
 def _is_foreign(value: ir.Value) -> bool:
@@ -199,59 +196,33 @@ def _is_foreign(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.numpy().kind == "V"
 
 
-def _snapped(layer: Layer, constants: Constants) -> Array:
-    """The weight as the product reads it, without the noise around its levels.
-
-    Raises:
-        Refused: it is not those levels that the weight is nearest to.
-    """
-    scale = np.repeat(layer.ternary.scale, layer.ternary.group_size, axis=1)
-    dense = layer.ternary.codes.astype(np.float32) * scale
-    weight = weight_matrix(layer.node, constants).astype(np.float32)
-    if not (np.abs(weight - dense) < scale / 2).all():
-        raise Refused("packed, its weights are not those of the original")
-    return as_read(layer.product, dense, constants)
-
-
 def in_half_precision(layer: Layer) -> bool:
     """Whether the original computes this layer, or a part of it, in float16 or bfloat16."""
     return bool(_HALVES & {layer.x_type, layer.y_type, layer.node.outputs[0].dtype})
 
 
-def _widened(attribute: ir.Attr) -> ir.Attr:
-    """A Cast to half precision becomes one to float32."""
-    is_cast = attribute.name == "to" and attribute.type == ir.AttributeType.INT
-    return ir.AttrInt64("to", ir.DataType.FLOAT) if is_cast and attribute.value in _HALVES else attribute
-
-
-def _exact(attribute: ir.Attr) -> ir.Attr:
-    """A MatMulNBits may round its activations to int8: what it asks for is float32 or less exact."""
-    return ir.AttrInt64(attribute.name, 1) if attribute.name == "accuracy_level" else attribute
-
-
-def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=None if shape is None else ir.Shape(shape))
-
-
-def between(layer: Layer, constants: Constants, *, loose: bool) -> tuple[list[ir.Node], list[ir.Value]]:
-    """(nodes in graph order, leaves) of the graph between x and y; all constants are leaves if ``loose``."""
-    nodes: set[ir.Node] = set()
+def between(
+    layer: Layer, given: Container[ir.Value], constants: Constants, *, loose: bool
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """(nodes, producers first; leaves) of the graph from x to y; if ``loose``, all constants are leaves."""
+    nodes: dict[ir.Node, None] = {}
     leaves: dict[ir.Value, None] = {}
-    stack = [layer.y]
+    stack: list[tuple[ir.Value, bool]] = [(layer.y, False)]
     while stack:
-        value = stack.pop()
-        if value is layer.x or value in leaves:
-            continue
+        value, inputs_done = stack.pop()
         node = value.producer()
+        if inputs_done and node is not None:
+            nodes[node] = None
+            continue
+        if value is layer.x or value in leaves or node in nodes:
+            continue
         constant = value in constants
         reduced = constant and (loose or (node is not None and node.op_type.startswith("Reduce")))
         if node is None and not constant:
             raise Refused("its nodes cannot be told apart from those in front of it")
-        if node is None or reduced:
+        if node is None or reduced or value in given:
             leaves[value] = None
-        elif node not in nodes:
-            nodes.add(node)
-            stack.extend(v for v in node.inputs if v is not None)
-    graph = layer.node.graph
-    order = [] if graph is None else [node for node in graph if node in nodes]
-    return order, list(leaves)
+        else:
+            stack.append((value, True))
+            stack.extend((v, False) for v in node.inputs if v is not None)
+    return list(nodes), list(leaves)

@@ -37,7 +37,7 @@ def check_codes(layer: Layer, model: ir.Model, constants: Constants) -> None:
     """
     if not isinstance(layer.op, ops.BitLinear) or layer.codes is None:
         return
-    nodes, leaves = between(replace(layer, y=layer.codes), constants, loose=True)
+    nodes, leaves = between(replace(layer, y=layer.codes), (), constants, loose=True)
     function = onnx.helper.make_function(
         "bitcc.proof",
         "quantizer",
@@ -47,7 +47,7 @@ def check_codes(layer: Layer, model: ir.Model, constants: Constants) -> None:
         [onnx.helper.make_opsetid("", model.opset_imports[""])],
     )
     feeds = {str(v.name): constants.array(v) for v in leaves}
-    for x in tokens(layer):
+    for x in tokens(layer, layer.op.K):
         narrow = x.astype(layer.x_type.numpy())
         want = _evaluate(function, {**feeds, str(layer.x.name): narrow}).astype(np.float32)
         codes, inverse = ops.quantize(narrow.astype(np.float32).reshape(-1, layer.op.K), layer.op)

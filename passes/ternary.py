@@ -7,12 +7,15 @@ dense matrix passes. The tolerances were measured on third-party exports with he
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bitcc.passes._refused import Refused
+from bitcc.passes.elementwise import Matrix, Table
+from bitcc.passes.levels import GROUPS, Levels, finest, floats, levels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,12 +25,13 @@ if TYPE_CHECKING:
 _MIN_SIDE = 4
 _MIN_WEIGHTS = 64  # fewer values prove nothing
 _MAX_ZEROS = 0.95
-_GROUPS = (256, 128, 64, 32, 16)
 _EVIDENCE = 4  # nonzero weights for each scale: with fewer, any sparse matrix would have "one level"
 _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
 _HALF_TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2}
 _NOISE = 3e-2  # of a few distinct values around one level
 _NOISE_DISTINCT = 16
+_NO_CODE = 2
+_ROWS = 64
 _TRAINED = "if it was trained, export it with its activation quantizer in the graph, which proves it"
 _QUANTIZED = (
     "if it was trained ternary, export it in eval mode, with the weight quantizer in the graph or merged"
@@ -70,26 +74,72 @@ class Ternary:
         return "ternary" if self.zeros else "binary"
 
 
-def to_ternary(matrix: NDArray[Any]) -> Ternary:
+def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
     """[N, K] float or integer values -> exact codes and their scale, at the coarsest scope that fits.
 
     Raises:
         Refused: the values are not ternary; the reason says which rule failed.
     """
+    if not isinstance(matrix, Matrix):
+        matrix = Matrix.of(matrix)
     n, k = matrix.shape
     if min(n, k) < _MIN_SIDE or n * k < _MIN_WEIGHTS:
         raise Refused(f"[N, K] = [{n}, {k}] is too small to be told from any other constant")
-    half_tolerance = _HALF_TOLERANCE.get(matrix.dtype.name)
-    if matrix.dtype.name not in {"float32", "float64"}:
-        matrix = matrix.astype(np.float32)
-    magnitude = np.abs(matrix)
-    largest = magnitude.max()
-    if not np.isfinite(largest):
-        raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
-    if largest == 0:
-        raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
-    scale, group_size, noisy = _scale(magnitude, float(largest), half_tolerance)
-    return Ternary(np.sign(matrix).astype(np.int8), scale, group_size, noisy)
+    sample = np.abs(floats(matrix.tile(*next(matrix.tiles()))))
+    largest = sample.max()
+    if np.isfinite(largest) and largest > 0:
+        if _has_morelevels(sample):
+            raise _dense()  # most dense matrices end here
+        if (codes := _codes_of_one_level(matrix, largest)) is not None:
+            return Ternary(codes, np.full((1, 1), largest, np.float32), k)
+    codes = np.empty((n, k), np.int8)
+    rows = levels(matrix, k, codes)
+    scale, group_size, noisy = _scale(matrix, rows, _HALF_TOLERANCE.get(matrix.dtype.name))
+    return Ternary(codes, scale, group_size, noisy)
+
+
+def _has_morelevels(block: NDArray[Any]) -> bool:
+    """Whether a magnitude in some columns lies between zero and half of the largest of its smallest group."""
+    columns = block.shape[1]
+    groups = block.reshape(-1, finest(columns))
+    half = groups.max(axis=1, keepdims=True) / 2
+    return bool(((groups > 0) & (groups <= half)).any())
+
+
+def _codes_of_one_level(matrix: Matrix, level: float) -> Int8 | None:
+    """The codes [N, K] if every value is -level, 0 or +level, to the last bit; else None."""
+    codes = np.empty(matrix.shape, np.int8)
+    table = matrix.content.table
+    known = None if table is None else Table(_code_table(floats(table.values), level), table.patterns)
+    for at in matrix.tiles():
+        if known is not None:
+            found = matrix.looked_up(known, *at)
+            if found.max() == _NO_CODE:
+                return None
+        else:
+            tile = matrix.tile(*at)
+            found = np.subtract(_is(tile, level), _is(tile, -level))
+            if np.count_nonzero(found) + np.count_nonzero(_is(tile, 0)) != tile.size:
+                return None
+        codes[at] = found
+    return codes
+
+
+def _code_table(values: NDArray[Any], level: float) -> Int8:
+    """The code of each value, ``_NO_CODE`` for those that have none."""
+    codes = np.full(values.shape, _NO_CODE, np.int8)
+    for code in (-1, 0, 1):
+        codes[values == code * level] = code
+    return codes
+
+
+def _is(values: NDArray[Any], level: float) -> Int8:
+    equal: Int8 = np.equal(values, values.dtype.type(level)).view(np.int8)
+    return equal
+
+
+def _dense(away: str = "") -> Refused:
+    return Refused(f"the weights are dense: no scale makes them -1, 0 and 1{away}", fix=_QUANTIZED)
 
 
 def check_structure(codes: Int8) -> None:
@@ -105,7 +155,7 @@ def check_structure(codes: Int8) -> None:
         )
     if codes.min() >= 0 or codes.max() <= 0:
         raise Refused("all nonzero weights have one sign: a mask, not a BitLinear", fix=_TRAINED)
-    if np.array_equal(codes[1:, 1:], codes[:-1, :-1]):
+    if _has_constant_diagonals(codes):
         raise Refused(
             "its diagonals are constant: a difference or shift matrix, not a BitLinear", fix=_TRAINED
         )
@@ -116,6 +166,13 @@ def check_structure(codes: Int8) -> None:
         )
 
 
+def _has_constant_diagonals(codes: Int8) -> bool:
+    """Whether every row is the one above it moved by one column."""
+    last = codes.shape[0] - 1
+    blocks = (slice(i, min(i + _ROWS, last)) for i in range(0, last, _ROWS))  # the first one mostly says no
+    return all(np.array_equal(codes[1:, 1:][rows], codes[:-1, :-1][rows]) for rows in blocks)
+
+
 def _orthogonal(codes: Int8) -> bool:
     some = codes[:64].astype(np.float32)
     gram = some @ some.T
@@ -124,84 +181,84 @@ def _orthogonal(codes: Int8) -> bool:
 
 
 def _scale(
-    magnitude: NDArray[Any], largest: float, half_tolerance: float | None
+    matrix: Matrix, rows: Levels, half_tolerance: float | None
 ) -> tuple[NDArray[np.float32], int, bool]:
     """(scale [1, 1], [N, 1] or [N, K / g], group size, noisy): exact ones first, even if they are finer."""
-    k = magnitude.shape[1]
-    scale = _tensor_scale(magnitude, largest, _TOLERANCE)
-    if scale is not None:
-        return scale, k, False
-    scale, worst = _finer_scale(magnitude, _TOLERANCE)
+    k = matrix.shape[1]
+    everything = rows.all()
+    if not np.isfinite(everything.largest[0, 0]):
+        raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
+    if not everything.number[0, 0]:
+        raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
+    one_level = not everything.has_more()
+    if one_level and everything.stray() <= _TOLERANCE:
+        return _full(_sample_mode(matrix)), k, False
+    finer = [rows]
+    if (size := finest(k)) < k:
+        groups = levels(matrix, size)
+        finer += [groups.coarser(k // size) for size in GROUPS if size < k and k % size == 0]
+    scale, worst = _finer_scale(finer, _TOLERANCE)
     if scale is not None:
         return scale, k // scale.shape[1], False
-    scale = _tensor_scale(magnitude, largest, _NOISE, _NOISE_DISTINCT)
-    if scale is None and half_tolerance is not None:
-        scale, worst = _finer_scale(magnitude, half_tolerance)
-    if scale is not None:
-        return scale, k // scale.shape[1], True
-    away = f"; values are {worst:.2g} s away" if worst < 1 else ""
-    raise Refused(f"the weights are dense: no scale makes them -1, 0 and 1{away}", fix=_QUANTIZED)
-
-
-def _tensor_scale(
-    magnitude: NDArray[Any], largest: float, tolerance: float, most_distinct: int | None = None
-) -> NDArray[np.float32] | None:
-    """One scale for all weights, or None; ``most_distinct`` values around it make it the level of noise."""
-    nonzero = magnitude[magnitude > largest / 2]
-    if nonzero.size != np.count_nonzero(magnitude):
-        return None  # some value lies between zero and half of the largest
-    mean = float(nonzero.mean(dtype=np.float64))
-    residual = max(largest - mean, mean - float(nonzero.min())) / mean
-    if residual > tolerance:
-        return None
-    mode, share, distinct = _mode(nonzero)
-    if most_distinct is not None and (
-        share < _LEAST_SHARE or distinct > min(most_distinct, nonzero.size / _EVIDENCE)
-    ):
-        return None
-    return np.full((1, 1), mode, np.float32)
-
-
-def _finer_scale(magnitude: NDArray[Any], tolerance: float) -> tuple[NDArray[np.float32] | None, float]:
-    """([N, 1] or [N, K / g], or None if no scope fits; the worst residual)."""
-    n, k = magnitude.shape
-    worst = 1.0
-    sizes = (k, *(g for g in _GROUPS if g < k and k % g == 0))
-    if _has_more_levels(magnitude[:64].reshape(-1, sizes[-1])):
-        return None, worst  # nor has a coarser scope one level: most dense matrices end here
-    for size in sizes:
-        scale, worst = _group_scale(magnitude.reshape(-1, size), tolerance)
+    if one_level and everything.stray() <= _NOISE and (mode := _level_of_noise(matrix)) is not None:
+        return _full(mode), k, True
+    if half_tolerance is not None:
+        scale, worst = _finer_scale(finer, half_tolerance)
         if scale is not None:
-            return scale.reshape(n, -1), worst
+            return scale, k // scale.shape[1], True
+    away = f"; values are {worst:.2g} s away" if worst < 1 else ""
+    raise _dense(away)
+
+
+def _full(scale: float) -> NDArray[np.float32]:
+    return np.full((1, 1), scale, np.float32)
+
+
+def _finer_scale(finer: list[Levels], tolerance: float) -> tuple[NDArray[np.float32] | None, float]:
+    """([N, 1] or [N, K / g], or None if no scope fits; the worst residual)."""
+    worst = 1.0
+    for level in finer:
+        evidence = level.number.sum() >= _EVIDENCE * np.count_nonzero(level.number)
+        worst = level.stray() if evidence and not level.has_more() else 1.0
+        if worst <= tolerance:
+            return level.mean().astype(np.float32), worst
     return None, worst
 
 
-def _mode(values: NDArray[Any]) -> tuple[float, float, int]:
-    """The most frequent value, its share, and how many distinct ones there are (to just over the limit)."""
-    best, best_count, distinct, size = float(values[0]), 0, 0, values.size
-    while values.size and distinct <= _NOISE_DISTINCT:
-        value = values[0]
-        others = values[values != value]
-        if (count := values.size - others.size) > best_count:
-            best, best_count = float(value), count
-        values, distinct = others, distinct + 1
-    return best, best_count / size, distinct
+def _sample_mode(matrix: Matrix) -> float:
+    """The most frequent magnitude among the first ones."""
+    for rows, columns in matrix.tiles():
+        values, counts = np.unique(_magnitudes(matrix, rows, columns), return_counts=True)
+        if values.size:
+            return float(values[counts.argmax()])
+    raise AssertionError  # the caller knows of a nonzero value
 
 
-def _has_more_levels(groups: NDArray[Any]) -> bool:
-    """Whether a magnitude lies between zero and half of the largest of its group."""
-    half = groups.max(axis=1, keepdims=True) / 2
-    return bool(((groups > 0) & (groups <= half)).any())
+def _level_of_noise(matrix: Matrix) -> float | None:
+    """The most frequent magnitude if it is most of them and there are few others, else None."""
+    counts: Counter[float] = Counter()
+    for rows, columns in matrix.tiles():
+        values = _magnitudes(matrix, rows, columns)
+        for known in list(counts):
+            values = _counted(values, known, counts)
+        while values.size:
+            if len(counts) >= _NOISE_DISTINCT:
+                return None
+            values = _counted(values, values[0], counts)
+    (mode, count), *_ = counts.most_common(1)
+    few = len(counts) <= counts.total() / _EVIDENCE
+    return float(mode) if few and count >= _LEAST_SHARE * counts.total() else None
 
 
-def _group_scale(groups: NDArray[Any], tolerance: float) -> tuple[NDArray[np.float32] | None, float]:
-    """[groups, size] magnitudes -> (a scale for each group or None, the worst residual)."""
-    count = np.count_nonzero(groups, axis=1, keepdims=True)
-    if _has_more_levels(groups) or count.sum() < _EVIDENCE * np.count_nonzero(count):
-        return None, 1.0
-    mean = groups.sum(axis=1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
-    largest = groups.max(axis=1, keepdims=True)
-    smallest = np.where(groups > 0, groups, largest).min(axis=1, keepdims=True)
-    scale = np.where(count == 0, 1, mean)  # a group of zeros has any scale
-    worst = float((np.maximum(largest - mean, mean - smallest) / scale).max())
-    return (scale.astype(np.float32) if worst <= tolerance else None), worst
+def _counted(values: NDArray[Any], value: float, counts: Counter[float]) -> NDArray[Any]:
+    """The other values, after this one has been counted."""
+    others: NDArray[Any] = values[values != value]
+    counts[value] += values.size - others.size
+    return others
+
+
+def _magnitudes(matrix: Matrix, rows: slice, columns: slice) -> NDArray[Any]:
+    """The nonzero ones of a tile, in one row."""
+    values = np.abs(floats(matrix.tile(rows, columns)))
+    nonzero: NDArray[Any] = values[values > 0]
+    return nonzero

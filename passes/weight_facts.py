@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from bitcc.passes.nearest import nearest, sample_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bitcc.passes.elementwise import Matrix
     from bitcc.passes.ternary import Ternary
 
 _MOST_LEVELS = 16
@@ -53,7 +54,7 @@ def of_ternary(ternary: Ternary) -> WeightFacts:
     )
 
 
-def of_dense(matrix: NDArray[Any]) -> tuple[WeightFacts, str]:
+def of_dense(matrix: Matrix) -> tuple[WeightFacts, str]:
     """Figures of a sample of [N, K] weights that are not ternary, and what the user can do about that."""
     sample = sample_of(matrix)
     found = nearest(matrix)

@@ -1,0 +1,100 @@
+"""How fast the passes go through a model: megabytes of weights a second, and time for each node.
+
+Seconds are those of one thread's processor time, the best of several runs: what else runs on the machine
+counts little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+import onnx_ir as ir
+
+from benchmarks import layer_models
+from bitcc import passes
+from bitcc.facts import PACKED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bitcc.formats import Bytes
+
+_NODES = (100, 1000, 5000)
+_NODES_IN_A_LAYER = 22
+_SMALL_SIDE = 64
+
+
+def seconds(model: Path, layers: int, *, prove: bool) -> float:
+    """Of reading the model and running the passes; packed weights go to a file."""
+    with tempfile.TemporaryFile() as spool:
+
+        def store(data: Bytes) -> ir.TensorProtocol:
+            spool.write(data.data)
+            return ir.tensor(data[:0])
+
+        pack = passes.PackBitLinearPass(min_weights=0, prove=prove, store=store)
+        start = time.process_time()
+        loaded = ir.load(model)
+        passes.pipeline(pack)(loaded)
+        took = time.process_time() - start
+    facts = loaded.meta[passes.FACTS]
+    if [fact.status for fact in facts] != [PACKED] * layers:
+        raise SystemExit(f"not all layers were packed: {facts[0].reason}")
+    return took
+
+
+def forms(names: Iterable[str], side: int, layers: int, runs: int) -> Iterator[dict[str, Any]]:
+    """MB of stored weights a second, for each way to write them."""
+    for form in names:
+        with tempfile.TemporaryDirectory() as folder:
+            size = layer_models.write(Path(folder), form, layers, side) / 1e6
+            for prove in (True, False):
+                best = min(seconds(Path(folder, "model.onnx"), layers, prove=prove) for _ in range(runs))
+                yield {"form": form, "proof": prove, "mb": size, "seconds": best, "mb_per_s": size / best}
+
+
+def nodes(counts: Iterable[int], runs: int) -> Iterator[dict[str, Any]]:
+    """Time for models of many small layers."""
+    for count in counts:
+        layers = max(1, count // _NODES_IN_A_LAYER)
+        with tempfile.TemporaryDirectory() as folder:
+            layer_models.write(Path(folder), "latent fp32", layers, _SMALL_SIDE)
+            best = min(seconds(Path(folder, "model.onnx"), layers, prove=True) for _ in range(runs))
+            yield {"nodes": count, "layers": layers, "seconds": best, "ms_per_layer": 1e3 * best / layers}
+
+
+def main() -> None:
+    """Print tables, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--side", type=int, default=4096, help="N and K of a layer")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--forms", nargs="*", choices=layer_models.FORMS, default=layer_models.FORMS)
+    parser.add_argument("--nodes", nargs="*", type=int, default=_NODES)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    tables = {
+        "forms": list(forms(chosen.forms, chosen.side, chosen.layers, chosen.runs)),
+        "nodes": list(nodes(chosen.nodes, chosen.runs)),
+    }
+    if chosen.json:
+        print(json.dumps(tables, indent=2))
+        return
+    for rows in tables.values():
+        for i, row in enumerate(rows):
+            if i == 0:
+                print("\n" + "".join(f"{key:>14}" for key in row))
+            cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+            print("".join(f"{cell:>14}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()

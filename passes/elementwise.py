@@ -1,0 +1,282 @@
+"""Constant matrices whose elements are computed one by one: read in blocks that stay in a core's cache.
+
+A weight quantizer is a dozen element-wise nodes over the latent weights and a few scalars. As whole arrays
+they would cost a dozen temporaries of the size of the weights; in blocks they cost their arithmetic. Where
+all that varies is one tensor of half precision, the nodes are a function of 65536 values: they are evaluated
+for each of those, and looked up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_BLOCK = 1 << 16  # elements: their temporaries stay in a core's second-level cache
+_COLUMNS = 64  # of a block of a transposed matrix, whose rows lie far apart
+_LOOKED_UP = 3  # nodes: fewer are computed faster than they are looked up
+_SIGN = 1 << 15
+_HALVES = frozenset({ir.DataType.FLOAT16.numpy(), ir.DataType.BFLOAT16.numpy()})
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A matrix as a function of 16 bits.
+
+    Attributes:
+        values: What each of the 65536 patterns becomes, [65536].
+        patterns: Which, uint16, in the shape of the matrix.
+    """
+
+    values: Array
+    patterns: NDArray[np.uint16]
+
+    def look_up(self, rows: slice | NDArray[np.int64]) -> Array:
+        """Some rows of the matrix."""
+        patterns = self.patterns[rows]
+        if (step := self._step) and _size(patterns) < step[1]:
+            positive = (patterns.view(np.int16) >= step[0]).view(np.int8)
+            negative = (patterns >= _SIGN + step[0]).view(np.int8)
+            return np.subtract(positive, negative)
+        return np.take(self.values, patterns, mode="clip")
+
+    @cached_property
+    def _step(self) -> tuple[int, int] | None:
+        """(first, last) if the values are the sign, int8, of patterns in that range, and 0 below it."""
+        if self.values.dtype != np.int8:
+            return None
+        first = int(np.argmax(self.values != 0))
+        last = first + int(np.argmin(self.values[first:_SIGN] == 1))
+        below, inside = slice(_SIGN, _SIGN + first), slice(_SIGN + first, _SIGN + last)
+        is_step = (self.values[below] == 0).all() and (self.values[inside] == -1).all()
+        return (first, last) if 0 < first < last and is_step else None
+
+
+def _size(patterns: NDArray[np.uint16]) -> int:
+    """The largest of them without their signs: they are ordered like the numbers that they stand for."""
+    return int((patterns & (_SIGN - 1)).max())
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise:
+    """An array of two or more dimensions that element-wise nodes compute from arrays and scalars.
+
+    Attributes:
+        value: What is computed.
+        nodes: How, producers first; none for an array as it is.
+        leaves: What the nodes read, in the shape of the result or broadcast to it.
+        shape: Of the result.
+    """
+
+    value: ir.Value
+    nodes: tuple[ir.Node, ...]
+    leaves: Mapping[ir.Value, Array]
+    shape: tuple[int, ...]
+
+    def whole(self) -> Array:
+        """All of it at once."""
+        if not self.nodes:
+            return self.leaves[self.value]
+        result = np.empty(self.shape, self.dtype)
+        for rows in self.block_rows():
+            result[rows] = self.rows(rows)
+        return result
+
+    def block_rows(self) -> Iterator[slice]:
+        """Which rows to read together."""
+        count = max(1, _BLOCK // max(1, math.prod(self.shape[1:])))
+        for start in range(0, self.shape[0], count):
+            yield slice(start, min(start + count, self.shape[0]))
+
+    def rows(self, rows: slice | NDArray[np.int64]) -> Array:
+        """The result for some rows."""
+        if (table := self.table) is not None and len(self.nodes) >= _LOOKED_UP:
+            return table.look_up(rows)
+        return self.evaluate(self.leaves_of(rows))
+
+    def leaves_of(self, rows: slice | NDArray[np.int64]) -> dict[ir.Value, Array]:
+        """What the nodes read to compute some rows."""
+        return {v: leaf[rows] if self._has_rows(leaf) else leaf for v, leaf in self.leaves.items()}
+
+    def evaluate(self, leaves: Mapping[ir.Value, Array]) -> Array:
+        """The result for these leaves."""
+        known = dict(leaves)
+        for node, read_last in zip(self.nodes, self._read_last, strict=True):
+            known[node.outputs[0]] = apply(node, [None if v is None else known[v] for v in node.inputs])
+            for value in read_last:
+                del known[value]  # its memory, still in the cache, is that of the next result
+        return known[self.value]
+
+    @cached_property
+    def table(self) -> Table | None:
+        """The matrix as a function of 16 bits, if it is one."""
+        varying = [leaf for leaf in self.leaves.values() if leaf.size > 1]
+        if len(varying) != 1 or varying[0].dtype not in _HALVES or varying[0].shape != self.shape:
+            return None
+        return Table(self.evaluate(self.patterns()), varying[0].view(np.uint16))
+
+    def patterns(self) -> dict[ir.Value, Array]:
+        """What the nodes read to fill the ``table``."""
+        every = np.arange(1 << 16, dtype=np.uint16)
+        return {v: a.reshape(()) if a.size == 1 else every.view(a.dtype) for v, a in self.leaves.items()}
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the result."""
+        return self.evaluate(self.leaves_of(slice(0, 1))).dtype
+
+    @cached_property
+    def _read_last(self) -> list[list[ir.Value]]:
+        """For each node the values that no later one reads."""
+        last = {v: i for i, node in enumerate(self.nodes) for v in node.inputs if v is not None}
+        gone: list[list[ir.Value]] = [[] for _ in self.nodes]
+        for value, i in last.items():
+            if value is not self.value:
+                gone[i].append(value)
+        return gone
+
+    def _has_rows(self, leaf: Array) -> bool:
+        return leaf.ndim == len(self.shape) and leaf.shape[0] == self.shape[0] > 1
+
+
+class Matrix(NamedTuple):
+    """A constant matrix as a product reads it, [N, K].
+
+    Attributes:
+        content: Its elements, [N, K] or [K, N].
+        transposed: Whether they are [K, N].
+    """
+
+    content: Elementwise
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, array: Array) -> Matrix:
+        """An array [N, K] as it is."""
+        value = ir.Value(name="matrix")
+        return cls(Elementwise(value, (), {value: array}, array.shape))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, K)."""
+        n, k = self.content.shape
+        return (k, n) if self.transposed else (n, k)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the elements."""
+        return self.content.dtype
+
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        """(rows, columns) of blocks of whole rows, or of whole columns if it is transposed."""
+        every = slice(None)
+        if not self.transposed:
+            yield from ((rows, every) for rows in self.content.block_rows())
+            return
+        k = self.shape[1]
+        for start in range(0, k, _COLUMNS):
+            yield every, slice(start, min(start + _COLUMNS, k))
+
+    def oriented(self, block: Array) -> Array:
+        """A block of the content as rows and columns of the matrix, contiguous."""
+        return np.ascontiguousarray(block.T) if self.transposed else block
+
+    def tile(self, rows: slice, columns: slice) -> Array:
+        """The elements of one of ``tiles``."""
+        return self.oriented(self.content.rows(columns if self.transposed else rows))
+
+    def sample(self, rows: NDArray[np.int64], columns: int) -> Array:
+        """Some rows, and of those the first columns."""
+        if self.transposed:
+            return self.content.rows(slice(0, columns))[:, rows].T
+        return self.content.rows(rows)[:, :columns]
+
+    def looked_up(self, table: Table, rows: slice, columns: slice) -> Array:
+        """The same, of a table in place of the elements."""
+        return self.oriented(table.look_up(columns if self.transposed else rows))
+
+
+def apply(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
+    """The result of an element-wise node; ``is_elementwise`` says which nodes are."""
+    with np.errstate(all="ignore"):  # a constant may be infinite or NaN
+        return np.asarray(_OPS[node.op_type](node, *inputs))
+
+
+def is_elementwise(node: ir.Node, dtypes: Sequence[np.dtype[Any] | None]) -> bool:
+    """Whether ``apply`` computes the node for inputs of these types as ONNX defines it."""
+    if node.op_type not in _OPS or len(node.outputs) != 1:
+        return False
+    if node.op_type == "Cast":
+        to = ir.DataType(node.attributes.get_int("to", 0))
+        return to in _CAST_TO and dtypes[0] in _NUMBERS
+    known = [dtype for dtype in dtypes if dtype is not None]
+    return len(set(known)) == 1 and known[0] in _FLOATS
+
+
+_FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_FLOATS = frozenset(t.numpy() for t in _FLOAT_TYPES)
+_NUMBERS = _FLOATS | {np.dtype(t) for t in (np.int8, np.uint8, np.int32, np.int64)}
+_CAST_TO = frozenset(_FLOAT_TYPES)
+
+
+def _clip(node: ir.Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    """Bounds are attributes before opset 11; the upper one wins where they cross."""
+    bounds = [node.attributes.get_float("min"), node.attributes.get_float("max")]
+    low, high = (
+        value if bound is None else x.dtype.type(bound)
+        for value, bound in zip((low, high), bounds, strict=True)
+    )
+    if low is None:
+        return x if high is None else np.minimum(x, high)
+    raised = np.asarray(np.maximum(x, low))
+    return raised if high is None else np.minimum(raised, high, out=raised)
+
+
+def _cast(node: ir.Node, x: Array) -> Array:
+    to = ir.DataType(node.attributes.get_int("to", 0)).numpy()
+    if x.dtype == np.float16 and to == np.float32:
+        return _widened(x)
+    return x.astype(to, copy=False)
+
+
+def _widened(x: NDArray[np.float16]) -> NDArray[np.float32]:
+    """float16 as float32, several times faster than numpy, which converts one by one.
+
+    The bits of exponent and mantissa are moved to their places, which divides by 2^112: the exponents of
+    both types are biased by different amounts. Exact for all but NaN and infinity.
+    """
+    bits = np.left_shift(x.view(np.int16), 13, dtype=np.int32)  # copies of the sign fill the upper bits
+    if x.size and np.bitwise_and(x.view(np.uint16), 0x7FFF).max() >= 0x7C00:
+        return x.astype(np.float32)
+    bits &= ~0x70000000
+    wide = bits.view(np.float32)
+    wide *= np.float32(2.0**112)
+    return wide
+
+
+_OPS: dict[str, Callable[..., Any]] = {
+    "Abs": lambda _, x: np.abs(x),
+    "Add": lambda _, x, y: np.add(x, y),
+    "Cast": _cast,
+    "Clip": _clip,
+    "Div": lambda _, x, y: np.divide(x, y),
+    "Identity": lambda _, x: x,
+    "Mul": lambda _, x, y: np.multiply(x, y),
+    "Neg": lambda _, x: np.negative(x),
+    "Reciprocal": lambda _, x: np.reciprocal(x),
+    "Round": lambda _, x: np.rint(x),
+    "Sign": lambda _, x: np.sign(x),
+    "Sqrt": lambda _, x: np.sqrt(x),
+    "Sub": lambda _, x, y: np.subtract(x, y),
+}

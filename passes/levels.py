@@ -1,0 +1,102 @@
+"""The magnitudes of a matrix by rows and groups of columns: all that tells how many levels there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bitcc.formats import Int8
+    from bitcc.passes.elementwise import Matrix
+
+GROUPS = (256, 128, 64, 32, 16)
+"""How many columns can share a scale, if their number divides K."""
+
+
+class Levels(NamedTuple):
+    """The nonzero magnitudes of each group of columns, arrays [N, groups].
+
+    Attributes:
+        largest: 0 where there is none.
+        smallest: Infinity where there is none.
+        total: Their sum, in float64.
+        number: How many there are.
+    """
+
+    largest: NDArray[Any]
+    smallest: NDArray[Any]
+    total: NDArray[np.float64]
+    number: NDArray[np.int64]
+
+    def coarser(self, groups: int) -> Levels:
+        """The same for that many groups in each row."""
+        shape = (self.number.shape[0], groups, -1)
+        return Levels(
+            self.largest.reshape(shape).max(axis=2),
+            self.smallest.reshape(shape).min(axis=2),
+            self.total.reshape(shape).sum(axis=2),
+            self.number.reshape(shape).sum(axis=2),
+        )
+
+    def all(self) -> Levels:
+        """The same for the whole matrix, [1, 1]."""
+        flat = (1, self.number.size)
+        total, number = self.total.reshape(flat), self.number.reshape(flat)
+        return Levels(self.largest.reshape(flat), self.smallest.reshape(flat), total, number).coarser(1)
+
+    def mean(self) -> NDArray[np.float64]:
+        """One where there is none."""
+        return np.where(self.number == 0, 1.0, self.total / np.maximum(self.number, 1))
+
+    def has_more(self) -> bool:
+        """Whether a magnitude lies between zero and half of the largest of its group."""
+        return bool((self.smallest <= self.largest / 2).any())
+
+    def stray(self) -> float:
+        """How far a magnitude is from the mean of its group, relative to that mean, at most."""
+        mean = self.mean()
+        away = np.maximum(self.largest - mean, mean - self.smallest) / mean
+        return float(np.where(self.number == 0, 0, away).max())
+
+
+def levels(matrix: Matrix, size: int, codes: Int8 | None = None) -> Levels:
+    """Of groups of ``size`` columns; the signs of all values go to ``codes``, int8 [N, K], if it is given."""
+    n, k = matrix.shape
+    shape = (n, k // size)
+    found = Levels(np.zeros(shape), np.full(shape, np.inf), np.zeros(shape), np.zeros(shape, np.int64))
+    for rows, columns in matrix.tiles():
+        values = floats(matrix.tile(rows, columns))
+        if codes is not None:
+            codes[rows, columns] = (values > 0).view(np.int8) - (values < 0).view(np.int8)
+        first = 0 if size == k else (columns.start or 0) // size
+        part = _of_tile(values, min(size, values.shape[1]))
+        at = (rows, slice(first, first + part.number.shape[1]))
+        np.maximum(found.largest[at], part.largest, out=found.largest[at])
+        np.minimum(found.smallest[at], part.smallest, out=found.smallest[at])
+        found.total[at] += part.total
+        found.number[at] += part.number
+    return found
+
+
+def _of_tile(values: NDArray[Any], size: int) -> Levels:
+    magnitude = np.abs(values).reshape(values.shape[0], -1, size)
+    nonzero = magnitude != 0
+    return Levels(
+        magnitude.max(axis=2),
+        np.where(nonzero, magnitude, np.inf).min(axis=2),
+        magnitude.sum(axis=2, dtype=np.float64),
+        nonzero.sum(axis=2),
+    )
+
+
+def finest(k: int) -> int:
+    """The size of the smallest groups that K columns can have."""
+    return min((size for size in GROUPS if size < k and k % size == 0), default=k)
+
+
+def floats(block: NDArray[Any]) -> NDArray[Any]:
+    """float64 as it is, everything else as float32, which holds it."""
+    return block if block.dtype == np.float64 else block.astype(np.float32, copy=False)

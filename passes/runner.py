@@ -1,0 +1,134 @@
+"""Run nodes of a model in onnxruntime as they are; layers of one structure share a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import onnx_ir as ir
+
+from bitcc.passes._refused import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+Declared: TypeAlias = "tuple[ir.DataType, tuple[int, ...] | None]"
+Run: TypeAlias = "Callable[[Mapping[ir.Value, Array]], Array]"
+_IR_VERSION = 10
+_KEPT_SESSIONS = 8
+_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+class Runner:
+    """Sessions of pieces of one model, without optimisations, on one thread."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._opsets = dict(model.opset_imports)
+        self._ir_version = min(model.ir_version, _IR_VERSION)
+        self._sessions: dict[bytes, Any] = {}
+
+    def prepare(
+        self,
+        nodes: Sequence[ir.Node],
+        inputs: Mapping[ir.Value, Declared],
+        output: ir.Value,
+        *,
+        widened: bool = False,
+    ) -> Run:
+        """A function from the inputs' values to that of the output.
+
+        Args:
+            nodes: In graph order.
+            inputs: What they read from outside, of what type, and of what shape if that is always the same.
+            output: What to compute.
+            widened: Whether to compute in float32 what they compute in half precision.
+
+        Raises:
+            Refused: onnxruntime does not run these nodes; so does the function.
+        """
+        proto = self._proto(nodes, inputs, output, widened=widened)
+        names = {v: f"v{i}" for i, v in enumerate(inputs)}
+        session = self._session(proto)
+
+        def run(values: Mapping[ir.Value, Array]) -> Array:
+            feeds = {names[v]: array for v, array in values.items()}
+            try:
+                result: Array = session.run(None, feeds)[0]
+            except Exception as error:
+                raise _unproven(error) from error
+            return result
+
+        return run
+
+    def _session(self, proto: bytes) -> Any:
+        import onnxruntime as ort  # noqa: PLC0415 - heavy, and only needed to prove
+
+        if proto not in self._sessions:
+            options = ort.SessionOptions()
+            options.log_severity_level = 4
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.intra_op_num_threads = 1
+            options.enable_cpu_mem_arena = False
+            try:
+                session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+            except Exception as error:
+                raise _unproven(error) from error
+            while len(self._sessions) >= _KEPT_SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[proto] = session
+        return self._sessions[proto]
+
+    def _proto(
+        self,
+        nodes: Sequence[ir.Node],
+        inputs: Mapping[ir.Value, Declared],
+        output: ir.Value,
+        *,
+        widened: bool,
+    ) -> bytes:
+        """A model of the nodes whose names say only the order: layers of one structure give equal bytes."""
+        clones = {v: _declare(f"v{i}", *declared) for i, (v, declared) in enumerate(inputs.items())}
+        feeds = list(clones.values())
+        copies = []
+        for node in nodes:
+            copy = ir.Node(
+                node.domain,
+                node.op_type,
+                [None if v is None else clones[v] for v in node.inputs],
+                [_exact(_widened(a) if widened else a) for a in node.attributes.values()],
+                num_outputs=len(node.outputs),
+            )
+            for old, new in zip(node.outputs, copy.outputs, strict=True):
+                new.name = f"v{len(clones)}"
+                clones[old] = new
+            copies.append(copy)
+        clones[output].type = ir.TensorType(ir.DataType.FLOAT)
+        graph = ir.Graph(feeds, [clones[output]], nodes=copies, opset_imports=self._opsets, name="piece")
+        proto = ir.to_proto(ir.Model(graph, ir_version=self._ir_version))
+        return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=None if shape is None else ir.Shape(shape))
+
+
+def _widened(attribute: ir.Attr) -> ir.Attr:
+    """A Cast to half precision becomes one to float32."""
+    is_cast = attribute.name == "to" and attribute.type == ir.AttributeType.INT
+    return ir.AttrInt64("to", ir.DataType.FLOAT) if is_cast and attribute.value in _HALVES else attribute
+
+
+def _exact(attribute: ir.Attr) -> ir.Attr:
+    """A MatMulNBits may round its activations to int8: what it asks for is float32 or less exact."""
+    return ir.AttrInt64(attribute.name, 1) if attribute.name == "accuracy_level" else attribute
+
+
+def _unproven(error: Exception) -> Refused:
+    words = (str(error).strip() or repr(error)).splitlines()[0]
+    return Refused(
+        f"onnxruntime cannot run its original nodes, so that nothing is proven: {words}",
+        fix="update onnxruntime, or export the model for a newer opset",
+    )
