@@ -48,7 +48,7 @@ def faithful(layer: Layer, constants: Constants) -> Layer:
     """
     if not isinstance(layer.op, BitLinear) or layer.codes is None:
         return layer
-    if layer.x_layout and in_half_precision(layer):
+    if layer.x_layout and in_half_precision(layer, constants):
         raise Refused(
             "its activations are transposed, and their codes cannot be compared", fix="--numerics fp32"
         )

@@ -130,7 +130,8 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         if digest not in stored:
             stored[digest] = self._store(data)
         weight = stored[digest]
-        facts = _facts(found, weight.nbytes, error, self._numerics)
+        numerics = _numerics(found, constants, self._numerics)
+        facts = replace(_facts(found, weight.nbytes, error), numerics=numerics)
         return PackedLayer(found.without_codes(), weight), facts
 
     def _largest_error(
@@ -138,7 +139,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
     ) -> float | None:
         if not self._prove:
             return None
-        if self._numerics is Numerics.FAITHFUL and in_half_precision(layer):
+        if self._numerics is Numerics.FAITHFUL and in_half_precision(layer, constants):
             check_codes(layer, model, constants)
         return largest_error(layer, data, constants, runner)
 
@@ -152,7 +153,7 @@ def _check_opset(model: ir.Model) -> None:
         )
 
 
-def _facts(layer: Layer, packed_bytes: int, error: float | None, numerics: Numerics) -> LayerFacts:
+def _facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
     facts = LayerFacts(
         name=layer.name,
         op=layer.node.op_type,
@@ -164,7 +165,6 @@ def _facts(layer: Layer, packed_bytes: int, error: float | None, numerics: Numer
         fix=layer.fix,
         bytes_before=layer.bytes_before,
         bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
-        numerics=_numerics(layer, numerics),
         max_error=error,
         **asdict(of_ternary(layer.ternary)),
     )
@@ -174,12 +174,11 @@ def _facts(layer: Layer, packed_bytes: int, error: float | None, numerics: Numer
 def _kept(layer: Layer, refusal: Refused) -> LayerFacts:
     """What is told of a layer that cannot be proven."""
     return replace(
-        _facts(layer, 0, None, Numerics.FP32),
+        _facts(layer, 0, None),
         status=KEPT,
         reason=refusal.reason,
         fix=refusal.fix,
         bytes_after=layer.bytes_before,
-        numerics="",
     )
 
 
@@ -196,8 +195,8 @@ def _merged_facts(
     return changed
 
 
-def _numerics(layer: Layer, numerics: Numerics) -> str:
-    if in_half_precision(layer):
+def _numerics(layer: Layer, constants: Constants, numerics: Numerics) -> str:
+    if in_half_precision(layer, constants):
         is_faithful = numerics is Numerics.FAITHFUL and isinstance(layer.op, BitLinear)
         return "faithful" if is_faithful else "float32"
     if layer.node.attributes.get_int("accuracy_level", 0) > 1:

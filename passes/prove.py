@@ -70,7 +70,7 @@ def largest_error(layer: Layer, packed: formats.Bytes, constants: Constants, run
         Refused: onnxruntime cannot run the original nodes, so that nothing is proven, or they use
             something else of the graph, or the packed weights are others.
     """
-    rounded = in_half_precision(layer) or layer.ternary.noisy
+    rounded = in_half_precision(layer, constants) or layer.ternary.noisy
     weights = weight_error(layer, packed, constants, runner, rounded=rounded)
     return float(
         np.maximum(weights, _arithmetic_error(layer, packed, constants, runner))
@@ -117,7 +117,7 @@ def _original(
     Raises:
         Refused: onnxruntime does not run them; so does what is returned.
     """
-    half = in_half_precision(layer)
+    half = in_half_precision(layer, constants)
     for loose in (True,) if half else (False, True):
         nodes, leaves = between(layer, given, constants, loose=loose)
         if not loose and any(_is_foreign(v) for v in leaves if v not in given):
@@ -196,9 +196,23 @@ def _is_foreign(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.numpy().kind == "V"
 
 
-def in_half_precision(layer: Layer) -> bool:
-    """Whether the original computes this layer, or a part of it, in float16 or bfloat16."""
-    return bool(_HALVES & {layer.x_type, layer.y_type, layer.node.outputs[0].dtype})
+def in_half_precision(layer: Layer, constants: Constants) -> bool:
+    """Whether the original computes this layer, or a part of it, in float16 or bfloat16.
+
+    A part, because onnxruntime's offline optimiser puts float32 nodes between Casts into such layers.
+    """
+    types = {layer.x_type, layer.y_type}
+    seen = {layer.x}
+    stack = [layer.y]
+    while stack:
+        value = stack.pop()
+        node = value.producer()
+        if value in seen or value in constants or node is None:
+            continue
+        seen.add(value)
+        types.update(v.dtype for v in node.outputs if v.dtype is not None)
+        stack.extend(v for v in node.inputs if v is not None)
+    return bool(_HALVES & types)
 
 
 def between(

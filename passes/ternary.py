@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Matrix, Table
 from bitcc.passes.levels import GROUPS, Levels, finest, floats, levels
@@ -27,7 +28,6 @@ _MIN_WEIGHTS = 64  # fewer values prove nothing
 _MAX_ZEROS = 0.95
 _EVIDENCE = 4  # nonzero weights for each scale: with fewer, any sparse matrix would have "one level"
 _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
-_HALF_TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2}
 _NOISE = 3e-2  # of a few distinct values around one level
 _NOISE_DISTINCT = 16
 _NO_CODE = 2
@@ -94,7 +94,7 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
     codes = np.empty((n, k), np.int8)
     rows = levels(matrix, k, codes)
-    scale, group_size, noisy = _scale(matrix, rows, _HALF_TOLERANCE.get(matrix.dtype.name))
+    scale, group_size, noisy = _scale(matrix, rows)
     return Ternary(codes, scale, group_size, noisy)
 
 
@@ -180,9 +180,7 @@ def _orthogonal(codes: Int8) -> bool:
     return not gram.any()
 
 
-def _scale(
-    matrix: Matrix, rows: Levels, half_tolerance: float | None
-) -> tuple[NDArray[np.float32], int, bool]:
+def _scale(matrix: Matrix, rows: Levels) -> tuple[NDArray[np.float32], int, bool]:
     """(scale [1, 1], [N, 1] or [N, K / g], group size, noisy): exact ones first, even if they are finer."""
     k = matrix.shape[1]
     everything = rows.all()
@@ -200,12 +198,9 @@ def _scale(
     scale, worst = _finer_scale(finer, _TOLERANCE)
     if scale is not None:
         return scale, k // scale.shape[1], False
-    if one_level and everything.stray() <= _NOISE and (mode := _level_of_noise(matrix)) is not None:
-        return _full(mode), k, True
-    if half_tolerance is not None:
-        scale, worst = _finer_scale(finer, half_tolerance)
-        if scale is not None:
-            return scale, k // scale.shape[1], True
+    scale = _noisy_scale(matrix, [everything, *finer])
+    if scale is not None:
+        return scale, k // scale.shape[1], True
     away = f"; values are {worst:.2g} s away" if worst < 1 else ""
     raise _dense(away)
 
@@ -214,12 +209,27 @@ def _full(scale: float) -> NDArray[np.float32]:
     return np.full((1, 1), scale, np.float32)
 
 
+def _noisy_scale(matrix: Matrix, scopes: list[Levels]) -> NDArray[np.float32] | None:
+    """The level of all weights under noise, or in half precision the levels of any scope."""
+    scopes = [scope for scope in scopes if _is_evident(scope)]
+    if matrix.dtype.name in half_noise.SPACING:
+        return half_noise.half_scale(matrix, scopes) if scopes else None
+    if not scopes or scopes[0].number.size > 1 or scopes[0].stray() > _NOISE:
+        return None
+    mode = _level_of_noise(matrix)
+    return None if mode is None else _full(mode)
+
+
+def _is_evident(scope: Levels) -> bool:
+    """Whether each group can have one level, and there are enough weights to tell."""
+    return not scope.has_more() and scope.number.sum() >= _EVIDENCE * np.count_nonzero(scope.number)
+
+
 def _finer_scale(finer: list[Levels], tolerance: float) -> tuple[NDArray[np.float32] | None, float]:
     """([N, 1] or [N, K / g], or None if no scope fits; the worst residual)."""
     worst = 1.0
     for level in finer:
-        evidence = level.number.sum() >= _EVIDENCE * np.count_nonzero(level.number)
-        worst = level.stray() if evidence and not level.has_more() else 1.0
+        worst = level.stray() if _is_evident(level) else 1.0
         if worst <= tolerance:
             return level.mean().astype(np.float32), worst
     return None, worst

@@ -68,6 +68,13 @@ def test_nodes_in_any_order_are_compiled(tmp_path: Path) -> None:
     assert len(_compile(model, tmp_path).packed) == 1
 
 
+def test_a_model_that_only_imports_the_domain_is_compiled(tmp_path: Path) -> None:
+    """The offline optimiser of onnxruntime imports every domain that its process knows."""
+    model = models.build("dynamo")
+    model.opset_import.append(helper.make_opsetid("bitcc", 1))
+    assert len(_compile(model, tmp_path).packed) == 1
+
+
 def test_a_huge_static_batch_is_proven_on_few_tokens(tmp_path: Path) -> None:
     model = models.build("dynamo", rows="1000000000, 1000")
     built = _compile(model, tmp_path)

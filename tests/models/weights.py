@@ -18,24 +18,28 @@ _EPS = 1e-5
 _MARGIN = 0.02  # how far from a rounding boundary, in units of the scale: half precision moves it by 0.004
 
 
-def latent(kind: str = "gaussian", shape: tuple[int, int] = (N, K), seed: int = 0) -> NDArray[np.float32]:
+def latent(
+    kind: str = "gaussian", shape: tuple[int, int] = (N, K), seed: int = 0, group: int | None = None
+) -> NDArray[np.float32]:
     """Latent weights [n, k], none so near to a rounding boundary that the order of a sum decides its code.
 
     Args:
-        kind: ``gaussian``, ``heavy`` (Student's t3: noise in a straight-through sum), or ``outlier`` (one
-            weight of a thousand deviations).
+        kind: ``gaussian``, ``uniform`` (untrained), ``heavy`` (Student's t3: noise in a straight-through
+            sum), or ``outlier`` (one weight of a thousand deviations).
         shape: [n, k].
         seed: Of the generator.
+        group: How many consecutive weights have one scale; default: all.
     """
     rng = np.random.default_rng(seed)
-    drawn = rng.standard_t(3, shape) if kind == "heavy" else rng.standard_normal(shape)
+    draw = {"heavy": lambda: rng.standard_t(3, shape), "uniform": lambda: rng.uniform(-2, 2, shape)}
+    drawn = draw.get(kind, lambda: rng.standard_normal(shape))()
     if kind == "outlier":
         drawn[5, 7] = 1000
-    weight = drawn * 0.02
-    scale = np.abs(weight).mean()
+    weight = (drawn * 0.02).reshape(-1, group or drawn.size)
+    scale = np.abs(weight).mean(axis=1, keepdims=True)
     distance = np.abs(weight) / scale - 0.5
     weight = np.where(np.abs(distance) < 2 * _MARGIN, weight * 1.3, weight)
-    return weight.astype(np.float32)
+    return weight.reshape(shape).astype(np.float32)
 
 
 def quantized(weight: Array) -> tuple[NDArray[np.int8], float]:

@@ -257,3 +257,15 @@ def test_a_layer_that_the_runtime_cannot_run_is_not_proven_and_kept(
     assert layer.reason == (
         "onnxruntime cannot run its original nodes, so that nothing is proven: not implemented"
     )
+
+
+@pytest.mark.parametrize("wrong", [None, "negated codes", "reversed rows"])
+def test_a_layer_that_is_in_half_precision_only_inside_is_proven_as_such(
+    monkeypatch: pytest.MonkeyPatch, wrong: str | None
+) -> None:
+    """The offline optimiser of onnxruntime leaves some nodes of a half-precision layer in float32."""
+    inside = "half = Cast <to = 10> (mul_41)\n  rounded = Round (half)\n  round_1 = Cast <to = 1> (rounded)"
+    model = models.build("dynamo", replace={"round_1 = Round (mul_41)": inside})
+    layer, _ = facts_of(monkeypatch, WRONG[wrong] if wrong else lambda found: found, model=model)
+    assert layer.status == (KEPT if wrong else PACKED)
+    assert layer.numerics == ("" if wrong else "float32")

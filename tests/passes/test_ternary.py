@@ -206,11 +206,39 @@ def test_one_very_large_latent_weight_does_not_hide_the_codes() -> None:
     np.testing.assert_allclose(found.scale, [[scale]], rtol=3e-7)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "heavy"])
+@pytest.mark.parametrize("shape", [(60, 100), (64, 128), (640, 1728)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_noise_that_was_computed_in_half_precision_is_understood(dtype: str) -> None:
-    weight = models.latent().astype(DTYPES[dtype])
-    codes, _ = models.quantized(weight)
-    np.testing.assert_array_equal(to_ternary(models.noisy(weight)).codes, codes)
+def test_noise_that_was_computed_in_half_precision_is_understood(
+    dtype: str, shape: tuple[int, int], kind: str
+) -> None:
+    weight = models.latent(kind, shape).astype(DTYPES[dtype])
+    codes, scale = models.quantized(weight)
+    found = to_ternary(models.noisy(weight))
+    np.testing.assert_array_equal(found.codes, codes)
+    np.testing.assert_allclose(found.scale, [[scale]], rtol=2**-7)
+
+
+@pytest.mark.parametrize("group", [32, 128])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_noise_in_half_precision_around_the_level_of_a_row_or_group_is_understood(
+    dtype: str, group: int
+) -> None:
+    weight = models.latent("heavy", (64, 128), group=group).astype(DTYPES[dtype]).reshape(-1, group)
+    parts = [(models.quantized(part[None])[0], models.noisy(part[None])) for part in weight]
+    found = to_ternary(np.concatenate([noisy for _, noisy in parts]).reshape(64, 128))
+    np.testing.assert_array_equal(found.codes.reshape(-1, group), np.concatenate([c for c, _ in parts]))
+    assert found.noisy
+    assert found.group_size == group
+    assert found.scale.shape == (64, 128 // group)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("share", "away"), [(0.02, 1.2), (0.3, 1.02), (0.001, 1.45)])
+def test_a_second_level_in_half_precision_is_no_noise(dtype: str, share: float, away: float) -> None:
+    codes = codes_of((256, 256), 0, 0.3).astype(np.float32)
+    codes[np.random.default_rng(1).random(codes.shape) < share] *= np.float32(away)
+    assert "the weights are dense" in refused((codes * np.float32(0.1)).astype(DTYPES[dtype]))
 
 
 def test_a_row_of_zeros_has_any_positive_scale() -> None:
