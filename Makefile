@@ -1,6 +1,6 @@
 # make demo   install and run the main job on the shipped example
 # make test   install and pass the tests
-# make test-torch  install PyTorch and transformers, compile the models that they write, compare with PyTorch
+# make test-torch   compile what PyTorch, transformers and optimisers write, and compare with PyTorch
 # make check  linters, types, import contracts
 # make test-real-models   compile the models inside published packages (70 MB), which must not change
 PYTHON ?= python3
