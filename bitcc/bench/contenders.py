@@ -12,9 +12,11 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from bitcc import formats, ops
+from bitcc.bench import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -99,6 +101,10 @@ class Contender:
     tensors: Callable[[Layer], dict[str, Array]]
     nodes: Callable[[Layer], list[NodeProto]]
     needs_library: bool = False
+
+    def prepare(self, folder: Path, layer: Layer, stream_bytes: int) -> models.Stack:
+        """A model in a new folder that holds the layer so often that its copies have ``stream_bytes``."""
+        return models.write(folder, self, layer, stream_bytes)
 
 
 def _bitcc_tensors(layer: Layer) -> dict[str, Array]:

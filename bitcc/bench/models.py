@@ -7,7 +7,7 @@ And each has other weights: onnxruntime keeps one prepacked form of those that a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx
@@ -40,11 +40,18 @@ class Stack:
         path: The file.
         copies: Layers in it.
         weight_bytes: Constants that one layer reads.
+        needs_library: Whether a session of it needs our op library.
     """
 
     path: Path
     copies: int
     weight_bytes: int
+    needs_library: bool = False
+    in_session: ClassVar[bool] = True
+
+    def open(self, x: NDArray[np.float32], threads: int, library: Path) -> Runner:
+        """A session of the model; ``x`` is the input of every copy."""
+        return Runner(self.path, x, threads, library if self.needs_library else None)
 
 
 def write(folder: Path, contender: Contender, layer: Layer, stream_bytes: int = 0) -> Stack:
@@ -76,7 +83,7 @@ def write(folder: Path, contender: Contender, layer: Layer, stream_bytes: int = 
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    return Stack(path, copies, weight_bytes)
+    return Stack(path, copies, weight_bytes, contender.needs_library)
 
 
 def _with_head(array: Array, head: Array) -> Array:

@@ -11,12 +11,12 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from bitcc.bench import machine, models
-from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, Contender, Layer, random_layer
+from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, Layer, random_layer
 from bitcc.bench.results import CACHED, STREAMED, Case, CaseResult, OpBench, Timing, means
 from bitcc.bench.rounds import Pace, Samples, interleave, ratio, spread
 from bitcc.errors import VerificationError
@@ -30,6 +30,54 @@ if TYPE_CHECKING:
 
 SHAPES = ((2560, 2560), (6912, 2560), (2560, 6912), (4096, 4096), (14336, 4096))
 _LEAST = 1e-9  # seconds; what is left of a run after the overhead, at least
+
+
+class Runner(Protocol):
+    """Layers that are ready to run; calling it runs all copies once."""
+
+    def __call__(self) -> None:
+        """Run all copies."""
+
+    def outputs(self) -> list[NDArray[Any]]:
+        """What the last run made, copy by copy."""
+
+
+class Prepared(Protocol):
+    """Copies of a layer as a peer keeps them."""
+
+    @property
+    def copies(self) -> int:
+        """Layers, each with its own weights."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Constants that one layer reads."""
+
+    @property
+    def in_session(self) -> bool:
+        """Whether a run pays for the call of a session of onnxruntime."""
+
+    def open(self, x: NDArray[np.float32], threads: int, library: Path) -> Runner:
+        """Make them ready for the input; an error is the reason why the peer is not timed."""
+
+
+class Peer(Protocol):
+    """What can be timed: a ``Contender`` in onnxruntime, or anything else that computes the layer."""
+
+    @property
+    def name(self) -> str:
+        """Short, for tables and JSON."""
+
+    @property
+    def about(self) -> str:
+        """What runs."""
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference from our op relative to max|y|."""
+
+    def prepare(self, folder: Path, layer: Layer, stream_bytes: int) -> Prepared:
+        """Copies of the layer that hold ``stream_bytes`` at least; ``folder`` is not there yet."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +110,7 @@ def run(
     library: Path,
     plan: Plan | None = None,
     *,
-    peers: Sequence[Contender] = PEERS,
+    peers: Sequence[Peer] = PEERS,
     progress: Progress | None = None,
 ) -> OpBench:
     """Time the op of a library against its peers.
@@ -100,27 +148,28 @@ class _Step:
     plan: Plan
     layer: Layer
     regime: str
-    contenders: tuple[Contender, ...]
+    contenders: tuple[Peer, ...]
 
     def run(self) -> list[CaseResult]:
         with tempfile.TemporaryDirectory(prefix="bitcc-bench-") as name:
             folder = Path(name)
             size = self.plan.stream_bytes if self.regime == STREAMED else 0
-            stacks = {c.name: models.write(folder / c.name, c, self.layer, size) for c in self.contenders}
+            stacks = {c.name: c.prepare(folder / c.name, self.layer, size) for c in self.contenders}
             idle = models.write(folder / OVERHEAD.name, OVERHEAD, random_layer(1, 1, 1))
             wants = self.layer.references(max(stack.copies for stack in stacks.values()))
             return [self.measure(stacks, idle.path, threads, wants) for threads in self.plan.threads]
 
     def measure(
-        self, stacks: dict[str, models.Stack], idle: Path, threads: int, wants: list[NDArray[np.float32]]
+        self, stacks: dict[str, Prepared], idle: Path, threads: int, wants: list[NDArray[np.float32]]
     ) -> CaseResult:
-        runners: dict[str, models.Runner] = {}
+        runners: dict[str, Runner] = {}
         timings = []
         for contender in self.contenders:
             stack = stacks[contender.name]
             timing = Timing(contender.name, copies=stack.copies, weight_bytes=stack.weight_bytes)
             try:
-                runner = self.runner(contender, stack.path, threads)
+                runner = stack.open(self.layer.x, threads, self.library)
+                runner()
                 timing = replace(timing, error=_error(runner.outputs(), wants))
             except Exception as error:  # onnxruntime's errors have no common base
                 if contender is BITCC:
@@ -134,15 +183,9 @@ class _Step:
         runners[OVERHEAD.name] = models.Runner(idle, np.ones((1, 1), np.float32), threads)
         others = machine.Others()
         samples = interleave(runners, self.plan.pace)
-        return replace(self.result(threads, timings, samples), others=others.share())
+        return replace(self.result(threads, stacks, timings, samples), others=others.share())
 
-    def runner(self, contender: Contender, file: Path, threads: int) -> models.Runner:
-        library = self.library if contender.needs_library else None
-        runner = models.Runner(file, self.layer.x, threads, library)
-        runner()
-        return runner
-
-    def fault(self, contender: Contender, timing: Timing) -> str:
+    def fault(self, contender: Peer, timing: Timing) -> str:
         """Why a contender that ran is not timed: it computes something else."""
         if timing.error is not None and timing.error <= contender.tolerance:
             return ""
@@ -156,15 +199,16 @@ class _Step:
             )
         return text
 
-    def result(self, threads: int, timings: list[Timing], samples: Samples) -> CaseResult:
+    def result(
+        self, threads: int, stacks: dict[str, Prepared], timings: list[Timing], samples: Samples
+    ) -> CaseResult:
         (tokens, k), n = self.layer.x.shape, len(self.layer.weights)
         overhead = spread(samples.pop(OVERHEAD.name)).median
-        paid = overhead if self.regime == CACHED else 0.0
-        copies = {timing.contender: timing.copies for timing in timings}
-        each = {
-            name: [max(_LEAST, seconds - paid) / copies[name] for seconds in found]
-            for name, found in samples.items()
-        }
+        each = {}
+        for name, found in samples.items():
+            stack = stacks[name]
+            paid = overhead if self.regime == CACHED and stack.in_session else 0.0
+            each[name] = [max(_LEAST, seconds - paid) / stack.copies for seconds in found]
         done = tuple(_timed(timing, each) for timing in timings)
         return CaseResult(Case(n, k, tokens, threads, self.regime), done, overhead)
 

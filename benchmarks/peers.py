@@ -1,0 +1,36 @@
+"""All that is compared, and what is missing here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks import native, onnx_peers
+from bitcc.bench.contenders import PEERS
+from bitcc.errors import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bitcc.bench.op import Peer
+
+_OPTIONAL: dict[str, Callable[[], Peer]] = {
+    "onnxsim": onnx_peers.onnxsim,
+    "litespark": native.litespark,
+    "ggml": native.ggml,
+}
+NAMES = (*(peer.name for peer in PEERS), onnx_peers.NBITS4.name, *_OPTIONAL)
+_UNMEASURED = {
+    "bitnet.cpp": "its kernels are in no package on PyPI",
+}
+
+
+def find(names: tuple[str, ...] = NAMES) -> tuple[list[Peer], dict[str, str]]:
+    """The chosen peers that are here, and why others are not measured, by name."""
+    found: list[Peer] = [peer for peer in (*PEERS, onnx_peers.NBITS4) if peer.name in names]
+    missing = dict(_UNMEASURED)
+    for name in (name for name in _OPTIONAL if name in names):
+        try:
+            found.append(_OPTIONAL[name]())
+        except (ImportError, OSError) as error:  # noqa: PERF203 - each may be missing by itself
+            missing[name] = first_line(error)
+    return found, missing
