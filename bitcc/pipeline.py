@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from bitcc.version import __version__
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bitcc.facts import LayerFacts
     from bitcc.formats import Bytes
@@ -171,16 +172,35 @@ def _write_model(model: ir.Model, path: Path | None, staging: Path, *, changed: 
     if not changed and path is not None:
         _copy_model(model, path, staging)
         return
-    ir.save(
-        model,
-        staging / bundle.MODEL,
-        external_data=bundle.DATA,
-        size_threshold_bytes=_MIN_EXTERNAL,
-        alignment=_ALIGNMENT,
-        align_threshold=_MIN_EXTERNAL,
-    )
+    with _data_moved(model, staging):
+        ir.save(model, staging / bundle.MODEL)
     (staging / "packed.tmp").unlink(missing_ok=True)
     (staging / bundle.DATA).touch()  # every bundle has one, also where all weights are tiny
+
+
+@contextmanager
+def _data_moved(model: ir.Model, staging: Path) -> Iterator[None]:
+    """Large initializers are in the data file, all others in the model; strings cannot be in a data file."""
+    values = [v for graph in model.graphs() for v in graph.initializers.values()]
+    held = [(v, v.const_value) for v in values if v.const_value is not None]
+    large = [(v, t) for v, t in held if t.dtype != ir.DataType.STRING and t.nbytes > _MIN_EXTERNAL]
+    small = [(v, t) for v, t in held if isinstance(t, ir.ExternalTensor) and t.nbytes <= _MIN_EXTERNAL]
+    loaded = ir.external_data.convert_tensors_from_external([t for _, t in small])
+    for node in model.graph.all_nodes():
+        for attribute in list(node.attributes.values()):
+            if isinstance(attribute.value, ir.ExternalTensor):
+                (tensor,) = ir.external_data.convert_tensors_from_external([attribute.value])
+                node.attributes[attribute.name] = ir.AttrTensor(attribute.name, tensor)
+    moved = ir.external_data.convert_tensors_to_external(
+        [t for _, t in large], staging, bundle.DATA, alignment=_ALIGNMENT, align_threshold=_MIN_EXTERNAL
+    )
+    for (value, _), tensor in zip((*small, *large), (*loaded, *moved), strict=True):
+        value.const_value = tensor
+    try:
+        yield
+    finally:
+        for value, held_tensor in held:
+            value.const_value = held_tensor
 
 
 def _copy_model(model: ir.Model, path: Path, staging: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import onnx_ir as ir
 
@@ -23,6 +24,7 @@ def load(path: Path) -> ir.Model:
     where = f"`{path}`"
     if not path.is_file():
         raise ModelError("there is no such file", where=where)
+    _check_no_training(path)
     try:
         model = ir.load(path)
     except Exception as error:  # the readers raise whatever protobuf and onnx_ir raise
@@ -36,9 +38,60 @@ def load(path: Path) -> ir.Model:
     if "" not in model.opset_imports and "ai.onnx" in model.opset_imports:
         model.opset_imports[""] = model.opset_imports.pop("ai.onnx")  # two names of one domain
     _sort(model, where)
+    _check_functions(model, where)
     for tensor in external_tensors(model):
         _check_external(tensor, where)
     return model
+
+
+_TRAINING_INFO = 20  # its field in a ModelProto
+_MOST_FIELDS = 1 << 16
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
+
+
+def _check_no_training(path: Path) -> None:
+    """onnx_ir has no place for training graphs, and would drop them.
+
+    Raises:
+        ModelError: the model has some.
+    """
+    with path.open("rb") as stream:
+        if _TRAINING_INFO in _fields(stream):
+            raise ModelError(
+                "it holds training information, which would be lost",
+                where=f"`{path}`",
+                hint="export it for inference",
+            )
+
+
+def _fields(stream: BinaryIO) -> set[int]:
+    """The fields of a protobuf message; of a file that is none, those up to there."""
+    found: set[int] = set()
+    sizes = {_FIXED64: 8, _FIXED32: 4}
+    for _ in range(_MOST_FIELDS):
+        if (tag := _varint(stream)) is None:
+            break
+        found.add(tag >> 3)
+        wire = tag & 7
+        size = _varint(stream) if wire in {_VARINT, _BYTES} else sizes.get(wire)
+        if size is None:
+            break
+        if wire != _VARINT:
+            stream.seek(size, os.SEEK_CUR)
+    return found
+
+
+def _varint(stream: BinaryIO) -> int | None:
+    """None at the end of the file, and for a number of more than 64 bits."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)
+        if not byte:
+            return None
+        number |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:  # the bit that says that more follow
+            return number
+    return None
 
 
 def _sort(model: ir.Model, where: str) -> None:
@@ -78,11 +131,34 @@ def check_not_compiled(model: ir.Model, where: str) -> None:
 
 
 def external_tensors(model: ir.Model) -> Iterable[ir.ExternalTensor]:
-    """The tensors of all graphs whose data is in other files."""
+    """The tensors of all graphs whose data is in other files: initializers, and attributes of nodes."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 yield value.const_value
+    for node in model.graph.all_nodes():
+        yield from _external_attributes(node)
+
+
+def _external_attributes(node: ir.Node) -> Iterable[ir.ExternalTensor]:
+    for attribute in node.attributes.values():
+        if attribute.type in {ir.AttributeType.TENSOR, ir.AttributeType.TENSORS} and not attribute.is_ref():
+            single = attribute.type == ir.AttributeType.TENSOR
+            tensors = [attribute.value] if single else attribute.value
+            yield from (tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
+
+
+def _check_functions(model: ir.Model, where: str) -> None:
+    """Nothing says which folder the data of a function's tensors would be in.
+
+    Raises:
+        ModelError: a function has such a tensor.
+    """
+    for function in model.functions.values():
+        for node in function.all_nodes():
+            for tensor in _external_attributes(node):
+                fact = f"the tensor `{tensor.name}` of its function `{function.name}` is in another file"
+                raise ModelError(fact, where=where, hint="store it in the model file")
 
 
 def _check_external(tensor: ir.ExternalTensor, where: str) -> None:

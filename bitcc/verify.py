@@ -113,7 +113,7 @@ def check_weights(built: Bundle) -> None:
     Raises:
         PackedWeightError: one is not what its layout allows; the error names the node.
     """
-    for node in source.load(built.model).graph:
+    for node in source.load(built.model).graph.all_nodes():
         if node.domain != ops.DOMAIN:
             continue
         get = node.attributes

@@ -25,9 +25,16 @@ from bitcc.passes.pack_bit_linear import DEFAULT_MIN_WEIGHTS, FACTS, PackBitLine
 __all__ = ["DEFAULT_MIN_WEIGHTS", "FACTS", "PIPELINE", "PackBitLinearPass", "pipeline"]
 
 
+_DOMAINS_WITH_KERNELS = frozenset({ops.DOMAIN, "com.microsoft", "ai.onnx.ml"})
+
+
 def pipeline(pack: PackBitLinearPass) -> ir.passes.Sequential:
-    """The passes in their order: local functions are inlined first, since detection reads one graph."""
-    return ir.passes.Sequential(InlinePass(criteria=lambda function: function.domain != ops.DOMAIN), pack)
+    """The passes in their order: local functions are inlined first, since detection reads one graph.
+
+    Those of a runtime's own ops stay: their bodies are for runtimes without a kernel.
+    """
+    inline = InlinePass(criteria=lambda function: function.domain not in _DOMAINS_WITH_KERNELS)
+    return ir.passes.Sequential(inline, pack)
 
 
 PIPELINE = pipeline(PackBitLinearPass())

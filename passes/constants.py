@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from bitcc.passes import elementwise, qonnx, reductions
+from bitcc.passes import elementwise, qonnx, reductions, sizes
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Elementwise
 
@@ -38,7 +38,7 @@ _FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4  # before, every initializer had to be 
 
 
 class Constants:
-    """The constant values of a model's main graph.
+    """The constant values of a model: of its graph, and of the bodies of If, Loop and Scan in it.
 
     ``value in constants`` asks, ``constants.array(value)`` evaluates. Only single numbers are kept between
     two evaluations, and external data is mapped only as long as what was read of it is in use: a model
@@ -46,15 +46,14 @@ class Constants:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        graph = model.graph
         self._opsets = dict(model.opset_imports)
         self._scalars: dict[ir.Value, float | None] = {}
         self._numbers: dict[ir.Value, Array] = {}  # results of nodes
-        self._constant: set[ir.Value] = set(graph.initializers.values())
+        self._constant: set[ir.Value] = {v for graph in model.graphs() for v in graph.initializers.values()}
         self._fixed = self._constant.copy()
         if model.ir_version >= _FIRST_IR_WITH_CONSTANT_INITIALIZERS:
-            self._constant.difference_update(graph.inputs)  # the caller may override those
-        for node in graph:
+            self._constant.difference_update(model.graph.inputs)  # the caller may override those
+        for node in model.graph.all_nodes():
             if _depends_on(node, self._fixed):
                 self._fixed.update(node.outputs)
                 if _can_be_evaluated(node) and _depends_on(node, self._constant):
@@ -92,10 +91,11 @@ class Constants:
             raise self._why_not_constant(value)
         order = _ancestry(value, self._numbers)
         pending = Counter(v for node in order for v in node.inputs if v is not None)
+        most = sizes.limit(order, value)
         known: dict[ir.Value, Array | Elementwise] = {}
         for node in order:
             inputs = [None if v is None else self._read(v, known) for v in node.inputs]
-            for output, result in zip(node.outputs, self._evaluate(node, inputs), strict=False):
+            for output, result in zip(node.outputs, self._evaluate(node, inputs, most), strict=False):
                 known[output] = result
                 if not isinstance(result, Elementwise) and result.size == 1:
                     self._numbers[output] = result
@@ -148,18 +148,26 @@ class Constants:
         return Refused(f"`{value.name}` is computed at run time, not constant")
 
     def _evaluate(
-        self, node: ir.Node, inputs: Sequence[Array | Elementwise | None]
+        self, node: ir.Node, inputs: Sequence[Array | Elementwise | None], most: int
     ) -> Sequence[Array | Elementwise]:
+        """The outputs of a node, none of more than ``most`` bytes."""
         try:
             if node.op_type == "CastLike":
                 return [_cast_like(node, inputs[0])]
             if elementwise.is_elementwise(node, [None if a is None else a.dtype for a in inputs]):
+                sizes.check_broadcast(node, inputs, most)
                 return [_elementwise(node, inputs)]
             if reductions.is_reduction(node) and inputs[0] is not None:
                 axes = inputs[1] if len(inputs) > 1 else None
                 return [reductions.reduce(node, inputs[0], None if axes is None else _whole(axes))]
             whole = [None if a is None else _whole(a) for a in inputs]
-            return [qonnx.evaluate(node, whole)] if qonnx.is_quantizer(node) else self._by_onnx(node, whole)
+            if qonnx.is_quantizer(node):
+                sizes.check_broadcast(node, inputs, most)
+                return [qonnx.evaluate(node, whole)]
+            sizes.check_outputs(node, whole, self._opsets.get("", 0), most)
+            return self._by_onnx(node, whole)
+        except Refused:
+            raise
         except Exception as error:  # numpy and the evaluator raise whatever they like
             where = f"`{node.name}` ({node.op_type})"
             raise Refused(

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import onnx_ir as ir
 
 from bitcc import ops
 from bitcc.facts import KEPT, LayerFacts
@@ -15,11 +14,13 @@ from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
 from bitcc.passes.layout import Layout, behind_transposes, columns_of_input, minimal
 from bitcc.passes.matmul import Product, read_product, weight_index, weight_inputs, weight_matrix
+from bitcc.passes.precision import check_single, type_of
 from bitcc.passes.ternary import Ternary, check_structure, to_ternary
 from bitcc.passes.weight_facts import WeightFacts, of_dense, of_ternary
 from bitcc.ternary_linear import TernaryLinear
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
@@ -84,11 +85,13 @@ Finding: TypeAlias = Layer | LayerFacts
 
 
 def candidates(model: ir.Model, constants: Constants) -> list[ir.Node]:
-    """The nodes of the main graph that multiply by a constant matrix, in graph order."""
-    return [node for node in model.graph if weight_index(node, constants) is not None]
+    """The nodes that multiply by a constant matrix, in graph order, bodies of If, Loop and Scan included."""
+    return [node for node in model.graph.all_nodes() if weight_index(node, constants) is not None]
 
 
-def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
+def detect(
+    node: ir.Node, constants: Constants, min_weights: int, *, not_int8: Refused | None = None
+) -> Finding:
     """Decide about one candidate.
 
     1. The weights must be ternary by value.
@@ -99,6 +102,7 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
         node: One of ``candidates``.
         constants: Of the model.
         min_weights: Layers with fewer weights stay float.
+        not_int8: Why the activations stay float in any case, where that is known.
     """
     name = node.name or node.outputs[0].name or node.op_type
     n = k = 0
@@ -114,7 +118,7 @@ def detect(node: ir.Node, constants: Constants, min_weights: int) -> Finding:
         del matrix
         product = read_product(node, constants)
         with np.errstate(all="ignore"):  # scales that are not finite are refused
-            return _sized(_with_codes(name, product, ternary, constants), min_weights)
+            return _sized(_with_codes(name, product, ternary, constants, not_int8), min_weights)
     except Refused as refusal:
         weights = weights if ternary is None else of_ternary(ternary)
         return LayerFacts(
@@ -161,7 +165,9 @@ def _sized(layer: Layer, min_weights: int) -> Layer:
     return layer
 
 
-def _with_codes(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:
+def _with_codes(
+    name: str, product: Product, ternary: Ternary, constants: Constants, not_int8: Refused | None
+) -> Layer:
     """The layer with int8 activations if that is what the graph computes, else with float ones.
 
     A 1x1 convolution runs over channels in front of the pixels: its Transposes are only paid for by integer
@@ -172,6 +178,8 @@ def _with_codes(name: str, product: Product, ternary: Ternary, constants: Consta
     if is_convolution and n > k:
         raise Refused("it is a 1x1 convolution with more outputs than inputs, which packing makes slower")
     try:
+        if not_int8 is not None:
+            raise not_int8
         quantized, activation = _quantized(product, k, constants)
         return _bit_linear(name, quantized, activation, ternary, constants)
     except Refused as refusal:
@@ -252,14 +260,15 @@ def _layer(
     w_scale, bias32 = scale.astype(np.float32), bias.astype(np.float32)
     if not np.isfinite(w_scale).all() or not np.isfinite(bias32).all():
         raise Refused("its scale or bias is not finite in float32")
+    check_single(product.x, epilogue.y, constants)
     x_layout, y_layout = minimal(product.x_layout, epilogue.layout)
     return Layer(
         name=name,
         product=product,
         x=product.x,
         y=epilogue.y,
-        x_type=_type(product.x, product),
-        y_type=_type(epilogue.y, product),
+        x_type=type_of(product.x, product),
+        y_type=type_of(epilogue.y, product),
         op=op,
         ternary=ternary,
         w_scale=w_scale,
@@ -268,16 +277,6 @@ def _layer(
         x_layout=x_layout,
         y_layout=y_layout,
     )
-
-
-def _type(value: ir.Value, product: Product) -> ir.DataType:
-    """The type of a value; where the file does not say, that of what is multiplied."""
-    found = value.dtype or product.x.dtype or product.weight.dtype
-    if found is None:
-        raise Refused(f"the type of `{value.name}` is not known")
-    if found not in {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}:
-        raise Refused(f"it computes in {found.name.lower()}", fix="export the model in float32")
-    return found
 
 
 def _check_columns(x: ir.Value, k: int, axis: int) -> None:

@@ -54,8 +54,8 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
     names = _names(model)
     for item in packed:
         dead += [node for part in item.parts if (node := part.y.producer()) is not None]
-        outputs.update(_replace(model.graph, item, names, outputs.get(item.layer.x, item.layer.x)))
-    _remove_dead(model.graph, dead)
+        outputs.update(_replace(model, item, names, outputs.get(item.layer.x, item.layer.x)))
+    _remove_dead(dead)
     opset = model.opset_imports[""]
     for make in dict.fromkeys(_OPS[type(item.layer.op)][1] for item in packed):
         function = ir.serde.deserialize_function(make(opset))
@@ -66,9 +66,24 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
 
 def _lowest_ir_version(model: ir.Model) -> int:
     """What the file needs rather than what the exporter wrote, so that older runtimes load it too."""
-    opsets = [onnx.helper.make_opsetid("", model.opset_imports[""])]
-    needed = max(onnx.helper.find_min_ir_version_for(opsets), _FIRST_IR_WITH_FUNCTIONS)
-    return min(max(model.ir_version, _FIRST_IR_WITH_FUNCTIONS), needed)
+    written = max(model.ir_version, _FIRST_IR_WITH_FUNCTIONS)
+    if _is_new(model):
+        return written
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    needed = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
+    return min(written, max(needed, _FIRST_IR_WITH_FUNCTIONS))
+
+
+def _is_new(model: ir.Model) -> bool:
+    """Whether a tensor is of a type, or a function of an overload, that old files do not know."""
+    nodes = [node for graph in model.graphs() for node in graph]
+    values = [v for graph in model.graphs() for v in (*graph.inputs, *graph.initializers.values())]
+    values += [v for node in nodes for v in node.outputs]
+    attributes = [a for node in nodes for a in node.attributes.values() if not a.is_ref()]
+    types = {v.dtype for v in values} | {a.value for a in attributes if a.name == "to"}
+    types |= {a.value.dtype for a in attributes if a.type == ir.AttributeType.TENSOR}
+    overloaded = any(function.overload for function in model.functions.values())
+    return overloaded or any(isinstance(t, int) and t > ir.DataType.BFLOAT16 for t in types)
 
 
 def _names(model: ir.Model) -> set[str]:
@@ -85,11 +100,11 @@ def _unique(name: str, names: set[str]) -> str:
     return name
 
 
-def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -> dict[ir.Value, ir.Value]:
+def _replace(model: ir.Model, item: PackedLayer, names: set[str], x: ir.Value) -> dict[ir.Value, ir.Value]:
     """Put the op before the node that made its output: {old: new} for each output of the layer."""
     layer, y = item.layer, item.layer.y
-    last = y.producer()
-    if last is None:
+    last, graph = y.producer(), y.graph
+    if last is None or not isinstance(graph, ir.Graph):
         raise ValueError(f"the output of layer `{layer.name}` has no producer")
     wide = ir.DataType.FLOAT
     computed = layer.x_type if layer.x_type == layer.y_type else wide
@@ -99,7 +114,7 @@ def _replace(graph: ir.Graph, item: PackedLayer, names: set[str], x: ir.Value) -
         x = _reshape(x, layer.shape, _unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.x_type != computed:
         x = _cast(x, computed, _unique(f"{layer.name}_x_as_float", names), graph, before=last)
-    inputs = [x, *_register(graph, item, names)]
+    inputs = [x, *_register(model.graph, item, names)]
     attributes = [ir.Attr(k, _TYPES[type(v)], v) for k, v in layer.op.attributes().items()]
     op_type, _ = _OPS[type(layer.op)]
     node = ir.Node(ops.DOMAIN, op_type, inputs, attributes, name=layer.name)
@@ -138,6 +153,7 @@ _TYPES = {int: ir.AttributeType.INT, float: ir.AttributeType.FLOAT, str: ir.Attr
 
 
 def _register(graph: ir.Graph, item: PackedLayer, names: set[str]) -> Iterator[ir.Value]:
+    """The constants of a layer in the main graph, where every body sees them and each is stored once."""
     layer = item.layer
     tensors = {
         "weight": item.weight,
@@ -202,20 +218,20 @@ def _reshape(value: ir.Value, shape: ir.Value, name: str, graph: ir.Graph, *, be
     return output
 
 
-def _remove_dead(graph: ir.Graph, nodes: list[ir.Node]) -> None:
+def _remove_dead(nodes: list[ir.Node]) -> None:
     """Remove these nodes and what only they used."""
     while nodes:
         node = nodes.pop()
         if node.graph is None or any(o.uses() or o.is_graph_output() for o in node.outputs):
             continue
         inputs = [v for v in dict.fromkeys(node.inputs) if v is not None]
-        graph.remove(node, safe=True)
+        node.graph.remove(node, safe=True)
         for value in inputs:
             made_by = value.producer()
             if made_by is not None:
                 nodes.append(made_by)
-            elif value.is_initializer() and not _is_needed(value):
-                del graph.initializers[str(value.name)]
+            elif isinstance(value.graph, ir.Graph) and value.is_initializer() and not _is_needed(value):
+                del value.graph.initializers[str(value.name)]
 
 
 def _is_needed(initializer: ir.Value) -> bool:

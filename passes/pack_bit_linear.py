@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -39,8 +39,16 @@ DEFAULT_MIN_WEIGHTS = 4096
 _REPORT = "report it with the model: it looks like a BitLinear and is none"
 
 
+class _Where(NamedTuple):
+    """The model that a layer is in, and what is known of it."""
+
+    model: ir.Model
+    constants: Constants
+    runner: Runner
+
+
 class PackBitLinearPass(ir.passes.InPlacePass):
-    """Replace the ternary layers of the main graph by ``BitLinear`` or ``TernaryLinear``, weights packed.
+    """Replace the ternary layers of a model by ``BitLinear`` or ``TernaryLinear``, weights packed.
 
     1. A candidate is a MatMul, Gemm, Einsum, Conv or FusedMatMul of a computed tensor and a constant.
     2. Its weights must be ternary by value; ``detect`` says which op it becomes.
@@ -115,33 +123,47 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         found: Finding = detect(node, constants, self._min_weights)
         if isinstance(found, LayerFacts):
             return None, found
-        fmt = formats.get(found.op.weight_format, found.op.layout_version)
-        data = fmt.pack(found.ternary.codes)
+        where = _Where(model, constants, runner)
         try:
-            if self._numerics is Numerics.FAITHFUL:
-                found = faithful(found, constants)
-            error = self._largest_error(found, data, model, constants, runner)
+            return self._packed(found, where, stored)
         except Refused as refusal:
-            return None, _kept(found, refusal)
+            not_int8 = refusal
+        if isinstance(found.op, BitLinear):
+            as_float = detect(node, constants, self._min_weights, not_int8=not_int8)
+            with suppress(Refused):
+                if isinstance(as_float, Layer):
+                    return self._packed(as_float, where, stored)
+        return None, _kept(found, not_int8)
+
+    def _packed(
+        self, layer: Layer, where: _Where, stored: dict[bytes, ir.TensorProtocol]
+    ) -> tuple[PackedLayer, LayerFacts]:
+        """The layer with its weights packed and stored.
+
+        Raises:
+            Refused: it differs from the original, or cannot be compared with it.
+        """
+        data = formats.get(layer.op.weight_format, layer.op.layout_version).pack(layer.ternary.codes)
+        if self._numerics is Numerics.FAITHFUL:
+            layer = faithful(layer, where.constants)
+        error = self._largest_error(layer, data, where)
         if error is not None and not error <= TOLERANCE:  # written so that NaN fails
             reason = f"packed, it differs from the original by {error:.1e} of max|y|, over {TOLERANCE:.0e}"
-            return None, _kept(found, Refused(reason, fix=_REPORT))
+            raise Refused(reason, fix=_REPORT)
         digest = hashlib.sha256(data.data).digest() + repr(data.shape).encode()
         if digest not in stored:
             stored[digest] = self._store(data)
         weight = stored[digest]
-        numerics = _numerics(found, constants, self._numerics)
-        facts = replace(_facts(found, weight.nbytes, error), numerics=numerics)
-        return PackedLayer(found.without_codes(), weight), facts
+        numerics = _numerics(layer, where.constants, self._numerics)
+        facts = replace(_facts(layer, weight.nbytes, error), numerics=numerics)
+        return PackedLayer(layer.without_codes(), weight), facts
 
-    def _largest_error(
-        self, layer: Layer, data: formats.Bytes, model: ir.Model, constants: Constants, runner: Runner
-    ) -> float | None:
+    def _largest_error(self, layer: Layer, data: formats.Bytes, where: _Where) -> float | None:
         if not self._prove:
             return None
-        if self._numerics is Numerics.FAITHFUL and in_half_precision(layer, constants):
-            check_codes(layer, model, constants)
-        return largest_error(layer, data, constants, runner)
+        if self._numerics is Numerics.FAITHFUL and in_half_precision(layer, where.constants):
+            check_codes(layer, where.model, where.constants)
+        return largest_error(layer, data, where.constants, where.runner)
 
 
 def _check_opset(model: ir.Model) -> None:

@@ -129,3 +129,65 @@ def test_an_output_that_is_a_sequence_is_compared(tmp_path: Path) -> None:
     model.graph.node.append(helper.make_node("SequenceConstruct", ["y", "y"], ["s"]))
     model.graph.output.append(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None))
     assert _compile(model, tmp_path).manifest.verify["status"] == "passed"
+
+
+LOOP = """
+  <ir_version: 10, opset_import: ["" : 18]>
+  outer (float[3, 100] x) => (float[3, 100] y) {
+    y = Loop <body = step (int64 i, bool go, float[3, 100] state) => (bool again, float[3, 100] next)
+      { again = Identity (go) next = MatMul (state, weight) }> (trips, , x)
+  }
+"""
+
+
+def test_a_layer_in_a_loop_runs_in_the_library(tmp_path: Path) -> None:
+    codes, scale = models.quantized(models.latent(shape=(100, 100)))
+    known = {"weight": codes * np.float32(scale), "trips": np.int64(3)}
+    built = _compile(models.parse(LOOP, known), tmp_path)
+    assert len(built.packed) == 1
+    assert built.manifest.verify["status"] == "passed"
+    verify.check_weights(built)
+
+
+def test_strings_of_more_than_a_kilobyte_stay_in_the_model(tmp_path: Path) -> None:
+    model = models.build("dynamo")
+    words = ["word" * 10] * 100
+    model.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [100], words))
+    built = _compile(model, tmp_path)
+    (kept,) = (t for t in onnx.load(built.model).graph.initializer if t.name == "words")
+    assert [word.decode() for word in kept.string_data] == words
+
+
+def _with_data_in_a_constant(folder: Path, location: str = "side.bin") -> onnx.ModelProto:
+    """The latent weight is the value of a Constant, in another file."""
+    model = models.build("dynamo")
+    (weight,) = (t for t in model.graph.initializer if t.name == "head.weight")
+    (folder / "side.bin").write_bytes(numpy_helper.to_array(weight).tobytes())
+    inside = onnx.TensorProto(name="inside", data_type=weight.data_type, dims=weight.dims)
+    inside.data_location = TensorProto.EXTERNAL
+    inside.external_data.add(key="location", value=location)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["head.weight"], value=inside))
+    model.graph.initializer.remove(weight)
+    return model
+
+
+def test_data_of_a_constant_in_another_file_comes_along(tmp_path: Path) -> None:
+    built = _compile(_with_data_in_a_constant(tmp_path), tmp_path)
+    (tmp_path / "side.bin").unlink()
+    node = onnx.load(built.model).graph.node[0]
+    array = numpy_helper.to_array(node.attribute[0].t)
+    np.testing.assert_array_equal(array, models.arrays()["head.weight"])
+
+
+def test_data_of_a_constant_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    with pytest.raises(ModelError, match="is outside of the model's folder"):
+        _compile(_with_data_in_a_constant(folder, "../side.bin"), folder)
+
+
+def test_training_information_is_not_lost_in_silence(tmp_path: Path) -> None:
+    model = models.build("dynamo")
+    model.training_info.add().algorithm.name = "step"
+    with pytest.raises(ModelError, match="it holds training information"):
+        _compile(model, tmp_path)

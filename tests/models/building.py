@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from models import weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -69,13 +69,24 @@ def initializer(name: str, value: Array) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(value), name)
 
 
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and the bodies of its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
 def parse(content: str, known: Mapping[str, Array]) -> onnx.ModelProto:
     """A checked model of a text; a name that it uses and does not make becomes an initializer."""
     model = onnx.parser.parse_model(content)
-    graph = model.graph
-    made = {v.name for v in (*graph.input, *graph.initializer)} | {o for n in graph.node for o in n.output}
-    used = dict.fromkeys(i for n in graph.node for i in n.input if i and i not in made)
-    graph.initializer.extend(initializer(name, known[name]) for name in used)
+    graphs = list(_graphs(model.graph))
+    nodes = [node for graph in graphs for node in graph.node]
+    made = {v.name for graph in graphs for v in (*graph.input, *graph.initializer)}
+    made |= {o for node in nodes for o in node.output}
+    used = dict.fromkeys(i for node in nodes for i in node.input if i and i not in made)
+    model.graph.initializer.extend(initializer(name, known[name]) for name in used)
     model.ir_version = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     onnx.checker.check_model(model)
     return model

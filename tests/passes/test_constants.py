@@ -203,3 +203,52 @@ def test_a_weight_in_a_file_is_not_mapped_any_more_after_it_was_read(tmp_path: P
     with open("/proc/self/maps", encoding="utf-8") as maps:  # noqa: PTH123 - not a file of ours
         assert "model.data" not in maps.read()
     np.testing.assert_array_equal(got, -models.latent())
+
+
+GROWS = {
+    "ConstantOfShape": "z = ConstantOfShape (large)",
+    "Expand": "z = Expand (one, large)",
+    "Tile": "z = Tile (row, large)",
+    "Range": "z = Range (nothing, far, step)",
+    "Pad": "z = Pad (row, ends)",
+    "an outer product": "r = Range (nothing, some, step) c = Unsqueeze (r, last) z = Mul (c, r)",
+    "many copies": "a = Concat <axis = 0> ("
+    + ", ".join(["thousand"] * 200)
+    + ") z = Concat <axis = 0> ("
+    + ", ".join("a" * 200)
+    + ")",
+}
+
+
+@pytest.mark.parametrize("name", GROWS)
+def test_a_few_bytes_do_not_become_gigabytes(name: str) -> None:
+    known = {
+        "large": np.array([1 << 20, 1 << 20]),
+        "one": np.float32(1),
+        "row": np.ones((1, 4), np.float32),
+        "ends": np.array([0, 0, 1 << 20, 1 << 20]),
+        "nothing": np.int64(0),
+        "some": np.int64(1 << 20),
+        "far": np.int64(1 << 40),
+        "step": np.int64(1),
+        "last": np.array([1]),
+        "thousand": np.ones(1000, np.float32),
+    }
+    with pytest.raises(Refused, match=r"would make \d+ MB"):
+        evaluated(graph(GROWS[name], known))
+
+
+def test_constants_may_grow_as_those_of_packed_weights_do() -> None:
+    """Two bits to the indices of a scatter: 32 times."""
+    packed = np.zeros(4 << 20, np.uint8)
+    shifts = np.arange(0, 8, 2, dtype=np.uint8)
+    body = 'p = Unsqueeze (packed, last) s = BitShift <direction = "RIGHT"> (p, shifts) z = Cast <to = 7> (s)'
+    known = {"packed": packed, "shifts": shifts, "last": np.array([1])}
+    assert evaluated(graph(body, known)).nbytes == 32 * packed.nbytes
+
+
+def test_a_node_whose_size_cannot_be_told_is_not_evaluated() -> None:
+    with pytest.raises(Refused, match="cannot be told"):
+        evaluated(
+            graph("s = SequenceConstruct (a, a) z = ConcatFromSequence <axis = 0> (s)", {"a": np.ones(3)})
+        )

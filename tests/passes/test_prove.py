@@ -87,9 +87,11 @@ def facts_of(
 ) -> tuple[LayerFacts, bool]:
     """The facts of the layer when detection goes wrong, and whether the model was rewritten."""
 
-    def wrongly(*arguments: Any) -> Any:
-        found = detect(*arguments)
-        return wrong(found) if isinstance(found, Layer) else found
+    def wrongly(*arguments: Any, **second: Any) -> Any:
+        found = detect(*arguments, **second)
+        if not isinstance(found, Layer):
+            return found
+        return replace(found, w_scale=found.w_scale * 2) if second else wrong(found)
 
     monkeypatch.setattr(pack_bit_linear, "detect", wrongly)
     if model is None:
@@ -107,6 +109,22 @@ def test_a_wrong_rewrite_is_not_made(monkeypatch: pytest.MonkeyPatch, name: str)
     assert not modified
     assert "packed, it differs from the original by" in layer.reason
     assert layer.reason.endswith("of max|y|, over 1e-05")
+
+
+def test_a_layer_whose_codes_are_not_proven_is_packed_with_float_activations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wrongly(*arguments: Any, **second: Any) -> Any:
+        found = detect(*arguments, **second)
+        return WRONG["qmax"](found) if isinstance(found, Layer) and not second else found
+
+    monkeypatch.setattr(pack_bit_linear, "detect", wrongly)
+    packed, (layer, _) = models.pack(models.build("dynamo"))
+    assert (layer.status, layer.activation) == (PACKED, "float")
+    assert layer.reason.startswith("activations stay float: packed, it differs from the original by")
+    x = models.tokens(2, 3)
+    (got,), (want,) = models.run(packed, x), models.run(models.build("dynamo"), x)
+    assert models.largest_difference(got, want) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["qmax", "scale", "negated codes"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import models
 import numpy as np
 import onnx
@@ -283,3 +284,35 @@ def test_without_a_lower_bound_a_token_of_zeros_stays_nan(spelling: str) -> None
     (got,), (want,) = models.run(packed, x), models.run(model, x)
     assert np.isnan(want[1, 1]).all()
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_function_for_an_op_of_the_runtime_stays_a_call() -> None:
+    """Its body is for runtimes that have no kernel."""
+    content = models.text(
+        "dynamo",
+        {
+            '["" : $opset]': '["" : $opset, "com.microsoft" : 1]',
+            "[node_head]": "g = com.microsoft.Gelu (linear) [node_head]",
+        },
+    ).replace("MatMul (linear, ", "MatMul (g, ")
+    content += '<domain: "com.microsoft", opset_import: ["" : $opset]> Gelu (a) => (b) { b = Relu (a) }'
+    model = models.parse(content.replace("$opset", "18").replace("$rows", "2, 3"), models.arrays())
+    packed = models.assert_same(model)
+    assert "Gelu" in models.op_types(packed)
+    assert {f.domain for f in packed.functions} == {"bitcc", "com.microsoft"}
+
+
+def test_a_quantizer_in_double_precision_is_not_packed_in_single() -> None:
+    wide = """x_wide = Cast <to = 11> (x) scale_wide = Cast <to = 11> (mul_38)
+      scaled_wide = Mul (x_wide, scale_wide) mul_41 = Cast <to = 1> (scaled_wide)"""
+    model = models.build("dynamo", replace={"mul_41 = Mul (x, mul_38)": wide})
+    packed = models.assert_same(model)
+    assert models.bit_linears(packed)[0].op_type == "TernaryLinear"
+    assert models.pack(model)[1][0].reason == "activations stay float: a part of it computes in double"
+
+
+def test_the_file_version_stays_new_enough_for_the_types_in_it() -> None:
+    more = {"[$rows, 20] y)": "[$rows, 20] y, int4[3] z)", "[node_head]": "z = Identity (small) [node_head]"}
+    model = models.build("dynamo", values={"small": np.zeros(3, ml_dtypes.int4)}, replace=more, opset=21)
+    packed, _ = models.pack(model)
+    assert packed.ir_version == model.ir_version == 10

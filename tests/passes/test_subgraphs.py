@@ -1,0 +1,160 @@
+"""Layers in the bodies of If, Loop and Scan: found, proven and replaced where they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import models
+import numpy as np
+import onnx
+import pytest
+
+from bitcc.facts import KEPT, PACKED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+K = models.K
+QUANTIZER = """
+  magnitude = Abs ({x})
+  largest = ReduceMax <keepdims = 1> (magnitude, axis)
+  bounded = Clip (largest, eps)
+  inverse = Reciprocal (bounded)
+  scale = Mul (inverse, "127")
+  scaled = Mul ({x}, scale)
+  rounded = Round (scaled)
+  codes = Clip (rounded, "-128", "127")
+  q = Div (codes, scale)
+"""
+IN_X, IN_STATE = QUANTIZER.format(x="x"), QUANTIZER.format(x="state")
+IF = """
+  condition = Cast <to = 9> ("127")
+  y = If <
+    then_branch = then_graph () => (float[3, 100] a) {{ {then} }},
+    else_branch = else_graph () => (float[3, 100] b) {{ {other} }}
+  > (condition)
+"""
+BODIES = {
+    "a branch that reads the weight outside": IF.format(
+        then=IN_X + "[fc] a = MatMul (q, square)", other="b = Neg (x)"
+    ),
+    "a branch that quantises the weight": IF.format(
+        then=IN_X + "r = Round (latent) [fc] a = MatMul (q, r)", other="b = Neg (x)"
+    ),
+    "a quantizer outside": IN_X + IF.format(then="[fc] a = MatMul (q, square)", other="b = Neg (x)"),
+    "a weight that is quantised outside": "r = Round (latent) w = Transpose (r)"
+    + IF.format(then=IN_X + "[fc] a = Gemm <transB = 1> (q, w)", other="b = Neg (x)"),
+    "a loop": """
+      y = Loop <body = step (int64 i, bool go, float[3, 100] state) => (bool again, float[3, 100] next)
+        { again = Identity (go) """
+    + IN_STATE
+    + """ [fc] p = MatMul (q, square) next = Add (p, bias) } > (trips, , x)""",
+    "a scan": """
+      last, y = Scan <num_scan_inputs = 1, body = step (float[100] state, float[100] row)
+        => (float[100] next, float[100] out)
+        { sum = Add (state, row) next = Mul (sum, half) line = Unsqueeze (next, zero)
+          [fc] p = MatMul (line, square) out = Squeeze (p, zero) } > (start, x)""",
+}
+
+
+def arrays() -> dict[str, Array]:
+    codes, scale = models.quantized(models.latent(shape=(K, K)))
+    square = codes * np.float32(scale)
+    return {
+        "square": square,
+        "left": np.ascontiguousarray(square[:, ::2]),
+        "right": np.ascontiguousarray(square[:, 1::2]),
+        "dense": models.latent(shape=(K, K)),
+        "latent": (codes * 0.8).astype(np.float32),
+        "bias": np.linspace(-1, 1, K, dtype=np.float32),
+        "trips": np.int64(3),
+        "start": np.zeros(K, np.float32),
+        "half": np.float32(0.5),
+        "zero": np.array([0]),
+        "axis": np.array([-1]),
+        "eps": np.float32(1e-5),
+        **{str(i): np.float32(i) for i in (-128, 127)},
+    }
+
+
+def parse(body: str) -> onnx.ModelProto:
+    content = f"""<ir_version: 10, opset_import: ["" : 18]>
+      outer (float[3, {K}] x) => (float[3, {K}] y) {{ {body} }}"""
+    return models.parse(content, arrays())
+
+
+def assert_packed(model: onnx.ModelProto, layers: int = 1) -> onnx.ModelProto:
+    packed, facts = models.pack(model)
+    assert [layer.status for layer in facts] == [PACKED] * layers, facts
+    onnx.checker.check_model(packed)
+    x = models.tokens(3)
+    (got,), (want,) = models.run(packed, x), models.run(model, x)
+    assert models.largest_difference(got, want) < 1e-5
+    return packed
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_layer_in_a_body_is_packed_there(name: str) -> None:
+    left = models.initializers(assert_packed(parse(BODIES[name])))
+    assert not {"square", "latent"} & set(left)
+
+
+def branch(model: onnx.ModelProto) -> onnx.GraphProto:
+    (graph,) = (a.g for node in model.graph.node for a in node.attribute if a.name == "then_branch")
+    return graph
+
+
+def test_an_initializer_of_a_body_goes_with_its_layer() -> None:
+    model = parse(BODIES["a branch that reads the weight outside"])
+    (weight,) = (t for t in model.graph.initializer if t.name == "square")
+    branch(model).initializer.append(weight)
+    model.graph.initializer.remove(weight)
+    packed = assert_packed(model)
+    assert not branch(packed).initializer
+    assert [n.op_type for n in branch(packed).node] == ["BitLinear"]
+
+
+def test_two_branches_with_one_weight_store_it_once() -> None:
+    model = parse(
+        IN_X
+        + IF.format(then="[one] a = MatMul (q, square)", other="[two] p = MatMul (x, square) b = Neg (p)")
+    )
+    packed = assert_packed(model, layers=2)
+    assert [a.dtype for a in models.initializers(packed).values()].count(np.dtype(np.uint8)) == 1
+
+
+def test_a_weight_that_the_other_branch_reads_stays() -> None:
+    model = parse(
+        IN_X + IF.format(then="[fc] a = MatMul (q, square)", other="s = ReduceSum (square) b = Mul (x, s)")
+    )
+    assert "square" in models.initializers(assert_packed(model))
+
+
+def test_a_weight_that_is_an_output_stays() -> None:
+    model = parse(IN_X + "[fc] y = MatMul (q, square)")
+    model.graph.output.append(onnx.helper.make_tensor_value_info("square", onnx.TensorProto.FLOAT, [K, K]))
+    packed, (layer,) = models.pack(model)
+    assert layer.status == PACKED
+    np.testing.assert_array_equal(models.run(packed, models.tokens(3))[1], arrays()["square"])
+
+
+def test_a_weight_that_a_loop_changes_is_no_constant() -> None:
+    body = """
+      y, w = Loop <body = step (int64 i, bool go, float[3, 100] state, float[100, 100] weight)
+        => (bool again, float[3, 100] next, float[100, 100] changed)
+        { again = Identity (go) next = MatMul (state, weight) changed = Neg (weight) }> (trips, , x, square)
+    """
+    assert models.pack(parse(body))[1] == ()
+
+
+def test_a_dense_weight_in_a_body_is_kept() -> None:
+    model = parse(IF.format(then="[fc] a = MatMul (x, dense)", other="b = Neg (x)"))
+    assert [layer.status for layer in models.pack(model)[1]] == [KEPT]
+
+
+def test_two_layers_of_one_input_in_a_body_become_one() -> None:
+    two = "[one] l = MatMul (q, left) [two] r = MatMul (q, right) a = Concat <axis = -1> (l, r)"
+    packed = assert_packed(parse(IF.format(then=IN_X + two, other="b = Neg (x)")), layers=2)
+    assert [n.op_type for n in branch(packed).node] == ["BitLinear", "Split", "Concat"]
