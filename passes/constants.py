@@ -176,6 +176,8 @@ class Constants:
             ) from error
 
     def _by_onnx(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
+        if node.op_type == "BitShift":
+            inputs = _shift_in_one_type(inputs)
         feeds = {str(v.name): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None}
         opset = max(self._opsets.get("", 0), _EVALUATED_SINCE.get(node.op_type, 0))
         function = onnx.helper.make_function(
@@ -188,6 +190,15 @@ class Constants:
         )
         outputs: Any = ReferenceEvaluator(function).run(None, feeds, {})
         return list(outputs)
+
+
+def _shift_in_one_type(inputs: Sequence[Array | None]) -> Sequence[Array | None]:
+    """Some exporters write the number of bits in another type than what is shifted, which means the same."""
+    x, bits = inputs
+    if x is None or bits is None or x.dtype.kind != "u" or bits.dtype.kind not in "iu":
+        return inputs
+    inside = ((bits >= 0) & (bits < 8 * x.itemsize)).all()
+    return (x, bits.astype(x.dtype)) if inside else inputs
 
 
 def _can_be_evaluated(node: ir.Node) -> bool:

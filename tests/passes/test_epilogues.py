@@ -8,9 +8,12 @@ import models
 import numpy as np
 import pytest
 
+from bitcc.facts import KEPT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -77,3 +80,61 @@ def test_a_bias_that_is_not_finite_is_not_packed() -> None:
     values = {"fc.bias": np.full(models.N, np.nan, np.float32)}
     _, facts = models.pack(models.build("dynamo_folded_bias", values=values))
     assert facts[0].reason == "its scale or bias is not finite in float32"
+
+
+GEMM = """
+  <ir_version: 10, opset_import: ["" : 18]>
+  gemm (float[5, 100] x) => (float[5, 60] y)
+  {{ y = Gemm <alpha = {alpha}, beta = {beta}, transB = 1> (x, w, c) }}
+"""
+
+
+def gemm(bias: Any, *, alpha: float = 1.0, beta: float = 1.0) -> onnx.ModelProto:
+    codes, scale = models.quantized(models.latent())
+    known = {"w": codes * np.float32(scale), "c": np.asarray(bias, np.float32)}
+    return models.parse(GEMM.format(alpha=alpha, beta=beta), known)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (models.N,), (1, models.N)])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.5, -2.0), (2.0, 0.0)])
+def test_the_factors_and_the_bias_of_a_gemm_are_the_layers(
+    shape: tuple[int, ...], alpha: float, beta: float
+) -> None:
+    bias = np.random.default_rng(0).standard_normal(shape)
+    packed = models.assert_same(gemm(bias, alpha=alpha, beta=beta))
+    assert models.op_types(packed) == ["TernaryLinear"]
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (5, models.N)])
+def test_a_bias_of_each_token_is_not_the_layers(shape: tuple[int, ...]) -> None:
+    _, (layer,) = models.pack(gemm(np.ones(shape)))
+    assert (layer.status, layer.reason) == (KEPT, "the bias of the Gemm is not one constant row")
+
+
+FOLLOWED = {
+    "a norm of batches": ("y = BatchNormalization (p, gain, bias, mean, gain)", ["TernaryLinear"]),
+    "a bias, a norm and a bias": (
+        "q = Add (p, bias) r = BatchNormalization (q, gain, bias, mean, gain) y = Sub (r, mean)",
+        ["TernaryLinear"],
+    ),
+    "a norm that forgets an output": (
+        "y = BatchNormalization (p, zero, bias, mean, gain)",
+        ["TernaryLinear", "BatchNormalization"],
+    ),
+    "a difference from a bias": ("y = Sub (bias, p)", ["TernaryLinear", "Sub"]),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_what_follows_a_layer_is_its_own_where_it_is_a_scale_and_a_bias(name: str) -> None:
+    body, left = FOLLOWED[name]
+    rng = np.random.default_rng(0)
+    codes, scale = models.quantized(models.latent())
+    known = {
+        "w": np.ascontiguousarray((codes * np.float32(scale)).T),
+        "gain": rng.uniform(0.5, 2, models.N).astype(np.float32),
+        "zero": np.arange(models.N, dtype=np.float32),
+        **{name: rng.standard_normal(models.N).astype(np.float32) for name in ("bias", "mean")},
+    }
+    content = GEMM[: GEMM.index("{{")] + "{ p = MatMul (x, w) " + body + " }"
+    assert models.op_types(models.assert_same(models.parse(content, known))) == left

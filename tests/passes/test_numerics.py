@@ -12,7 +12,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from bitcc import ops
-from bitcc.facts import KEPT, PACKED, Numerics
+from bitcc.facts import PACKED, Numerics
 from bitcc.ops import ActType, BitLinear
 from bitcc.passes import pack_bit_linear
 
@@ -84,21 +84,21 @@ MIXED = {
 
 
 @every_half
-def test_a_quantizer_of_two_types_is_left_alone(half: str) -> None:
+def test_a_quantizer_of_two_types_stays_in_front_of_a_layer_with_float_activations(half: str) -> None:
     model = models.build("half_bias", half=half, replace=MIXED)
     layer = models.pack(model, numerics=Numerics.FAITHFUL)[1][0]
-    assert (layer.status, layer.scheme, layer.fix) == (KEPT, "ternary", "--numerics fp32")
+    assert (layer.status, layer.activation, layer.fix) == (PACKED, "float", "--numerics fp32")
     types = " and ".join(sorted(["float32", half]))
     assert f"its activation quantizer computes in {types}" in layer.reason
-    assert models.pack(model)[1][0].status == PACKED
+    assert models.pack(model)[1][0].activation == "int8_token"
 
 
 @pytest.mark.parametrize("wrong", [ActType.FLOAT, ActType.BFLOAT16])
 def test_codes_that_differ_are_caught(monkeypatch: pytest.MonkeyPatch, wrong: ActType) -> None:
     def rounds_otherwise(layer: Layer, _: Any) -> Layer:
-        return replace(layer, op=replace(layer.op, act_type=wrong))
+        return replace(layer, op=replace(layer.op, act_type=wrong)) if layer.codes else layer
 
     monkeypatch.setattr(pack_bit_linear, "faithful", rounds_otherwise)
     layer = models.pack(models.build("half_bias"), numerics=Numerics.FAITHFUL)[1][0]
-    assert layer.status == KEPT
+    assert (layer.status, layer.activation) == (PACKED, "float")
     assert "its activation codes could not be reproduced" in layer.reason

@@ -202,6 +202,47 @@ def test_a_matmul_nbits_that_is_not_what_the_op_defines_is_kept(change: tuple[st
     assert reason in layer.reason
 
 
+PLANES = """
+  a0 = BitwiseAnd (packed, m0) b0 = BitShift <direction = "RIGHT"> (a0, n0)
+  a1 = BitwiseAnd (packed, m1) b1 = BitShift <direction = "RIGHT"> (a1, n1)
+  a2 = BitwiseAnd (packed, m2) b2 = BitShift <direction = "RIGHT"> (a2, n2)
+  a3 = BitwiseAnd (packed, m3) b3 = BitShift <direction = "RIGHT"> (a3, n3)
+  planes = Concat <axis = 0> (b0, b1, b2, b3) levels = Cast <to = 1> (planes) w = Sub (levels, one)
+  p = Gemm <transB = 1> (x, w) y = Mul (p, step)
+"""
+
+
+def planes(shift: Any, amounts: tuple[int, ...] = (0, 2, 4, 6)) -> onnx.ModelProto:
+    """Four codes a byte, more than 8192 bytes, shifted by numbers of the type ``shift``."""
+    codes = np.tile(CODES, (8, 1))
+    parts = (codes + 1).astype(np.uint8).reshape(4, -1, K)
+    packed = parts[0] | parts[1] << 2 | parts[2] << 4 | parts[3] << 6
+    assert packed.nbytes > 8192
+    known: dict[str, Any] = {
+        "packed": packed.astype(np.uint8),
+        "one": np.float32(1),
+        "step": np.float32(SCALE),
+    }
+    known |= {f"m{i}": np.uint8(3 << 2 * i) for i in range(4)}
+    known |= {f"n{i}": shift(amount) for i, amount in enumerate(amounts)}
+    model = parse(PLANES, known)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(codes)
+    return model
+
+
+@pytest.mark.parametrize("shift", [np.uint8, np.int8, np.int64])
+def test_codes_are_shifted_by_a_number_of_any_type(shift: Any) -> None:
+    """Of the types the op takes only the first: the original does not load, and the packed model does."""
+    assert_computes(planes(shift), np.tile(CODES, (8, 1)) * SCALE)
+
+
+@pytest.mark.parametrize("amount", [-2, 8])
+def test_a_shift_that_means_nothing_is_not_evaluated(amount: int) -> None:
+    layer = only(planes(np.int8, (0, 2, 4, amount)))
+    assert layer.status == KEPT
+    assert "(BitShift) cannot be evaluated" in layer.reason
+
+
 QUANT = "qonnx.custom_op.general.Quant"
 DOWN = '<narrow = 1, signed = 1, rounding_mode = "{}">'
 LATENT = models.latent(shape=(N, K))
