@@ -38,7 +38,7 @@ def seconds(model: Path, layers: int, *, prove: bool) -> float:
 
         def store(data: Bytes) -> ir.TensorProtocol:
             spool.write(data.data)
-            return ir.tensor(data[:0])
+            return ir.tensor(data[:0].copy())
 
         pack = passes.PackBitLinearPass(min_weights=0, prove=prove, store=store)
         start = time.process_time()

@@ -75,9 +75,7 @@ class Layer:
 
     def without_codes(self) -> Layer:
         """The layer without its dense codes, which are large and live on in packed form."""
-        return replace(
-            self, ternary=Ternary(np.zeros((0, 0), np.int8), self.ternary.scale, self.ternary.group_size)
-        )
+        return replace(self, ternary=replace(self.ternary, codes=np.zeros((0, 0), np.int8)))
 
 
 Finding: TypeAlias = Layer | LayerFacts

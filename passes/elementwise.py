@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_BLOCK = 1 << 16  # elements: their temporaries stay in a core's second-level cache
+_BLOCK = 1 << 17  # elements: their temporaries stay in a core's second-level cache
 _COLUMNS = 64  # of a block of a transposed matrix, whose rows lie far apart
 _LOOKED_UP = 3  # nodes: fewer are computed faster than they are looked up
 _SIGN = 1 << 15

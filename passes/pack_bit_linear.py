@@ -123,27 +123,28 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         found: Finding = detect(node, constants, self._min_weights)
         if isinstance(found, LayerFacts):
             return None, found
-        where = _Where(model, constants, runner)
+        where, prepared = _Where(model, constants, runner), _prepared(found)
+        del found  # with its codes
         try:
-            return self._packed(found, where, stored)
+            return self._proven(prepared, where, stored)
         except Refused as refusal:
             not_int8 = refusal
-        if isinstance(found.op, BitLinear):
+        if isinstance(prepared.layer.op, BitLinear):
             as_float = detect(node, constants, self._min_weights, not_int8=not_int8)
             with suppress(Refused):
                 if isinstance(as_float, Layer):
-                    return self._packed(as_float, where, stored)
-        return None, _kept(found, not_int8)
+                    return self._proven(_prepared(as_float), where, stored)
+        return None, _kept(prepared.facts, not_int8)
 
-    def _packed(
-        self, layer: Layer, where: _Where, stored: dict[bytes, ir.TensorProtocol]
+    def _proven(
+        self, prepared: _Prepared, where: _Where, stored: dict[bytes, ir.TensorProtocol]
     ) -> tuple[PackedLayer, LayerFacts]:
-        """The layer with its weights packed and stored.
+        """The layer with its weights stored.
 
         Raises:
             Refused: it differs from the original, or cannot be compared with it.
         """
-        data = formats.get(layer.op.weight_format, layer.op.layout_version).pack(layer.ternary.codes)
+        layer, data = prepared.layer, prepared.data
         if self._numerics is Numerics.FAITHFUL:
             layer = faithful(layer, where.constants)
         error = self._largest_error(layer, data, where)
@@ -153,10 +154,8 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         digest = hashlib.sha256(data.data).digest() + repr(data.shape).encode()
         if digest not in stored:
             stored[digest] = self._store(data)
-        weight = stored[digest]
         numerics = _numerics(layer, where.constants, self._numerics)
-        facts = replace(_facts(layer, weight.nbytes, error), numerics=numerics)
-        return PackedLayer(layer.without_codes(), weight), facts
+        return PackedLayer(layer, stored[digest]), replace(prepared.facts, max_error=error, numerics=numerics)
 
     def _largest_error(self, layer: Layer, data: formats.Bytes, where: _Where) -> float | None:
         if not self._prove:
@@ -164,6 +163,25 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         if self._numerics is Numerics.FAITHFUL and in_half_precision(layer, where.constants):
             check_codes(layer, where.model, where.constants)
         return largest_error(layer, data, where.constants, where.runner)
+
+
+class _Prepared(NamedTuple):
+    """A layer whose weights have been packed.
+
+    Attributes:
+        layer: Without its codes: they are large, and the proof unpacks its own.
+        data: The packed weights.
+        facts: All but what the proof finds.
+    """
+
+    layer: Layer
+    data: formats.Bytes
+    facts: LayerFacts
+
+
+def _prepared(layer: Layer) -> _Prepared:
+    data = formats.get(layer.op.weight_format, layer.op.layout_version).pack(layer.ternary.codes)
+    return _Prepared(layer.without_codes(), data, _facts(layer, data.nbytes))
 
 
 def _check_opset(model: ir.Model) -> None:
@@ -175,7 +193,7 @@ def _check_opset(model: ir.Model) -> None:
         )
 
 
-def _facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
+def _facts(layer: Layer, packed_bytes: int) -> LayerFacts:
     facts = LayerFacts(
         name=layer.name,
         op=layer.node.op_type,
@@ -187,21 +205,15 @@ def _facts(layer: Layer, packed_bytes: int, error: float | None) -> LayerFacts:
         fix=layer.fix,
         bytes_before=layer.bytes_before,
         bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
-        max_error=error,
         **asdict(of_ternary(layer.ternary)),
     )
     return replace(facts, scale=float(layer.w_scale.mean()))
 
 
-def _kept(layer: Layer, refusal: Refused) -> LayerFacts:
+def _kept(facts: LayerFacts, refusal: Refused) -> LayerFacts:
     """What is told of a layer that cannot be proven."""
-    return replace(
-        _facts(layer, 0, None),
-        status=KEPT,
-        reason=refusal.reason,
-        fix=refusal.fix,
-        bytes_after=layer.bytes_before,
-    )
+    reason, fix = refusal.reason, refusal.fix
+    return replace(facts, status=KEPT, reason=reason, fix=fix, bytes_after=facts.bytes_before)
 
 
 def _merged_facts(

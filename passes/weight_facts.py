@@ -38,7 +38,7 @@ class WeightFacts:
 def of_ternary(ternary: Ternary) -> WeightFacts:
     """Exact figures: the codes are at hand."""
     codes, size = ternary.codes, ternary.codes.size
-    positive = np.count_nonzero(codes > 0) / size
+    positive = (np.count_nonzero(codes) + int(codes.sum(dtype=np.int64))) / (2 * size)
     shares = {-1.0: 1 - ternary.zeros - positive, 0.0: ternary.zeros, 1.0: positive}
     if ternary.scheme == "binary":
         del shares[0.0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def dropped(data: Bytes) -> ir.TensorProtocol:
     """What a store keeps in memory of weights that it wrote to a file."""
-    return ir.tensor(data[:0])
+    return ir.tensor(data[:0].copy())
 
 
 def pack(folder: Path, form: str, layers: int, side: int) -> None:
