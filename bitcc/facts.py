@@ -52,6 +52,7 @@ class LayerFacts:
         shares: The fraction of weights at each of ``levels``.
         entropy: Of the levels, in bits a weight; None for a histogram.
         nearest: What a dense weight comes closest to, in words, such as ``4 levels (2 bits)``.
+        norm: ``rms`` if the op has the norm in front of the layer, else empty.
     """
 
     name: str
@@ -72,6 +73,7 @@ class LayerFacts:
     max_error: float | None = None
     fix: str = ""
     merged: str = ""
+    norm: str = ""
     levels: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
     entropy: float | None = None

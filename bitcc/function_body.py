@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 MIN_OPSET = 15  # CastLike
 _AXES_ARE_INPUTS = 18  # ReduceMax; ReduceSum since 13
-_INTS = ("N", "K", "act_scale", "act_scope", "bias_before_scale")
+_FLOATS = ("act_floor", "act_eps", "qmax", "act_min", "act_max", "norm_eps")
+_INTS = ("N", "K", "act_scale", "act_scope", "bias_before_scale", "norm")
 
 
 def function(opset: int) -> FunctionProto:
     """The function ``bitcc::BitLinear`` for a model of that opset, at least ``MIN_OPSET``."""
-    nodes = [*_constants(), *_quantize(opset), *decode(), *_epilogue()]
+    nodes = [*_constants(), *_normalize(opset), *_quantize(opset), *decode(), *_epilogue()]
     attributes = list(ops.BitLinear(1, 1).attributes())
     return helper.make_function(
         ops.DOMAIN,
         ops.BIT_LINEAR,
-        ["X", "W", "w_scale", "bias"],
+        ["X", "W", "w_scale", "bias", "gain"],
         ["Y"],
         nodes,
         [helper.make_opsetid("", opset)],
@@ -61,8 +62,7 @@ def attribute(output: str, kind: str, name: str) -> NodeProto:
 
 
 def _constants() -> list[NodeProto]:
-    floats = ["act_floor", "act_eps", "qmax", "act_min", "act_max"]
-    nodes = [attribute(name, "value_float", name) for name in floats]
+    nodes = [attribute(name, "value_float", name) for name in _FLOATS]
     nodes += [attribute(name, "value_int", name) for name in _INTS]
     nodes += [constant(f"int_{i}", np.array([i], np.int64)) for i in (-1, 0, 1)]
     nodes += [
@@ -78,6 +78,7 @@ def _constants() -> list[NodeProto]:
         node("Equal", "act_scale two_int", "is_quotient"),
         node("Equal", "act_scope one_int", "per_tensor"),
         node("Equal", "bias_before_scale one_int", "bias_first"),
+        node("Equal", "norm one_int", "has_norm"),
     ]
     return nodes
 
@@ -102,13 +103,32 @@ def _rounded(value: str, output: str) -> list[NodeProto]:
     return [cast, node("Cast", f"{output}_narrow", output, to=TensorProto.FLOAT)]
 
 
+def _normalize(opset: int) -> list[NodeProto]:
+    """X -> x in float32, multiplied by ones where there is no norm."""
+    return [
+        node("Cast", "X", "x_given", to=TensorProto.FLOAT),
+        node("Cast", "x_given", "x_double", to=TensorProto.DOUBLE),
+        node("Mul", "x_double x_double", "squares"),
+        *_reduce_last("ReduceMean", "squares", "mean_square_double", opset),
+        node("Cast", "mean_square_double", "mean_square", to=TensorProto.FLOAT),
+        node("Add", "mean_square norm_eps", "mean_square_above"),
+        # in float64, and then the float32 of it: onnxruntime 1.17 has a Sqrt that is off by the last place
+        node("Cast", "mean_square_above", "mean_square_wide", to=TensorProto.DOUBLE),
+        node("Sqrt", "mean_square_wide", "root_wide"),
+        node("Cast", "root_wide", "root", to=TensorProto.FLOAT),
+        node("Reciprocal", "root", "inverse_root"),
+        node("Where", "has_norm inverse_root one", "norm_scale"),
+        node("Mul", "x_given norm_scale", "x_normalized"),
+        node("Mul", "x_normalized gain", "x"),
+    ]
+
+
 def _quantize(opset: int) -> list[NodeProto]:
     """X -> Q uint8 (codes + 128) and ``inverse``, with both forms of the scale in one formula.
 
     The codes are round((x * multiplier) / divisor), where one of the two is exactly 1.
     """
     return [
-        node("Cast", "X", "x", to=TensorProto.FLOAT),
         node("Abs", "x", "magnitude_or_nan"),
         node("IsNaN", "x", "is_nan"),  # runtimes may overlook NaN when they look for a maximum
         node("Where", "is_nan infinity magnitude_or_nan", "magnitude"),

@@ -1,13 +1,15 @@
 """The custom op ``bitcc::BitLinear``, declared once: attributes, executable spec and function body.
 
-    Y = epilogue(int_matmul(quantize(X), W))
+    Y = epilogue(int_matmul(quantize(norm(X)), W))
 
 Inputs: X [..., K] float32, float16 or bfloat16; W uint8, packed (bitcc.formats); w_scale float32 [1] or
-[N]; bias float32 [1] or [N] (zero when the layer has none). Output: Y [..., N], of the type of X.
+[N]; bias float32 [1] or [N] (zero when the layer has none); gain float32 [1] or [K] (one when it has no
+norm). Output: Y [..., N], of the type of X.
 
 Everything is computed in float32, one rounding for each operation, and the accumulators are exact. ``r``
 rounds to ``act_type``, in which the graph computed its quantizer:
 
+    x   = (X * (1 / sqrt(float32(mean of X * X in float64) + norm_eps))) * gain     with a norm, else X
     c   = r(max(max|x|, act_floor) + act_eps)                  for each token, or once for all tokens of X
     a   = r(qmax * r(1 / c))  or  r(qmax / c);   q = clamp(round_half_even(r(x * a)), act_min, act_max)
     d   = r(c / qmax);                           q = clamp(round_half_even(r(x / d)), act_min, act_max)
@@ -18,7 +20,8 @@ rounds to ``act_type``, in which the graph computed its quantizer:
 A token gives NaN where inv is not finite, as it is if max|x| is not, and where x * a or x / d is NaN, which
 is 0 * infinity or 0 / 0; the others are as ever.
 
-Whatever has a choice is an int: a function body can compare no strings.
+The mean of squares is summed in float64, so that its float32 is the same in whatever order it is summed, but
+for one token in tens of millions. Whatever has a choice is an int: a function body can compare no strings.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 DOMAIN = "bitcc"
 OPSET = 1
 BIT_LINEAR = "BitLinear"
+ONE = np.ones(1, np.float32)  # the gain of a layer without a norm
+ONE.flags.writeable = False
 MAX_K = 65536  # |acc| <= 128 * K stays below 2^24: its float32 is exact
 
 
@@ -58,6 +63,14 @@ class ActType(enum.IntEnum):
     FLOAT = 1
     FLOAT16 = 10
     BFLOAT16 = 16
+
+
+class Norm(enum.IntEnum):
+    """What is done to each token before it is quantised."""
+
+    NONE = 0
+    RMS = 1
+    """Division by the root of its mean square, and multiplication by ``gain``."""
 
 
 class ActScope(enum.IntEnum):
@@ -87,7 +100,8 @@ class BitLinear:
         bias_before_scale: 1 if the bias is added to the accumulator and scaled with it.
         weight_format: Name of a format of ``bitcc.formats``.
         layout_version: Version of its layout.
-        norm: ``none``. No other value is known.
+        norm: What is done to the tokens first.
+        norm_eps: What is added to the mean square.
     """
 
     K: int
@@ -103,7 +117,8 @@ class BitLinear:
     bias_before_scale: int = 0
     weight_format: str = "t2"
     layout_version: int = 1
-    norm: str = "none"
+    norm: Norm = Norm.NONE
+    norm_eps: float = 0.0
 
     def attributes(self) -> dict[str, int | float | str]:
         """The node attributes, as plain ints, floats and strings."""
@@ -113,6 +128,16 @@ class BitLinear:
     def activation(self) -> str:
         """The quantizer in a word, as reports write it."""
         return f"int8_{self.act_scope.name.lower()}"
+
+
+def normalize(x: NDArray[np.float32], gain: NDArray[np.float32], op: BitLinear) -> NDArray[np.float32]:
+    """The executable spec of the norm: float32 [M, K] and float32 [1] or [K] -> float32 [M, K]."""
+    if op.norm is Norm.NONE:
+        return x
+    with np.errstate(all="ignore"):
+        mean = np.mean(np.square(x, dtype=np.float64), axis=1, keepdims=True).astype(np.float32)
+        inverse = np.float32(1) / np.sqrt(mean + np.float32(op.norm_eps))
+        return np.asarray((x * inverse) * gain)
 
 
 def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -167,6 +192,8 @@ def reference(
     w_scale: NDArray[np.float32],
     bias: NDArray[np.float32],
     op: BitLinear,
+    *,
+    gain: NDArray[np.float32] = ONE,
 ) -> NDArray[Any]:
     """The executable spec of the op.
 
@@ -176,6 +203,7 @@ def reference(
         w_scale: float32 [1] or [N].
         bias: float32 [1] or [N].
         op: The attributes.
+        gain: float32 [1] or [K].
 
     Returns:
         [..., N], of the type of ``x``.
@@ -184,7 +212,8 @@ def reference(
         PackedWeightError: ``packed`` is not what the layout allows.
     """
     weights = formats.get(op.weight_format, op.layout_version).unpack(packed, op.N, op.K)
-    codes, inverse = quantize(x.reshape(-1, op.K).astype(np.float32), op)
+    normalized = normalize(x.reshape(-1, op.K).astype(np.float32), gain, op)
+    codes, inverse = quantize(normalized, op)
     acc = accumulate(codes, weights).astype(np.float32)
     with np.errstate(all="ignore"):
         before, after = (bias, np.float32(0)) if op.bias_before_scale else (np.float32(0), bias)

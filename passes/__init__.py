@@ -11,7 +11,8 @@
 The files, in the order of the flow: ``elementwise``, ``reductions`` and ``constants`` (fold),
 ``normal_form``, ``layout``, ``einsum``, ``matmul``, ``levels``, ``half_noise``, ``ternary``, ``activation``,
 ``epilogue`` and ``detect`` (find), ``runner``, ``prove_weights`` and ``prove``, ``copies`` and ``siblings``
-(merge), ``pack``, and ``pack_bit_linear``, the pass; ``nearest`` and ``weight_facts`` describe what is found.
+(merge), ``rms_norm`` and ``fuse_norms``, ``pack``, and ``pack_bit_linear``, the pass; ``numerics`` and
+``prove_codes`` for half precision; ``nearest`` and ``weight_facts`` describe what is found.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class Layer:
         ternary: The exact weights.
         w_scale: float32, in the shape that ``op`` wants.
         bias: float32 [1] or [N].
+        gain: Of the norm that the op has, float32 [1] or [K]; None without a norm.
         bytes_before: Size of the weight in the source model.
         note: Why the activations stay float, where they do.
         fix: What the user can do about that, in words, or empty.
@@ -67,6 +68,7 @@ class Layer:
     x_layout: Layout = ()
     y_layout: Layout = ()
     codes: ir.Value | None = None
+    gain: NDArray[np.float32] | None = None
 
     @property
     def node(self) -> ir.Node:

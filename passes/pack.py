@@ -52,9 +52,11 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
     dead: list[ir.Node] = []
     outputs: dict[ir.Value, ir.Value] = {}  # a layer may read what an earlier one computes
     names = _names(model)
+    ones = ir.tensor(ops.ONE)  # one for all layers without a norm
     for item in packed:
         dead += [node for part in item.parts if (node := part.y.producer()) is not None]
-        outputs.update(_replace(model, item, names, outputs.get(item.layer.x, item.layer.x)))
+        x = outputs.get(item.layer.x, item.layer.x)
+        outputs.update(_replace(model, item, names, x, ones))
     _remove_dead(dead)
     opset = model.opset_imports[""]
     for make in dict.fromkeys(_OPS[type(item.layer.op)][1] for item in packed):
@@ -100,7 +102,9 @@ def _unique(name: str, names: set[str]) -> str:
     return name
 
 
-def _replace(model: ir.Model, item: PackedLayer, names: set[str], x: ir.Value) -> dict[ir.Value, ir.Value]:
+def _replace(
+    model: ir.Model, item: PackedLayer, names: set[str], x: ir.Value, ones: ir.TensorProtocol
+) -> dict[ir.Value, ir.Value]:
     """Put the op before the node that made its output: {old: new} for each output of the layer."""
     layer, y = item.layer, item.layer.y
     last, graph = y.producer(), y.graph
@@ -114,7 +118,7 @@ def _replace(model: ir.Model, item: PackedLayer, names: set[str], x: ir.Value) -
         x = _reshape(x, layer.shape, _unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.x_type != computed:
         x = _cast(x, computed, _unique(f"{layer.name}_x_as_float", names), graph, before=last)
-    inputs = [x, *_register(model.graph, item, names)]
+    inputs = [x, *_register(model.graph, item, names, ones)]
     attributes = [ir.Attr(k, _TYPES[type(v)], v) for k, v in layer.op.attributes().items()]
     op_type, _ = _OPS[type(layer.op)]
     node = ir.Node(ops.DOMAIN, op_type, inputs, attributes, name=layer.name)
@@ -152,7 +156,9 @@ _OPS: dict[type, tuple[str, Callable[[int], onnx.FunctionProto]]] = {
 _TYPES = {int: ir.AttributeType.INT, float: ir.AttributeType.FLOAT, str: ir.AttributeType.STRING}
 
 
-def _register(graph: ir.Graph, item: PackedLayer, names: set[str]) -> Iterator[ir.Value]:
+def _register(
+    graph: ir.Graph, item: PackedLayer, names: set[str], ones: ir.TensorProtocol
+) -> Iterator[ir.Value]:
     """The constants of a layer in the main graph, where every body sees them and each is stored once."""
     layer = item.layer
     tensors = {
@@ -160,6 +166,8 @@ def _register(graph: ir.Graph, item: PackedLayer, names: set[str]) -> Iterator[i
         "w_scale": ir.tensor(layer.w_scale),
         "bias": ir.tensor(layer.bias),
     }
+    if isinstance(layer.op, ops.BitLinear):
+        tensors["gain"] = ones if layer.gain is None else ir.tensor(layer.gain)
     for suffix, tensor in tensors.items():
         known = graph.initializers.get(str(tensor.name))
         if known is not None and known.const_value is tensor:

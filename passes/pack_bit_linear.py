@@ -18,6 +18,7 @@ from bitcc.ops import BitLinear
 from bitcc.passes._refused import Refused
 from bitcc.passes.constants import Constants
 from bitcc.passes.detect import Finding, Layer, candidates, detect
+from bitcc.passes.fuse_norms import fuse_norms
 from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
 from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
@@ -108,6 +109,8 @@ class PackBitLinearPass(ir.passes.InPlacePass):
                 _check_opset(model)
             layers = merge_siblings(packed, model.graph) if self._merge else packed
             facts.update(_merged_facts(layers, facts))
+            layers = fuse_norms(layers, constants, runner)
+            facts.update(_fused_facts(layers, facts))
             replace_layers(model, layers)
         model.meta[FACTS] = tuple(facts.values())
         return ir.passes.PassResult(model, modified=bool(packed))
@@ -227,6 +230,20 @@ def _merged_facts(
             fact = facts[part.layer.node]
             changed[part.layer.node] = replace(fact, merged=item.layer.name, bytes_after=size)
     return changed
+
+
+def _fused_facts(
+    layers: Sequence[PackedLayer], facts: Mapping[ir.Node, LayerFacts]
+) -> dict[ir.Node, LayerFacts]:
+    """The facts of the layers whose ops have a norm."""
+    return {
+        part.node: replace(
+            facts[part.node], norm="rms", bytes_after=facts[part.node].bytes_after + gain.nbytes
+        )
+        for item in layers
+        if (gain := item.layer.gain) is not None
+        for part in item.parts
+    }
 
 
 def _numerics(layer: Layer, constants: Constants, numerics: Numerics) -> str:

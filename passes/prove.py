@@ -90,7 +90,7 @@ def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants,
             got = got.reshape(want.shape)
         if want.shape != got.shape:
             return float("inf")
-        worst = float(np.maximum(worst, _difference(got, want)))
+        worst = float(np.maximum(worst, difference(got, want)))
     return worst
 
 
@@ -143,7 +143,7 @@ def _computed(layer: Layer, trial: _Trial, x: Array) -> Array:
     return ternary_linear.reference(x, trial.packed, layer.w_scale, layer.bias, trial.op)
 
 
-def _difference(got: Array, want: Array) -> float:
+def difference(got: Array, want: Array) -> float:
     """The largest over the tokens of max|got - want| / max|want|; NaN where only one of them is NaN."""
     both = np.isnan(got) & np.isnan(want)
     got, want = np.where(both, 0, got), np.where(both, 0, want)

@@ -109,11 +109,12 @@ class Contender:
 
 def _bitcc_tensors(layer: Layer) -> dict[str, Array]:
     fmt = formats.get(layer.op.weight_format, layer.op.layout_version)
-    return {"W": fmt.pack(layer.weights), "w_scale": layer.scale, "bias": np.zeros(1, np.float32)}
+    bias = np.zeros(1, np.float32)
+    return {"W": fmt.pack(layer.weights), "w_scale": layer.scale, "bias": bias, "gain": ops.ONE}
 
 
 def _bitcc_nodes(layer: Layer) -> list[NodeProto]:
-    inputs = ["x", "W", "w_scale", "bias"]
+    inputs = ["x", "W", "w_scale", "bias", "gain"]
     node = helper.make_node(ops.BIT_LINEAR, inputs, ["y"], domain=ops.DOMAIN)
     node.attribute.extend(helper.make_attribute(*pair) for pair in layer.op.attributes().items())
     return [node]

@@ -123,7 +123,8 @@ OrtStatus *bitcc_read_bit_linear(const bitcc_node *node, const OrtKernelInfo *in
   read_matrix(&r, out);
   read_activation(&r, out);
   out->bias_before_scale = read_int(&r, "bias_before_scale", 0, 1, newer) != 0;
-  read_word(&r, "norm", "none");
+  out->has_norm = read_int(&r, "norm", 0, 1, newer) != 0;
+  out->norm_eps = read_float(&r, "norm_eps", 0.0f, 1e30f);
   return r.error;
 }
 

@@ -37,6 +37,11 @@ void bitcc_finish(const bitcc_call *call, int32_t token, int32_t row, int32_t co
 /* Elements k .. k + count - 1 of a token in float32: in place, or converted into `buffer`. */
 const float *bitcc_load_x(const bitcc_call *call, int32_t token, int32_t k, int32_t count,
                           float *restrict buffer);
+/* What the norm multiplies a token with, 1 without a norm. `buffer` has room for `chunk` elements. */
+float bitcc_norm_scale(const bitcc_call *call, int32_t token, float *buffer, int32_t chunk);
+/* The same as bitcc_load_x with the norm applied, then always in `buffer`. */
+const float *bitcc_load_normalized(const bitcc_call *call, int32_t token, int32_t k, int32_t count,
+                                   float scale, float *buffer);
 /* Where row `row` of a token's output is. */
 void *bitcc_y(const bitcc_call *call, int32_t token, int32_t row);
 /* float32 to the type of Y, which is another one. */

@@ -42,8 +42,8 @@ static OrtStatus *open_tensors(const bitcc_node *node, OrtKernelContext *context
 
 static OrtStatus *read_call_weights(const bitcc_node *node, const OrtKernelContext *context,
                                     bitcc_weights *out) {
-  const OrtValue *inputs[3];
-  for (size_t i = 0; i < 3; i++) {
+  const OrtValue *inputs[BITCC_MAX_WEIGHTS];
+  for (size_t i = 0; i < node->kind->weights; i++) {
     OrtStatus *status = node->api->KernelContext_GetInput(context, i + 1, &inputs[i]);
     if (status != NULL)
       return status;
@@ -53,7 +53,7 @@ static OrtStatus *read_call_weights(const bitcc_node *node, const OrtKernelConte
 
 OrtStatus *bitcc_compute(void *kernel, OrtKernelContext *context) {
   bitcc_node *node = kernel;
-  bitcc_weights weights = {NULL, NULL, NULL};
+  bitcc_weights weights = {NULL};
   bitcc_call call = {.node = node, .context = context, .weights = &weights};
   int64_t tokens = 0;
   OrtStatus *status = open_tensors(node, context, &call, &tokens);

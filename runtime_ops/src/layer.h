@@ -32,14 +32,19 @@ typedef struct {
   float act_floor, act_eps, qmax;
   int32_t act_min, act_max;
   bool bias_before_scale;
+  bool has_norm; /* root mean square */
+  float norm_eps;
 } bitcc_layer;
 
-/* Inputs 1 to 3. `scale` and `bias` are expanded to all rows of all tiles, `scale` also to all
+enum { BITCC_MAX_WEIGHTS = 4 };
+
+/* The inputs after X. `scale` and `bias` are expanded to all rows of all tiles, `scale` also to all
  * groups of the padded columns: [groups][rows] with zeros where nothing was given. */
 typedef struct {
   const uint8_t *w;
-  float *scale; /* owned; `bias` is in the same block */
+  float *scale; /* owned; `bias` and `gain` are in the same block */
   float *bias;
+  float *gain; /* [k], with a norm */
 } bitcc_weights;
 
 /* Memory for one call. */
@@ -53,6 +58,7 @@ typedef struct bitcc_call bitcc_call;
 /* What one op does differently from another. */
 struct bitcc_kind {
   const char *name; /* of the op */
+  size_t weights;   /* inputs after X */
   OrtStatus *(*read_layer)(const bitcc_node *node, const OrtKernelInfo *info, bitcc_layer *out);
   /* Computes all of Y, which has elements. `call->tokens` is not set yet. */
   OrtStatus *(*run)(bitcc_node *node, bitcc_call *call, int64_t tokens);
@@ -89,8 +95,9 @@ OrtStatus *bitcc_read_bit_linear(const bitcc_node *node, const OrtKernelInfo *in
 OrtStatus *bitcc_read_ternary_linear(const bitcc_node *node, const OrtKernelInfo *info,
                                      bitcc_layer *out);
 
-/* The three inputs after X, checked; to be freed with bitcc_free_weights, after an error too. */
-OrtStatus *bitcc_read_weights(const bitcc_node *node, const OrtValue *const inputs[3],
+/* The inputs after X, checked; to be freed with bitcc_free_weights, after an error too. */
+OrtStatus *bitcc_read_weights(const bitcc_node *node,
+                              const OrtValue *const inputs[BITCC_MAX_WEIGHTS],
                               bitcc_weights *out);
 void bitcc_free_weights(bitcc_weights *weights);
 

@@ -17,8 +17,8 @@ static OrtStatus *read_name(bitcc_node *node, const OrtKernelInfo *info) {
 /* The weights, if all of them are constant: W is used where it lies, in the mapped file at best.
  */
 static OrtStatus *read_constants(bitcc_node *node, const OrtKernelInfo *info) {
-  const OrtValue *inputs[3];
-  for (size_t i = 0; i < 3; i++) {
+  const OrtValue *inputs[BITCC_MAX_WEIGHTS];
+  for (size_t i = 0; i < node->kind->weights; i++) {
     int is_constant = 0;
     inputs[i] = NULL;
     OrtStatus *status =

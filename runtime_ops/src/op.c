@@ -1,7 +1,7 @@
 /* The op structs: what onnxruntime asks about an op before it makes a kernel. */
 #include "layer.h"
 
-enum { INPUT_X, INPUT_W, INPUT_SCALE, INPUT_BIAS, INPUTS };
+enum { INPUT_X, INPUT_W };
 
 static const char *name(const OrtCustomOp *op) { return ((const bitcc_op *)op)->kind->name; }
 
@@ -11,8 +11,7 @@ static const char *cpu_provider(const OrtCustomOp *op) {
 }
 
 static size_t input_count(const OrtCustomOp *op) {
-  (void)op;
-  return INPUTS;
+  return 1 + ((const bitcc_op *)op)->kind->weights;
 }
 
 static size_t output_count(const OrtCustomOp *op) {

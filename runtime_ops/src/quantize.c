@@ -72,18 +72,24 @@ static bool saturate(int8_t *q, const float *x, const bitcc_layer *layer, int32_
   return true;
 }
 
-/* Elements of a token that are read at a time. */
-static int32_t chunk_of(const bitcc_call *call) {
-  const bitcc_node *node = call->node;
-  return node->x_type == ORT_FLOAT && node->layer.act_type == ORT_FLOAT ? node->layer.k : CHUNK;
+/* Whether tokens are converted or normalized into a buffer before they are quantized. */
+static bool is_buffered(const bitcc_call *call) {
+  return call->node->x_type != ORT_FLOAT || call->node->layer.has_norm;
 }
 
-static int32_t absmax_bits(const bitcc_call *call, int32_t token, float *buffer) {
+/* Elements of a token that are read at a time. */
+static int32_t chunk_of(const bitcc_call *call) {
+  bool whole = !is_buffered(call) && call->node->layer.act_type == ORT_FLOAT;
+  return whole ? call->node->layer.k : CHUNK;
+}
+
+static int32_t absmax_bits(const bitcc_call *call, int32_t token, float norm, float *buffer) {
   int32_t largest = 0, chunk = chunk_of(call);
   for (int32_t k = 0, count; k < call->node->layer.k; k += count) {
-    int32_t bits, left = call->node->layer.k - k;
-    count = left < chunk ? left : chunk;
-    call->node->kernels->absmax(bitcc_load_x(call, token, k, count, buffer), &bits, count);
+    int32_t bits;
+    count = bitcc_min(call->node->layer.k - k, chunk);
+    const float *x = bitcc_load_normalized(call, token, k, count, norm, buffer);
+    call->node->kernels->absmax(x, &bits, count);
     largest = bits > largest ? bits : largest;
   }
   return largest;
@@ -116,18 +122,19 @@ static void quantize_token(bitcc_call *call, int32_t token) {
   const bitcc_layer *layer = &call->node->layer;
   int32_t chunk = chunk_of(call), absmax = call->absmax;
   int8_t *q = call->q + (size_t)token * (size_t)layer->k_padded;
+  float norm = bitcc_norm_scale(call, token, buffer, chunk);
   if (!layer->per_tensor)
-    absmax = absmax_bits(call, token, buffer);
+    absmax = absmax_bits(call, token, norm, buffer);
   float *inverse = &call->inverse[token];
   float scale = scale_of(layer, bitcc_float((uint32_t)absmax), inverse);
   bool usable = (uint32_t)absmax < 255u << 23 && isfinite(*inverse);
-  /* by absmax_bits */
-  bool loaded = call->node->x_type != ORT_FLOAT && layer->k <= chunk && !layer->per_tensor;
+  bool loaded = is_buffered(call) && layer->k <= chunk && !layer->per_tensor; /* by absmax_bits */
   call->sums[token] = 0;
   for (int32_t k = 0, count; usable && k < layer->k; k += count) {
     int32_t sum, left = layer->k - k;
     count = bitcc_min(left, chunk);
-    const float *x = loaded ? buffer : bitcc_load_x(call, token, k, count, buffer);
+    const float *x =
+        loaded ? buffer : bitcc_load_normalized(call, token, k, count, norm, buffer);
     int32_t padded = left == count ? layer->k_padded - k : count;
     usable = quantize_chunk(call, q + k, x, buffer, scale, count, padded, &sum);
     call->sums[token] += sum;
@@ -156,7 +163,8 @@ static void absmax_task(void *argument, size_t index) {
   int32_t begin = (int32_t)index * j->tokens_per_task, end = end_of_task(j, begin);
   int known = atomic_load(&j->absmax);
   for (int32_t token = begin; token < end; token++) {
-    int32_t bits = absmax_bits(j->call, token, buffer);
+    float norm = bitcc_norm_scale(j->call, token, buffer, CHUNK);
+    int32_t bits = absmax_bits(j->call, token, norm, buffer);
     while (bits > known && !atomic_compare_exchange_weak(&j->absmax, &known, bits))
       ;
   }

@@ -95,7 +95,30 @@ static OrtStatus *read_rows(const bitcc_node *node, const char *input, const Ort
   return NULL;
 }
 
-OrtStatus *bitcc_read_weights(const bitcc_node *node, const OrtValue *const inputs[3],
+/* float32 [1] or [K]; a layer without a norm has no use for one that is not 1. */
+static OrtStatus *read_gain(const bitcc_node *node, const OrtValue *value, float *out) {
+  bitcc_tensor t;
+  int32_t k = node->layer.has_norm ? node->layer.k : 1;
+  OrtStatus *status = bitcc_read_tensor(node, "gain", value, &t);
+  if (status != NULL)
+    return status;
+  if (t.type != ORT_FLOAT || t.rank != 1 || (t.dims[0] != 1 && t.dims[0] != k)) {
+    char expected[64] = "float32 [1]";
+    if (node->layer.has_norm)
+      snprintf(expected, sizeof expected, "float32 [1] or [%d]", k);
+    return wrong(node, "gain", &t, expected);
+  }
+  expand_rows(out, t.data, t.dims[0], k);
+  int32_t bad = find_not_finite(out, k);
+  if (bad < k)
+    return bitcc_node_error(node, "gain[%d] is %f, not finite", bad, (double)out[bad]);
+  if (!node->layer.has_norm && out[0] != 1.0f)
+    return bitcc_node_error(node, "gain is %g, expected 1 without a norm", (double)out[0]);
+  return NULL;
+}
+
+OrtStatus *bitcc_read_weights(const bitcc_node *node,
+                              const OrtValue *const inputs[BITCC_MAX_WEIGHTS],
                               bitcc_weights *out) {
   const bitcc_layer *layer = &node->layer;
   size_t rows = (size_t)layer->rows;
@@ -105,15 +128,18 @@ OrtStatus *bitcc_read_weights(const bitcc_node *node, const OrtValue *const inpu
   /* Groups of the padded columns, as kernels count them. With W in memory this is no more than W.
    */
   size_t groups = (size_t)((layer->k_blocks + layer->group_vectors - 1) / layer->group_vectors);
-  out->scale = calloc((groups + 1) * rows, sizeof *out->scale);
+  out->scale = calloc((groups + 1) * rows + (size_t)layer->k, sizeof *out->scale);
   if (out->scale == NULL)
     return bitcc_node_error(node, "out of memory for %zu scales", groups * rows);
   out->bias = out->scale + groups * rows;
+  out->gain = out->bias + rows;
   status = read_rows(node, "w_scale", inputs[1], layer->groups, out->scale);
-  return status != NULL ? status : read_rows(node, "bias", inputs[2], 0, out->bias);
+  if (status == NULL)
+    status = read_rows(node, "bias", inputs[2], 0, out->bias);
+  return status == NULL && node->kind->weights > 3 ? read_gain(node, inputs[3], out->gain) : status;
 }
 
 void bitcc_free_weights(bitcc_weights *weights) {
   free(weights->scale);
-  *weights = (bitcc_weights){NULL, NULL, NULL};
+  *weights = (bitcc_weights){NULL};
 }

@@ -31,6 +31,7 @@ def _write(folder: Path) -> Path:
         [
             onnx.numpy_helper.from_array(np.full(1, 1 / _K, np.float32), "scale"),
             onnx.numpy_helper.from_array(np.zeros(1, np.float32), "bias"),
+            onnx.numpy_helper.from_array(np.ones(1, np.float32), "gain"),
         ],
     )
     for i in range(_LAYERS):
@@ -39,7 +40,7 @@ def _write(folder: Path) -> Path:
         place = {"location": "weights.bin", "offset": str(i * _LAYER_BYTES), "length": str(_LAYER_BYTES)}
         weight.external_data.extend(onnx.StringStringEntryProto(key=k, value=v) for k, v in place.items())
         initializers.append(weight)
-        inputs = [f"x{i}", f"w{i}", "scale", "bias"]
+        inputs = [f"x{i}", f"w{i}", "scale", "bias", "gain"]
         nodes.append(
             helper.make_node(
                 ops.BIT_LINEAR, inputs, [f"x{i + 1}"], domain=ops.DOMAIN, name=f"layer{i}", **op.attributes()

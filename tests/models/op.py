@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from bitcc import formats, function_body, ops, ternary_linear
+from bitcc.ops import Norm
 from bitcc.ternary_linear import TernaryLinear
 
 if TYPE_CHECKING:
@@ -36,10 +37,8 @@ def model_of(op: Op, dtype: str = "float32", opset: int = 18) -> onnx.ModelProto
     element = DTYPES[dtype][1]
     is_float = isinstance(op, TernaryLinear)
     function = (ternary_linear if is_float else function_body).function(opset)
-    node = helper.make_node(
-        function.name, ["X", "W", "w_scale", "bias"], ["Y"], domain="bitcc", **op.attributes()
-    )
-    types = {"X": element, "W": TensorProto.UINT8, "w_scale": TensorProto.FLOAT, "bias": TensorProto.FLOAT}
+    node = helper.make_node(function.name, list(function.input), ["Y"], domain="bitcc", **op.attributes())
+    types = dict.fromkeys(function.input, TensorProto.FLOAT) | {"X": element, "W": TensorProto.UINT8}
     graph = helper.make_graph(
         [node],
         "one",
@@ -90,11 +89,16 @@ def layer(op: Op, seed: int = 0, *, per_row: bool = True, codes: Array | None = 
     rows = op.N if per_row else 1
     groups = (op.groups,) if isinstance(op, TernaryLinear) else ()
     codes = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8) if codes is None else codes
-    return {
+    made = {
         "W": formats.FORMATS["t2"].pack(codes),
         "w_scale": rng.uniform(0.01, 3, (*groups, rows)).astype(np.float32),
         "bias": rng.standard_normal(rows).astype(np.float32),
     }
+    if isinstance(op, TernaryLinear):
+        return made
+    has_gain = op.norm is not Norm.NONE
+    gain = rng.uniform(0.5, 2, op.K if per_row else 1).astype(np.float32) if has_gain else ops.ONE
+    return {**made, "gain": gain}
 
 
 def spec(op: Op, feeds: dict[str, Array]) -> Array:
@@ -102,7 +106,7 @@ def spec(op: Op, feeds: dict[str, Array]) -> Array:
     arguments = feeds["X"], feeds["W"], feeds["w_scale"], feeds["bias"]
     if isinstance(op, TernaryLinear):
         return ternary_linear.reference(*arguments, op)
-    return ops.reference(*arguments, op)
+    return ops.reference(*arguments, op, gain=feeds["gain"])
 
 
 def assert_bits_equal(got: Array, want: Array) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RECIPROCAL, DIVIDE, QUOTIENT = range(3)
 TOKEN, TENSOR = range(2)
 FLOAT = 1
+RMS = 1
 _EPS = float(np.float32(1e-5))
 
 
@@ -34,6 +35,7 @@ class Spelling:
         op: Attributes of the packed node that are not those of the FAQ.
         bias: Name of the array that is its bias, and of the one that scales it, if any.
         row_scale: Name of the array with one scale for each row.
+        gain: Name of the array with the gain of its norm.
         half: Whether it computes in half precision.
         op_type: Of the product.
     """
@@ -44,6 +46,7 @@ class Spelling:
     op: Mapping[str, float] = field(default_factory=dict)
     bias: tuple[str, ...] = ()
     row_scale: str | None = None
+    gain: str | None = None
     half: bool = False
     op_type: str = "MatMul"
 
@@ -68,7 +71,8 @@ class Spelling:
             "weight_format": "t2",
             "layout_version": 1,
             "act_scope": TOKEN,
-            "norm": "none",
+            "norm": 0,
+            "norm_eps": 0.0,
         }
         return {**common, **self.op}
 
@@ -122,7 +126,11 @@ SPELLINGS = {
     "per_tensor": Spelling(op={"act_scope": TENSOR, "qmax": 128.0}),
     "per_tensor_item": Spelling(*_TORCHSCRIPT, op={"act_scope": TENSOR, "act_floor": 0.0, "act_eps": _EPS}),
     "hf_online": Spelling(),
-    "hf_offline_rms_bias": Spelling(bias=("fc.bias", "fc.weight_scale")),
+    "hf_offline_rms_bias": Spelling(
+        op={"norm": RMS, "norm_eps": float(np.float32(1e-6))},
+        bias=("fc.bias", "fc.weight_scale"),
+        gain="norm.weight",
+    ),
     "hf_offline_ort": Spelling(opsets=(18,), op_type="FusedMatMul"),
     "hf_packed": Spelling(),
     "codes_after": Spelling(op={"act_min": -127.0}),

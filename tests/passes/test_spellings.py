@@ -94,6 +94,7 @@ def test_the_facts_describe_the_layer(case: Case) -> None:
     per_tensor = case.expected.attributes()["act_scope"] == models.TENSOR
     assert (layer.scheme, layer.activation) == ("ternary", "int8_tensor" if per_tensor else "int8_token")
     assert layer.scope == "tensor"
+    assert layer.norm == ("rms" if case.expected.gain else "")
     assert layer.numerics == ("float32" if case.expected.half else "exact")
     assert layer.max_error is not None
     assert layer.max_error < 1e-6
@@ -112,15 +113,16 @@ def test_the_attributes_are_those_of_the_quantizer(case: Case) -> None:
 
 @every_case
 def test_the_weights_unpack_to_the_exact_codes(case: Case) -> None:
-    weight, _, _ = packed(case).inputs()
+    weight = packed(case).inputs()[0]
     codes, _ = models.quantized(models.latent(case.latent))
     np.testing.assert_array_equal(formats.FORMATS["t2"].unpack(weight, models.N, models.K), codes)
 
 
 @every_case
 def test_the_scale_and_the_bias_are_those_of_the_layer(case: Case) -> None:
-    _, scale, bias = packed(case).inputs()
+    _, scale, bias, gain = packed(case).inputs()
     arrays = models.arrays(models.latent(case.latent), case.half)
+    np.testing.assert_array_equal(gain, arrays[case.expected.gain] if case.expected.gain else [1])
     want = np.array([models.quantized(models.latent(case.latent))[1]])
     if case.expected.row_scale:
         want = arrays[case.expected.row_scale]

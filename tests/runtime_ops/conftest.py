@@ -101,6 +101,9 @@ class Layer:
             "w_scale": rng.uniform(0.01, 2, scales).astype(np.float32),
             "bias": rng.normal(0, 3, rows).astype(np.float32),
         }
+        if isinstance(op, ops.BitLinear):
+            gain = rng.uniform(0.5, 2, op.K if per_row else 1).astype(np.float32)
+            self.inputs["gain"] = ops.ONE if op.norm is ops.Norm.NONE else gain
 
     def model(
         self,
@@ -141,7 +144,7 @@ class Layer:
         packed, scale, bias = (self.inputs[k] for k in ("W", "w_scale", "bias"))
         if isinstance(self.op, ternary_linear.TernaryLinear):
             return ternary_linear.reference(x, packed, scale, bias, self.op)
-        return ops.reference(x, packed, scale, bias, self.op)
+        return ops.reference(x, packed, scale, bias, self.op, gain=self.inputs["gain"])
 
     @staticmethod
     def run(opened: ort.InferenceSession, **inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitcc import runtime_ops
-from bitcc.ops import ActScale, ActScope, ActType
+from bitcc.ops import ActScale, ActScope, ActType, Norm
 from bitcc.targets import x86_64
 
 if TYPE_CHECKING:
@@ -163,6 +163,42 @@ def test_tokens_that_share_a_scale_give_the_bits_of_the_spec(
     assert_same_bits(linear.run(session(linear.model(x), threads=threads), X=x), linear.expected(x))
 
 
+@ELEMENTS
+@pytest.mark.parametrize("scope", ActScope)
+@pytest.mark.parametrize("rounding", [ActType.FLOAT, ActType.FLOAT16])
+@pytest.mark.parametrize("per_row", [True, False])
+def test_normalized_tokens_give_the_bits_of_the_spec(
+    session: Callable[..., Any],
+    layer: Callable[..., Any],
+    rng: np.random.Generator,
+    element: Any,
+    scope: ActScope,
+    rounding: ActType,
+    per_row: bool,  # noqa: FBT001 - a parameter of a test
+) -> None:
+    for k, m, eps in [(1, 3, 1e-6), (70, 5, 0.0), (4099, 37, 1e-5)]:
+        linear = layer(
+            N=17, K=k, norm=Norm.RMS, norm_eps=eps, act_scope=scope, act_type=rounding, per_row=per_row
+        )
+        x = rng.normal(0, 3, (m, k)).astype(element)
+        assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e25, 3e38, np.nan, np.inf])
+def test_a_token_at_the_ends_of_the_range_is_normalized_as_the_spec_does(
+    session: Callable[..., Any],
+    layer: Callable[..., Any],
+    rng: np.random.Generator,
+    eps: float,
+    value: float,
+) -> None:
+    linear = layer(N=17, K=70, norm=Norm.RMS, norm_eps=eps)
+    x = rng.normal(size=(3, 70)).astype(np.float32)
+    x[1] = value
+    assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("token", [0, 699])
 def test_one_value_that_is_not_finite_makes_all_tokens_nan_that_share_its_scale(
@@ -256,11 +292,11 @@ def test_ties_are_rounded_to_even(session: Callable[..., Any], layer: Callable[.
     assert_same_bits(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
-@pytest.mark.parametrize("name", ["W", "w_scale", "bias"])
+@pytest.mark.parametrize("name", ["W", "w_scale", "bias", "gain"])
 def test_inputs_that_are_not_constant_compute_the_same(
     session: Callable[..., Any], layer: Callable[..., Any], rng: np.random.Generator, name: str
 ) -> None:
-    linear = layer(N=35, K=130)
+    linear = layer(N=35, K=130, norm=Norm.RMS)
     x = rng.normal(size=(5, 130)).astype(np.float32)
     opened = session(linear.model(x, dynamic=[name]))
     got = linear.run(opened, X=x, **{name: linear.inputs[name]})

@@ -29,7 +29,8 @@ def refusal(opened: Callable[[], Any]) -> str:
         ("weight_format", "t" * 70, f"`weight_format` is `...`, known is `t2`; {NEWER}"),
         ("layout_version", 2, f"`layout_version` is 2, known are 1 to 1; {NEWER}"),
         ("layout_version", -(2**63), f"`layout_version` is {-(2**63)}, known are 1 to 1; {NEWER}"),
-        ("norm", "rms", f"`norm` is `rms`, known is `none`; {NEWER}"),
+        ("norm", 2, f"`norm` is 2, known are 0 to 1; {NEWER}"),
+        ("norm_eps", -1.0, "`norm_eps` is -1, known are 0 to 1e+30"),
         ("act_scale", 3, f"`act_scale` is 3, known are 0 to 2; {NEWER}"),
         ("act_scale", -1, f"`act_scale` is -1, known are 0 to 2; {NEWER}"),
         ("act_scope", 2, f"`act_scope` is 2, known are 0 to 1; {NEWER}"),
@@ -105,6 +106,9 @@ WRONG_INPUTS = pytest.mark.parametrize(
             np.array([*[0] * 19, np.nan], np.float32),
             "bias[19] is nan, not finite",
         ),
+        ("gain", np.ones(70, np.float32), "gain is float32 [70], expected float32 [1] for N = 20"),
+        ("gain", np.full(1, 2, np.float32), "gain is 2, expected 1 without a norm"),
+        ("gain", np.full(1, np.nan, np.float32), "gain[0] is nan, not finite"),
     ],
 )
 

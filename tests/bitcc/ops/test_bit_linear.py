@@ -12,7 +12,7 @@ from models.op import DTYPES, assert_all_agree, layer, spec
 
 from bitcc import function_body, ops
 from bitcc.errors import PackedWeightError
-from bitcc.ops import ActScale, ActScope, ActType, BitLinear
+from bitcc.ops import ActScale, ActScope, ActType, BitLinear, Norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,8 @@ quantizers = st.fixed_dictionaries(
         "qmax": st.sampled_from([127.0, 128.0]),
         "act_min": st.sampled_from([-128.0, -127.0]),
         "bias_before_scale": st.sampled_from([0, 1]),
+        "norm": st.sampled_from(list(Norm)),
+        "norm_eps": st.sampled_from([0.0, 1e-5]),
     }
 )
 
@@ -67,18 +69,18 @@ def test_the_body_computes_the_spec(
 
 @every_form
 @pytest.mark.parametrize(
-    ("scope", "rounding"),
+    ("scope", "rounding", "norm"),
     [
-        (ActScope.TOKEN, ActType.FLOAT),
-        (ActScope.TENSOR, ActType.FLOAT16),
-        (ActScope.TOKEN, ActType.BFLOAT16),
+        (ActScope.TOKEN, ActType.FLOAT, Norm.NONE),
+        (ActScope.TENSOR, ActType.FLOAT16, Norm.RMS),
+        (ActScope.TOKEN, ActType.BFLOAT16, Norm.NONE),
     ],
 )
 @pytest.mark.parametrize("opset", OPSETS)
 def test_the_body_computes_the_spec_in_every_opset(
-    form: ActScale, scope: ActScope, rounding: ActType, opset: int
+    form: ActScale, scope: ActScope, rounding: ActType, norm: Norm, opset: int
 ) -> None:
-    op = BitLinear(K=97, N=33, act_scale=form, act_scope=scope, act_type=rounding)
+    op = BitLinear(K=97, N=33, act_scale=form, act_scope=scope, act_type=rounding, norm=norm, norm_eps=1e-6)
     x = np.random.default_rng(opset).standard_normal((2, 5, 97)).astype(np.float32)
     assert_all_agree(op, {"X": x, **layer(op)}, opset=opset)
 
@@ -88,7 +90,7 @@ def test_the_body_computes_the_spec_in_every_opset(
 @pytest.mark.parametrize("lead", [(0,), (0, 3), (3, 0)])
 @pytest.mark.parametrize("opset", [15, 17, 18, 20, 23])
 def test_no_tokens_give_no_tokens(scope: ActScope, form: ActScale, lead: tuple[int, ...], opset: int) -> None:
-    op = BitLinear(K=50, N=7, act_scale=form, act_scope=scope)
+    op = BitLinear(K=50, N=7, act_scale=form, act_scope=scope, norm=Norm.RMS)
     y = assert_all_agree(op, {"X": np.zeros((*lead, 50), np.float32), **layer(op)}, opset=opset)
     assert y.shape == (*lead, 7)
 
@@ -264,6 +266,28 @@ def test_codes_and_scales_are_those_of_half_precision(rounding: ActType, dtype: 
     assert (codes != others).any()
 
 
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_norm_is_of_each_token(name: str) -> None:
+    op = BitLinear(K=64, N=20, norm=Norm.RMS, norm_eps=1e-6)
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    feeds = {"X": x, **layer(op)}
+    ordinary = spec(op, feeds)
+    x[1] = SPECIAL[name].astype(np.float32)
+    y = assert_all_agree(op, feeds)
+    np.testing.assert_array_equal(y[[0, 2]], ordinary[[0, 2]])
+    assert np.isnan(y[1]).all() == (not np.isfinite(x[1]).all())
+
+
+def test_the_norm_divides_by_the_root_of_the_mean_square() -> None:
+    x = np.random.default_rng(0).standard_normal((7, 300)).astype(np.float32)
+    gain = np.linspace(0.5, 2, 300, dtype=np.float32)
+    wide = x.astype(np.float64)
+    want = wide / np.sqrt((wide**2).mean(axis=1, keepdims=True) + 1e-3) * gain
+    got = ops.normalize(x, gain, BitLinear(K=300, N=1, norm=Norm.RMS, norm_eps=1e-3))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, rtol=4e-7)
+
+
 def test_the_three_forms_of_the_scale_round_differently() -> None:
     """Or one of them would do."""
     x = np.abs(np.random.default_rng(0).standard_normal((2000, 1))).astype(np.float32)
@@ -306,5 +330,5 @@ def test_the_function_is_declared_for_the_opset_of_its_model(opset: int) -> None
     function = function_body.function(opset)
     assert (function.domain, function.name) == ("bitcc", "BitLinear")
     assert [(o.domain, o.version) for o in function.opset_import] == [("", opset)]
-    assert list(function.input) == ["X", "W", "w_scale", "bias"]
+    assert list(function.input) == ["X", "W", "w_scale", "bias", "gain"]
     assert list(function.output) == ["Y"]
