@@ -124,7 +124,7 @@ def _normalize(opset: int) -> list[NodeProto]:
 
 
 def _quantize(opset: int) -> list[NodeProto]:
-    """X -> Q uint8 (codes + 128) and ``inverse``, with both forms of the scale in one formula.
+    """X -> Q uint8 (codes + 128) and the inverse scale, with both forms of the scale in one formula.
 
     The codes are round((x * multiplier) / divisor), where one of the two is exactly 1.
     """
@@ -165,7 +165,6 @@ def _quantize(opset: int) -> list[NodeProto]:
         node("IsNaN", "smallest_scaled", "has_no_codes"),
         node("Where", "has_no_codes infinity inverse_alone", "inverse_or_infinity"),
         node("Mul", "inverse_or_infinity zero", "zero_or_nan"),
-        node("Add", "inverse_or_infinity zero_or_nan", "inverse"),
     ]
 
 
@@ -201,7 +200,10 @@ def _epilogue() -> list[NodeProto]:
         node("Cast", "acc", "sum", to=TensorProto.FLOAT),
         node("Where", "bias_first bias zero", "bias_scaled"),
         node("Where", "bias_first zero bias", "bias_added"),
-        node("Mul", "inverse w_scale", "output_scale"),
+        node("Mul", "inverse_or_infinity w_scale", "output_scale_or_infinity"),
+        # the NaN comes last: of a Mul, onnxruntime would make a MatMulIntegerToFloat, which multiplies
+        # a constant that is added behind the op by the scale of the token too
+        node("Add", "output_scale_or_infinity zero_or_nan", "output_scale"),
         node("Add", "sum bias_scaled", "biased"),
         node("Mul", "biased output_scale", "dequantised"),
         node("Add", "dequantised bias_added", "y"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from models.op import DTYPES, assert_all_agree, layer, spec
+from models.op import DTYPES, assert_all_agree, layer, model_of, spec
+from onnx import helper, numpy_helper
 
 from bitcc import function_body, ops
 from bitcc.errors import PackedWeightError
@@ -65,6 +67,22 @@ def test_the_body_computes_the_spec(
     x = rng.standard_normal((*lead, k)) * np.exp(rng.uniform(-8, 8, (*lead, 1)))
     feeds = {"X": x.astype(DTYPES[dtype][0]), **layer(op, seed, per_row=per_row)}
     assert_all_agree(op, feeds, dtype)
+
+
+@every_scope
+def test_an_optimised_body_is_not_fused_with_a_constant_behind_it(scope: ActScope) -> None:
+    op = BitLinear(K=64, N=33, act_scope=scope)
+    x = np.random.default_rng(0).standard_normal((2, 3, 64)).astype(np.float32)
+    feeds = {**layer(op), "bias": np.zeros(1, np.float32)}
+    model = model_of(op)
+    del model.graph.input[1:]
+    constants = {**feeds, "constant": np.linspace(-2, 2, 33, dtype=np.float32).reshape(1, 1, 33)}
+    model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
+    model.graph.node.append(helper.make_node("Add", ["Y", "constant"], ["sum"]))
+    model.graph.output[0].name = "sum"
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"X": x})
+    np.testing.assert_allclose(got, spec(op, {"X": x, **feeds}) + constants["constant"], rtol=1e-5, atol=1e-4)
 
 
 @every_form
