@@ -37,34 +37,29 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
     Raises:
         Refused: it is something else than one matrix product of every token.
     """
+    if rank is None:
+        raise Refused(f"the rank of the input of its equation `{equation}` is not known")
     operands, arrow, result = equation.replace(" ", "").partition("->")
     terms = operands.split(",")
     if not arrow or len(terms) != 2:
         raise Refused(f"its equation `{equation}` is no product of two operands with an explicit result")
     x = _axes(terms[1 - weight_index], rank)
-    y = _axes(result, rank if _ELLIPSIS in result else None)
+    y = _axes(result, rank)
     weight = list(terms[weight_index])
     contracted, kept = set(weight) & set(x) - set(y), set(weight) & set(y) - set(x)
     tokens = [axis for axis in x if axis not in contracted]
     plain = len(weight) == len(set(weight)) == 2 and len(contracted) == len(kept) == 1
     unique = len(set(x)) == len(x) and len(set(y)) == len(y)
-    if not plain or not unique or set(tokens) != set(y) - kept:
+    if not plain or not unique or set(tokens) != set(y) - kept or len(x) != rank:
         raise Refused(f"its equation `{equation}` is not a matrix product over one axis")
     (n,), (k,) = kept, contracted
     canonical = [*tokens, n]
-    layouts = tuple(x.index(a) for a in (*tokens, k)), tuple(canonical.index(a) for a in y)
-    identity = tuple(range(len(x)))
-    if _ELLIPSIS in x and layouts != (identity, identity):
-        raise Refused(f"the rank of the input of its equation `{equation}` is not known")
-    if _ELLIPSIS in x:
-        layouts = (), ()
-    return Contraction(weight == [n, k], *layouts)
+    x_layout = tuple(x.index(axis) for axis in (*tokens, k))
+    return Contraction(weight == [n, k], x_layout, tuple(canonical.index(axis) for axis in y))
 
 
-def _axes(term: str, rank: int | None) -> list[str]:
-    """One name for each axis; an ellipsis of unknown rank is one name."""
+def _axes(term: str, rank: int) -> list[str]:
+    """One name for each axis."""
     before, ellipsis, after = term.partition(_ELLIPSIS)
-    hidden = [ellipsis] if ellipsis else []
-    if ellipsis and rank is not None:
-        hidden = [f"{_ELLIPSIS}{i}" for i in range(rank - len(before) - len(after))]
-    return [*before, *hidden, *after]
+    hidden = rank - len(before) - len(after) if ellipsis else 0
+    return [*before, *(f"{_ELLIPSIS}{i}" for i in range(hidden)), *after]

@@ -167,6 +167,8 @@ def _pointwise(product: Product, constants: Constants) -> Product:
     unpadded = not any(get_ints("pads") or ())
     if not one or not unpadded or node.attributes.get_int("group", 1) != 1 or rank < 3:
         raise Refused("it is a convolution; only matrix products and 1x1 convolutions are packed")
+    if _rank(product.x) != rank:
+        raise Refused(_TRANSPOSED_INPUT)
     return replace(
         product,
         bias=node.inputs[2] if len(node.inputs) > 2 else None,

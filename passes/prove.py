@@ -86,12 +86,19 @@ def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants,
         result = run({**fed, layer.x: transposed(x, inverse(layer.x_layout))})
         want = transposed(result.astype(np.float64), inverse(layer.y_layout))
         got = _computed(layer, trial, x).astype(np.float64)
-        if layer.shape is not None and got.size == want.size:
-            got = got.reshape(want.shape)
+        if layer.shape is not None:
+            got = _reshaped(got, layer.shape, want)
         if want.shape != got.shape:
             return float("inf")
         worst = float(np.maximum(worst, difference(got, want)))
     return worst
+
+
+def _reshaped(got: Array, shape: ir.Value, want: Array) -> Array:
+    """What the op makes of tokens that a Reshape gave its own shape."""
+    if shape.shape is None or shape.shape[0] != want.ndim:
+        raise Refused("its input is reshaped, and its output has another rank, or one that is not known")
+    return got.reshape(want.shape) if got.size == want.size else got
 
 
 def _trial(layer: Layer, constants: Constants) -> _Trial:
@@ -187,7 +194,8 @@ def _leading(layer: Layer) -> tuple[int, ...]:
         rows = tuple(int(d) for d in declared[:-1] if isinstance(d, int))
         if 0 < math.prod(rows) <= _MOST_TOKENS:
             return rows
-    rank = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)
+    known = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)
+    rank = len(layer.x_layout or layer.y_layout) or known
     return {1: (), 2: (_KINDS,)}.get(rank, (*(1,) * (rank - 3), _KINDS // 2, _KINDS // 2))
 
 

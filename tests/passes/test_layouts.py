@@ -333,12 +333,47 @@ def test_a_convolution_that_would_be_slower_is_kept(name: str) -> None:
     assert reason in found
 
 
-def test_an_input_of_unknown_rank_cannot_be_transposed() -> None:
-    model = build(CASES["left"], "float")
-    model.graph.input[0].type.tensor_type.ClearField("shape")
-    model.graph.output[0].type.tensor_type.ClearField("shape")
+@pytest.mark.parametrize("front", ["float", "int8"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        CASES["left"],
+        Case("2, 3, 100", "2, 3, 60", -1, EINSUM.format("bsk,nk->bsn", "rows")),
+        Case("2, 3, 100", "2, 60, 3", -1, EINSUM.format("...sk,nk->...ns", "rows")),
+    ],
+    ids=["left", "einsum", "einsum, transposed"],
+)
+def test_a_layer_that_transposes_an_input_of_unknown_rank_is_kept(case: Case, front: str) -> None:
+    model = without_shapes(build(case, front))
     status, _, reason = facts(model)
-    assert (status, reason) == (KEPT, "the rank of its input is not known, so that it cannot be transposed")
+    assert status == KEPT
+    assert reason.startswith("the rank of ")
+    assert " is not known" in reason
+
+
+def test_an_input_of_unknown_rank_that_is_transposed_anyway_is_packed() -> None:
+    body = "t = Transpose <perm = [0, 2, 1]> (q) y = MatMul (t, columns)"
+    model = without_shapes(build(Case("2, 100, 7", "2, 7, 60", -2, body), "int8"))
+    packed, (found,) = models.pack(model)
+    assert found.status == PACKED
+    x = np.random.default_rng(0).standard_normal((2, 100, 7)).astype(np.float32)
+    (got,), (want,) = models.run(packed, x), models.run(model, x)
+    assert models.largest_difference(got, want) < 1e-5
+
+
+def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.ClearField("shape")
+    return model
+
+
+def test_a_scale_that_widens_reshaped_tokens_is_not_the_layers() -> None:
+    body = "flat = Reshape (q, flat_rows) p = MatMul (flat, columns) y = Div (p, scale)"
+    content = HEADER.format(x="1, 7, 100", y="1, 7, 60") + FRONTS["codes"] + body + "}"
+    model = models.parse(content, {**arrays(-1), "flat_rows": np.array([7, 100])})
+    status, _, reason = facts(model)
+    assert status == KEPT
+    assert "its output has another rank" in reason
 
 
 @pytest.mark.parametrize("name", ["dense", "mask"])
