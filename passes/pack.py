@@ -129,9 +129,11 @@ def _replace(
     output.shape = None if rows is None else ir.Shape([*rows, layer.op.N])
     graph.insert_before(last, node)
     if layer.y_layout:
-        output = _transpose(output, layer.y_layout, str(output.name) + "_columns", graph, before=last)
+        output = _transpose(
+            output, layer.y_layout, _unique(f"{layer.name}_y_columns", names), graph, before=last
+        )
     if layer.y_type != computed:
-        output = _cast(output, layer.y_type, str(output.name) + "_cast", graph, before=last)
+        output = _cast(output, layer.y_type, _unique(f"{layer.name}_y_cast", names), graph, before=last)
     outputs = _split(output, item, names, graph, before=last) if item.siblings else (output,)
     replaced = {part.y: new for part, new in zip(item.parts, outputs, strict=True)}
     for old, new in replaced.items():
