@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from contextlib import redirect_stdout
 from dataclasses import asdict, astuple, dataclass, replace
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from models import weights
 from models.covering import Rule, covering_array
@@ -228,8 +230,8 @@ def network(recipe: Recipe) -> Network:
 def tokens(recipe: Recipe, net: Network) -> Tensor:
     """Inputs [batch, tokens, k] or [tokens, k] of unlike sizes.
 
-    None of them is so near to a rounding boundary that a unit in the last place, of a norm for instance,
-    decides an activation code: every correct implementation gives the same numbers.
+    No activation that is rounded is so near to a boundary that a unit in the last place, of a norm for
+    instance, decides its code: every correct implementation gives the same numbers.
     """
     shape = {2: (5,), 3: (2, 3)}[recipe.rank]
     k = SHAPES[recipe.shape][1]
@@ -237,19 +239,35 @@ def tokens(recipe: Recipe, net: Network) -> Tensor:
         rng = np.random.default_rng(seed)
         sizes = np.exp(rng.uniform(-2, 2, (*shape, 1)))
         x = torch.tensor(rng.standard_normal((*shape, k)) * sizes, dtype=torch.float32)
-        noise = torch.tensor(rng.uniform(-1, 1, x.shape) * _LAST_PLACES, dtype=torch.float32)
-        if recipe.dtype != "float32" or _agree(net, x, x * (1 + noise), x * (1 - noise)):
+        if recipe.dtype != "float32" or _clearance(net, x) > _LAST_PLACES:
             return x
     raise AssertionError(f"{recipe}: no tokens found")
 
 
-_LAST_PLACES = 5e-7
-_ONE_CODE = 2e-5  # of max|y|: more than rounding explains, less than a code
+_LAST_PLACES = 4e-7  # of what is rounded
 
 
-def _agree(net: Network, x: Tensor, *others: Tensor) -> bool:
-    want = evaluate(net, x)
-    return all(worst(evaluate(net, other), want) < _ONE_CODE for other in others)
+def _clearance(net: Network, x: Tensor) -> float:
+    """The least distance of a rounded activation from a boundary, relative to the activation."""
+    with _Rounded(x.numel()) as rounded:
+        evaluate(net, x)
+    return rounded.clearance
+
+
+class _Rounded(TorchFunctionMode):
+    """Watches the tensors of one size that are rounded."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel = numel
+        self.clearance = math.inf
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in {torch.round, torch.Tensor.round} and args[0].numel() == self.numel:
+            value = args[0].abs()
+            distance = (value % 1 - 0.5).abs() / value.clamp(min=0.5)
+            self.clearance = min(self.clearance, float(distance.min()))
+        return func(*args, **(kwargs or {}))
 
 
 def evaluate(net: Network, x: Tensor) -> Arrays:
