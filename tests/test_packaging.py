@@ -23,12 +23,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_source_and_nothing_else(wheel: Path) -> None:
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    package = ROOT / "bitcc"
+    folders = {package: package} | {ROOT / n: ROOT for n in ("passes", "targets", "runtime_ops")}
     expected = {
         f"bitcc/{path.relative_to(base).as_posix()}"
-        for base in (ROOT / "bitcc", ROOT)
-        for folder in (
-            (base,) if base.name == "bitcc" else (ROOT / "passes", ROOT / "targets", ROOT / "runtime_ops")
-        )
+        for folder, base in folders.items()
         for path in folder.rglob("*")
         if path.suffix in {".py", ".c", ".h"} and "__pycache__" not in path.parts
     }
