@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from bitcc.errors import BitccError
+
 PACKED = "packed"
 KEPT = "kept"
 
@@ -16,6 +18,11 @@ class Numerics(str, enum.Enum):
     """Scales and codes in float32: better than the original's, and not the same."""
     FAITHFUL = "faithful"
     """The original's codes: each operation rounded to the type that it has in the graph."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Numerics:
+        known = ", ".join(f"`{member.value}`" for member in cls)
+        raise BitccError(f"numerics cannot be `{value}`", hint=f"it is one of {known}")
 
 
 @dataclass(frozen=True)
