@@ -12,14 +12,16 @@ a graph uses and does not make are its weights: ``weights.arrays`` has a value f
 from __future__ import annotations
 
 from models.building import build, initializer, parse, text
-from models.checking import assert_same, bit_linears, initializers, op_types
+from models.checking import assert_same, attributes, bit_linears, initializers, op_types, read
+from models.quantizer import quantizer
 from models.running import largest_difference, pack, run, tokens
-from models.table import NO_QUANTIZER, SPELLINGS, TENSOR, WEIGHT_ONLY, Spelling, WeightOnly
+from models.table import LEADING, NO_QUANTIZER, SPELLINGS, TENSOR, WEIGHT_ONLY, Spelling, WeightOnly
 from models.weights import HALVES, HEAD, K, N, arrays, latent, noisy, quantized
 
 __all__ = [
     "HALVES",
     "HEAD",
+    "LEADING",
     "NO_QUANTIZER",
     "SPELLINGS",
     "TENSOR",
@@ -30,6 +32,7 @@ __all__ = [
     "WeightOnly",
     "arrays",
     "assert_same",
+    "attributes",
     "bit_linears",
     "build",
     "initializer",
@@ -41,6 +44,8 @@ __all__ = [
     "pack",
     "parse",
     "quantized",
+    "quantizer",
+    "read",
     "run",
     "text",
     "tokens",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import helper, numpy_helper
 
+from bitcc import formats
 from bitcc.facts import PACKED
 from models.running import largest_difference, pack, run, tokens
 
@@ -49,3 +50,18 @@ def bit_linears(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def op_types(model: onnx.ModelProto) -> list[str]:
     """Of the nodes, in graph order."""
     return [node.op_type for node in model.graph.node]
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """By name, strings as such."""
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {name: v.decode() if isinstance(v, bytes) else v for name, v in found.items()}
+
+
+def read(model: onnx.ModelProto) -> tuple[dict[str, Any], list[Array]]:
+    """(attributes, [codes, scale, bias]) of the only packed node, a TernaryLinear."""
+    (node,) = bit_linears(model)
+    weight, scale, bias = (initializers(model)[name] for name in node.input[1:])
+    found = attributes(node)
+    codes = formats.get("t2", 1).unpack(weight, found["N"], found["K"])
+    return found, [codes, scale, bias]

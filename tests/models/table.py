@@ -155,6 +155,8 @@ SPELLINGS = {
 
 assert set(SPELLINGS) == {file.stem for file in (Path(__file__).parent / "spellings").glob("*.onnxtxt")}
 
+LEADING = {"batch, tokens": (2, 3), "2, 3": (2, 3), "tokens": (5,), "5": (5,)}
+"""What a test feeds for each spelling of the leading dimensions."""
 NO_QUANTIZER = "there is no activation quantizer in front of it"
 WEIGHT_ONLY = {
     "dense": WeightOnly(bias=1),

@@ -23,19 +23,9 @@ HEADER = """
   <ir_version: 10, opset_import: ["" : 18, "com.microsoft" : 1]>
   layout (float[{x}] x) => (float[{y}] y) {{
 """
-QUANTIZER = """
-  magnitude = Abs (x)
-  largest = ReduceMax <keepdims = 1> (magnitude, axis)
-  bounded = Clip (largest, eps)
-  inverse = Reciprocal (bounded)
-  scale = Mul (inverse, "127")
-  scaled = Mul (x, scale)
-  rounded = Round (scaled)
-  codes = Clip (rounded, "-128", "127")
-"""
 FRONTS = {
-    "int8": QUANTIZER + "q = Div (codes, scale)",
-    "codes": QUANTIZER + "q = Identity (codes)",
+    "int8": models.quantizer() + "q = Div (codes, scale)",
+    "codes": models.quantizer() + "q = Identity (codes)",
     "float": "q = Identity (x)",
 }
 

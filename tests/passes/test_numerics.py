@@ -30,8 +30,7 @@ every_half = pytest.mark.parametrize("half", HALVES)
 def op_of(model: onnx.ModelProto) -> BitLinear:
     """The attributes of the only packed node."""
     (node,) = models.bit_linears(model)
-    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    found = {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
+    found = models.attributes(node)
     enums = {"act_scale": ops.ActScale, "act_scope": ops.ActScope, "act_type": ActType, "norm": ops.Norm}
     return BitLinear(**{**found, **{name: enum(found[name]) for name, enum in enums.items()}})
 

@@ -17,8 +17,6 @@ from bitcc.facts import KEPT, PACKED
 if TYPE_CHECKING:
     from bitcc.facts import LayerFacts
 
-SHAPES = {"batch, tokens": (2, 3), "2, 3": (2, 3), "tokens": (5,), "5": (5,)}
-
 
 class Case(NamedTuple):
     """One file of ``models/spellings`` with its variables."""
@@ -102,9 +100,7 @@ def test_the_facts_describe_the_layer(case: Case) -> None:
 
 @every_case
 def test_the_attributes_are_those_of_the_quantizer(case: Case) -> None:
-    node = packed(case).node()
-    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    found = {name: v.decode() if isinstance(v, bytes) else v for name, v in found.items()}
+    found = models.attributes(packed(case).node())
     want = case.expected.attributes()
     if case.spelling == "half_bias":
         want["act_floor"] = float(models.arrays(half=case.half)["half.eps"])
@@ -134,7 +130,7 @@ def test_the_scale_and_the_bias_are_those_of_the_layer(case: Case) -> None:
 
 @every_float32_case
 def test_the_packed_model_computes_what_the_original_computes(case: Case) -> None:
-    x = models.tokens(*SHAPES[case.rows])
+    x = models.tokens(*models.LEADING[case.rows])
     (got,) = models.run(packed(case).model, x)
     (want,) = models.run(case.original(), x)
     assert models.largest_difference(got, want) < 1e-5

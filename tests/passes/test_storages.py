@@ -23,17 +23,7 @@ N, K, BLOCK = 64, 128, 32
 CODES, SCALE = models.quantized(models.latent(shape=(N, K)))
 RNG = np.random.default_rng(5)
 GROUP_SCALES = RNG.uniform(0.5, 2, (N, K // BLOCK)).astype(np.float32)
-QUANTIZER = """
-  magnitude = Abs (x)
-  largest = ReduceMax <keepdims = 1> (magnitude, axis)
-  bounded = Clip (largest, eps)
-  inverse = Reciprocal (bounded)
-  scale = Mul (inverse, "127")
-  scaled = Mul (x, scale)
-  rounded = Round (scaled)
-  codes = Clip (rounded, "-128", "127")
-  quantized = Div (codes, scale)
-"""
+QUANTIZER = models.quantizer() + "quantized = Div (codes, scale)\n"
 NUMBERS = {
     "axis": np.array([-1]),
     "eps": np.float32(1e-5),

@@ -17,18 +17,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 K = models.K
-QUANTIZER = """
-  magnitude = Abs ({x})
-  largest = ReduceMax <keepdims = 1> (magnitude, axis)
-  bounded = Clip (largest, eps)
-  inverse = Reciprocal (bounded)
-  scale = Mul (inverse, "127")
-  scaled = Mul ({x}, scale)
-  rounded = Round (scaled)
-  codes = Clip (rounded, "-128", "127")
-  q = Div (codes, scale)
-"""
-IN_X, IN_STATE = QUANTIZER.format(x="x"), QUANTIZER.format(x="state")
+IN_X, IN_STATE = (models.quantizer(x) + "q = Div (codes, scale)\n" for x in ("x", "state"))
 IF = """
   condition = Cast <to = 9> ("127")
   y = If <
