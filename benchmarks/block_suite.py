@@ -14,6 +14,7 @@ from benchmarks import decoder_block, onnx_peers
 from bitcc import runtime, verify
 from bitcc.bench import machine
 from bitcc.bench.contenders import PEERS
+from bitcc.bench.models import session_options
 from bitcc.bench.rounds import Pace, interleave, ratio, spread
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _case(
     threads: int,
 ) -> dict[str, Any]:
     feeds = decoder_block.feeds(choice.shape, tokens, choice.past)
-    sessions = {name: make(_options(threads)) for name, make in opens.items()}
+    sessions = {name: make(session_options(threads)) for name, make in opens.items()}
     outputs = {name: session.run(["y"], feeds) for name, session in sessions.items()}
     calls = {name: lambda session=session: session.run(None, feeds) for name, session in sessions.items()}
     others = machine.Others()
@@ -103,13 +104,6 @@ def _case(
         "others": others.share(),
         "timings": timings,
     }
-
-
-def _options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    return options
 
 
 def _open(file: Path, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -60,7 +60,7 @@ def compile(  # noqa: A001 - the name that users expect
         BitccError: with the reason and what to do.
     """
     from bitcc import pipeline  # noqa: PLC0415 - heavy
-    from bitcc.facts import Numerics  # noqa: PLC0415
+    from bitcc.facts import Numerics  # noqa: PLC0415 - only needed here
 
     request = pipeline.Request(
         targets=None if targets is None else tuple(targets),

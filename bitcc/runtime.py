@@ -59,7 +59,7 @@ def check_kernels(info: LibraryInfo) -> str:
     if info.selected is not None:
         return info.selected
     chosen = os.environ.get("BITCC_ISA", "")
-    known = ", ".join(info.variants)
+    known = ", ".join(name for name in info.variants if name != chosen)
     raise TargetError(
         f"BITCC_ISA={chosen} names no kernels that run here" if chosen else "it has no kernels that run here",
         hint=f"unset BITCC_ISA, or set it to one of {known}" if chosen else f"it has {known}",

@@ -57,7 +57,7 @@ class Runner:
             feeds = {names[v]: array for v, array in values.items()}
             try:
                 result: Array = session.run(None, feeds)[0]
-            except Exception as error:
+            except Exception as error:  # onnxruntime's errors have no common base
                 raise _unproven(error) from error
             return result
 
@@ -74,7 +74,7 @@ class Runner:
             options.enable_cpu_mem_arena = False
             try:
                 session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-            except Exception as error:
+            except Exception as error:  # as above
                 raise _unproven(error) from error
             while len(self._sessions) >= _KEPT_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from bitcc import bundle as bundles
 from bitcc import ops, runtime, source, verify
 from bitcc.bench import machine, profile
+from bitcc.bench.models import session_options
 from bitcc.bench.rounds import Pace, Spread, interleave, ratio, spread
 from bitcc.errors import ModelError, first_line
 from bitcc.libraries import host_target
@@ -109,14 +110,14 @@ def run(
     if original is not None:
         models[ORIGINAL] = _Model(original, lambda options: _open(original, options))
     library = opened.library(host_target()) if opened.manifest.targets else None
-    feeds = feeds or draw(models[COMPILED].open(_options(threads)), dims or {})
+    feeds = feeds or draw(models[COMPILED].open(session_options(threads)), dims or {})
     return _measure(models, library, feeds, threads, pace or Pace())
 
 
 def _measure(
     models: dict[str, _Model], library: Path | None, feeds: Feeds, threads: int, pace: Pace
 ) -> ModelBench:
-    sessions = {name: model.open(_options(threads)) for name, model in models.items()}
+    sessions = {name: model.open(session_options(threads)) for name, model in models.items()}
     outputs = {name: _first_run(session, feeds, models[name]) for name, session in sessions.items()}
     samples = interleave({name: _call(session, feeds) for name, session in sessions.items()}, pace)
     del sessions  # and their threads, before others are profiled
@@ -145,7 +146,7 @@ class _Model:
     open: Open
 
     def profiled(self, threads: int, feeds: Feeds) -> tuple[profile.NodeTime, ...]:
-        return profile.node_times(self.open, _options(threads), feeds, _PROFILED_RUNS)
+        return profile.node_times(self.open, session_options(threads), feeds, _PROFILED_RUNS)
 
     def timing(self, name: str, samples: Sequence[float], nodes: tuple[profile.NodeTime, ...]) -> ModelTiming:
         return ModelTiming(name, spread(samples), profile.by_op(nodes), disk_bytes(self.path))
@@ -173,13 +174,6 @@ def disk_bytes(model: Path) -> int:
     graph = source.load(model)
     data = {(model.parent / tensor.location) for tensor in source.external_tensors(graph)}
     return model.stat().st_size + sum(file.stat().st_size for file in data)
-
-
-def _options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    return options
 
 
 def _open(model: Path, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -117,15 +117,21 @@ def _value(name: str, rows: int, columns: int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, columns])
 
 
+def session_options(threads: int) -> ort.SessionOptions:
+    """Those of a session that is timed."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    return options
+
+
 class Runner:
     """A session of such a model with its inputs and outputs bound; calling it runs all copies once."""
 
     def __init__(
         self, model: Path, x: NDArray[np.float32], threads: int, library: Path | None = None
     ) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
+        options = session_options(threads)
         if library is not None:
             runtime_ops.register(options, library)
         self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
