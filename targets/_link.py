@@ -51,7 +51,7 @@ def link(target: Target, objects: Sequence[Path], shim: Shim, directory: Path, z
     (directory / "src").mkdir()
     for path in shim.files():
         shutil.copy(path, directory / "src")
-    (directory / "variants.inc").write_text(_variant_lines(target.variants), encoding="ascii")
+    (directory / "variants.inc").write_text(variant_lines(target.variants), encoding="ascii")
     (directory / "exports.map").write_text(_exports(target.variants), encoding="ascii")
     # The portable object goes first: every object has weak copies of the compiler's float16
     # conversions, made for its own CPU, and the linker takes the first copy.
@@ -72,7 +72,7 @@ def link(target: Target, objects: Sequence[Path], shim: Shim, directory: Path, z
     return directory / target.library
 
 
-def _variant_lines(variants: Sequence[Variant]) -> str:
+def variant_lines(variants: Sequence[Variant]) -> str:
     """The table that kernel.h asks for, best first."""
     return "".join(
         f"BITCC_VARIANT({variant.name}, {variant.features}, "

@@ -23,11 +23,18 @@ static OrtStatus *add_ops(const OrtApi *api, OrtSessionOptions *options,
   if (ops == NULL)
     return bitcc_error(api, ORT_FAIL, "bitcc: out of memory");
   bitcc_fill_ops(ops, api, kernels);
-  OrtCustomOpDomain *domain;
+  OrtCustomOpDomain *domain = NULL;
   OrtStatus *status = api->CreateCustomOpDomain("bitcc", &domain);
   for (size_t i = 0; status == NULL && i < BITCC_OPS; i++)
     status = api->CustomOpDomain_Add(domain, &ops[i].base);
-  return status != NULL ? status : api->AddCustomOpDomain(options, domain);
+  if (status == NULL)
+    status = api->AddCustomOpDomain(options, domain);
+  if (status != NULL) {
+    if (domain != NULL)
+      api->ReleaseCustomOpDomain(domain);
+    free(ops);
+  }
+  return status;
 }
 
 OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {

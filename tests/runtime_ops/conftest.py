@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,6 @@ FLAGS = [
     *("-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"),
     *("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"),
 ]
-# For sanitizers: "-g -fsanitize=address,undefined -fno-sanitize-recover=all"; pytest must then run with
-# libasan.so and libubsan.so of the same gcc in LD_PRELOAD, and with ASAN_OPTIONS=detect_leaks=0.
-EXTRA_FLAGS = os.environ.get("BITCC_TEST_CFLAGS", "").split()
 TYPES = {
     np.dtype(np.float32): TensorProto.FLOAT,
     np.dtype(np.float16): TensorProto.FLOAT16,
@@ -46,7 +42,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         out = folder / "libbitcc_ops.so"
         paths = [*runtime_ops.sources(), HERE / "reference_kernels.c"]
         includes = [f"-I{runtime_ops.include_dir()}", f"-I{folder}", '-DBITCC_VERSION="1.2.3"']
-        command = ["cc", *FLAGS, *EXTRA_FLAGS, *includes, *flags, *map(str, paths), "-lm", "-o", str(out)]
+        command = ["cc", *FLAGS, *includes, *flags, *map(str, paths), "-lm", "-o", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return out

@@ -83,7 +83,9 @@ struct OrtApi {
   void (*ReleaseStatus)(OrtStatus *);
   OrtUnusedFunction unused_94[5];
   void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo *);
-  OrtUnusedFunction unused_100[144];
+  OrtUnusedFunction unused_100;
+  void (*ReleaseCustomOpDomain)(OrtCustomOpDomain *);
+  OrtUnusedFunction unused_102[142];
   OrtStatus *(*KernelInfo_GetNodeName)(const OrtKernelInfo *, char *, size_t *size);
   OrtUnusedFunction unused_245[4];
   OrtStatus *(*KernelInfoGetConstantInput_tensor)(const OrtKernelInfo *, size_t, int *is_constant,
@@ -118,6 +120,7 @@ BITCC_ORT_INDEX(KernelContext_GetInput, 90);
 BITCC_ORT_INDEX(KernelContext_GetOutput, 91);
 BITCC_ORT_INDEX(ReleaseStatus, 93);
 BITCC_ORT_INDEX(ReleaseTensorTypeAndShapeInfo, 99);
+BITCC_ORT_INDEX(ReleaseCustomOpDomain, 101);
 BITCC_ORT_INDEX(KernelInfo_GetNodeName, 244);
 BITCC_ORT_INDEX(KernelInfoGetConstantInput_tensor, 249);
 BITCC_ORT_INDEX(ShapeInferContext_GetInputTypeShape, 268);
