@@ -72,10 +72,12 @@ def _constants() -> list[NodeProto]:
         constant("zero_row", np.zeros(1, np.float32)),
         constant("one_int", np.int64(1)),
         constant("two_int", np.int64(2)),
+        constant("three_int", np.int64(3)),
         constant("zero_point_float", np.float32(128)),
         constant("zero_point", np.uint8(128)),
         node("Equal", "act_scale one_int", "divides"),
         node("Equal", "act_scale two_int", "is_quotient"),
+        node("Equal", "act_scale three_int", "is_product"),
         node("Equal", "act_scope one_int", "per_tensor"),
         node("Equal", "bias_before_scale one_int", "bias_first"),
         node("Equal", "norm one_int", "has_norm"),
@@ -124,9 +126,9 @@ def _normalize(opset: int) -> list[NodeProto]:
 
 
 def _quantize(opset: int) -> list[NodeProto]:
-    """X -> Q uint8 (codes + 128) and the inverse scale, with both forms of the scale in one formula.
+    """X -> Q uint8 (codes + 128) and the inverse scale, with all forms of the scale in one formula.
 
-    The codes are round((x * multiplier) / divisor), where one of the two is exactly 1.
+    The codes are round((x * multiplier) / divisor), where one of the two may be exactly 1.
     """
     return [
         node("Abs", "x", "magnitude_or_nan"),
@@ -149,9 +151,12 @@ def _quantize(opset: int) -> list[NodeProto]:
         *_rounded("scale_exact", "scale"),
         node("Div", "bounded qmax", "quotient_exact"),
         *_rounded("quotient_exact", "quotient"),
-        node("Where", "is_quotient one scale", "multiplier"),
-        node("Where", "is_quotient quotient one", "divisor"),
-        node("Mul", "x multiplier", "multiplied"),
+        node("Where", "is_quotient one scale", "one_or_scale"),
+        node("Where", "is_product qmax one_or_scale", "multiplier"),
+        node("Where", "is_quotient quotient one", "quotient_or_one"),
+        node("Where", "is_product bounded quotient_or_one", "divisor"),
+        node("Mul", "x multiplier", "multiplied_exact"),
+        *_rounded("multiplied_exact", "multiplied"),
         node("Div", "multiplied divisor", "scaled_exact"),
         *_rounded("scaled_exact", "scaled"),
         node("Round", "scaled", "rounded"),
@@ -160,7 +165,8 @@ def _quantize(opset: int) -> list[NodeProto]:
         node("Cast", "shifted", "Q", to=TensorProto.UINT8),
         node("Div", "divisor multiplier", "inverse_alone"),
         # only 0 * infinity and 0 / 0 are NaN now; 0 * infinity makes all outputs of the token NaN
-        node("Mul", "smallest multiplier", "smallest_multiplied"),
+        node("Mul", "smallest multiplier", "smallest_multiplied_exact"),
+        *_rounded("smallest_multiplied_exact", "smallest_multiplied"),
         node("Div", "smallest_multiplied divisor", "smallest_scaled"),
         node("IsNaN", "smallest_scaled", "has_no_codes"),
         node("Where", "has_no_codes infinity inverse_alone", "inverse_or_infinity"),

@@ -11,14 +11,16 @@ rounds to ``act_type``, in which the graph computed its quantizer:
 
     x   = (X * (1 / sqrt(float32(mean of X * X in float64) + norm_eps))) * gain     with a norm, else X
     c   = r(max(max|x|, act_floor) + act_eps)                  for each token, or once for all tokens of X
-    a   = r(qmax * r(1 / c))  or  r(qmax / c);   q = clamp(round_half_even(r(x * a)), act_min, act_max)
-    d   = r(c / qmax);                           q = clamp(round_half_even(r(x / d)), act_min, act_max)
-    inv = 1 / a  or  d
+    m/d = a / 1      where a = r(qmax * r(1 / c)) or r(qmax / c)
+          1 / s      where s = r(c / qmax)
+          qmax / c
+    q   = clamp(round_half_even(r(r(x * m) / d)), act_min, act_max)
+    inv = d / m
     acc = sum over K of q * w                                  int32
     y   = acc * (inv * w_scale) + bias    or, bias_before_scale,   (acc + bias) * (inv * w_scale) + 0
 
-A token gives NaN where inv is not finite, as it is if max|x| is not, and where x * a or x / d is NaN, which
-is 0 * infinity or 0 / 0; the others are as ever.
+A token gives NaN where inv is not finite, as it is if max|x| is not, and where x * m / d is NaN, which is
+0 * infinity or 0 / 0; the others are as ever.
 
 The mean of squares is summed in float64, so that its float32 is the same in whatever order it is summed, but
 for one token in tens of millions. Whatever has a choice is an int: a function body can compare no strings.
@@ -54,7 +56,9 @@ class ActScale(enum.IntEnum):
     DIVIDE = 1
     """a = qmax / c, codes round(x * a)."""
     QUOTIENT = 2
-    """d = c / qmax, codes round(x / d)."""
+    """s = c / qmax, codes round(x / s)."""
+    PRODUCT = 3
+    """Codes round((x * qmax) / c): what torch writes for ``x * 127 / c``, as in BitNet's first version."""
 
 
 class ActType(enum.IntEnum):
@@ -150,23 +154,32 @@ def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], 
     Returns:
         Codes, int32 [M, K], and the inverse scale, float32 [M, 1] (NaN for a poisoned token).
     """
-    one, qmax, nan = np.float32(1), np.float32(op.qmax), np.float32(np.nan)
+    nan = np.float32(np.nan)
     axis = 1 if op.act_scope is ActScope.TOKEN else None
     with np.errstate(all="ignore"):
         largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
         bounded = _rounded(np.maximum(largest, np.float32(op.act_floor)) + np.float32(op.act_eps), op)
-        if op.act_scale is ActScale.QUOTIENT:
-            inverse = _rounded(bounded / qmax, op)
-            scaled = _rounded(x / inverse, op)
-        else:
-            divides = op.act_scale is ActScale.DIVIDE
-            scale = _rounded(qmax / bounded if divides else _rounded(one / bounded, op) * qmax, op)
-            inverse = one / scale
-            scaled = _rounded(x * scale, op)
+        factor, divisor = _scaling(bounded, op)
+        inverse = divisor / factor
+        scaled = _rounded(_rounded(x * factor, op) / divisor, op)
         poisoned = ~np.isfinite(inverse) | np.isnan(scaled).any(axis=1, keepdims=True)
         rounded = np.clip(np.rint(scaled), np.float32(op.act_min), np.float32(op.act_max))
         codes = np.where(poisoned, np.float32(0), rounded).astype(np.int32)
     return codes, np.where(poisoned, nan, inverse)
+
+
+def _scaling(bounded: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(m, d), float32 [M, 1], of the bounded maximum of each token."""
+    one, qmax = np.ones_like(bounded), np.full_like(bounded, op.qmax)
+    match op.act_scale:
+        case ActScale.RECIPROCAL:
+            return _rounded(_rounded(one / bounded, op) * qmax, op), one
+        case ActScale.DIVIDE:
+            return _rounded(qmax / bounded, op), one
+        case ActScale.QUOTIENT:
+            return one, _rounded(bounded / qmax, op)
+        case ActScale.PRODUCT:
+            return qmax, bounded
 
 
 _TYPES = {ActType.FLOAT16: np.dtype(np.float16), ActType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}

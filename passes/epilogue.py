@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitcc.ops import ActScale, ActScope
+from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.layout import (
     Layout,
@@ -21,7 +21,8 @@ from bitcc.passes.layout import (
     tokens_align,
     transposition,
 )
-from bitcc.passes.normal_form import producer, same, skip
+from bitcc.passes.normal_form import producer, skip
+from bitcc.passes.scales import ONE, read_factor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     Row = NDArray[np.float64]
 
-_DEPTH = 8  # of the arithmetic of scales
 _BINARY = 2
 _STATISTICS = 4  # of a BatchNormalization: scale, bias, mean and variance
 
@@ -112,7 +112,8 @@ def read_epilogue(
     zero = np.zeros(1)
     start = product.node.outputs[0]
     rescaled = activation is None or activation.dequantised
-    state = Epilogue(start, np.array([product.alpha]), zero, zero, rescaled, product.y_layout)
+    gain = np.array([product.alpha * (1.0 if activation is None else activation.gain)])
+    state = Epilogue(start, gain, zero, zero, rescaled, product.y_layout)
     if product.bias is not None and product.beta:
         bias = _row(reader, product.bias, start, product.bias_axis)
         if bias is None:
@@ -208,38 +209,18 @@ def _multiplied(
     activation = reader.activation
     if activation is None or state.rescaled:
         return None
-    parts = _scale_factor(reader, factor, state, _DEPTH)
-    if parts is None:
+    found = read_factor(
+        factor, activation.largest, reader.constants, lambda value: _constant_row(reader, value, state)
+    )
+    if found is None:
         return None
     per_token = activation.scope is ActScope.TOKEN
     if per_token and not tokens_align(reader.scale_layout, state.layout):
         return None
-    scale_power, constant = parts
-    wanted = 1 if activation.form is ActScale.QUOTIENT else -1
-    if scale_power * power != wanted or not np.all(constant != 0):
+    inverse = ONE.times(found, power)
+    if inverse.power != 1 or not np.all(inverse.constant != 0):
         return None
-    return replace(state.scaled(constant**power, y), rescaled=True)
-
-
-def _scale_factor(reader: _Reader, value: ir.Value, state: Epilogue, depth: int) -> tuple[int, Row] | None:
-    """``value`` as activation_scale^power * constant, None if it is not that."""
-    if reader.activation is not None and same(value, reader.activation.scale, reader.constants):
-        return 1, np.ones(1)
-    constant = _constant_row(reader, value, state)
-    if constant is not None:
-        return 0, constant
-    node = producer(skip(value, reader.constants), "Mul", "Div", "Reciprocal")
-    if node is None or depth == 0:
-        return None
-    factors = [_scale_factor(reader, v, state, depth - 1) for v in node.inputs if v is not None]
-    known = [factor for factor in factors if factor is not None]
-    if len(known) != len(node.inputs):
-        return None
-    power, constant = known[0]
-    if node.op_type == "Reciprocal":
-        return -power, 1 / constant
-    sign = -1 if node.op_type == "Div" else 1
-    return power + sign * known[1][0], constant * known[1][1] ** sign
+    return replace(state.scaled(inverse.constant * activation.qmax, y), rescaled=True)
 
 
 def _constant_row(reader: _Reader, value: ir.Value, state: Epilogue) -> Row | None:

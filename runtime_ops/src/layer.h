@@ -14,6 +14,7 @@ typedef enum {
   BITCC_RECIPROCAL_TIMES = 0, /* a = qmax * (1 / c); q = x * a */
   BITCC_QUOTIENT = 1,         /* a = qmax / c;       q = x * a */
   BITCC_STEP = 2,             /* d = c / qmax;       q = x / d */
+  BITCC_PRODUCT_FIRST = 3,    /*                     q = (x * qmax) / c */
   BITCC_SCALE_FORMS
 } bitcc_scale_form;
 

@@ -11,6 +11,8 @@
 enum { CHUNK = 4096 };
 /* Elements worth a task, ~10 us, and tokens whose `sums` share no cache line with other tasks. */
 enum { TASK_ELEMENTS = 1 << 15, TASK_TOKENS = 16 };
+/* Beyond every bound of codes, in float16 too, and within what the kernels take. */
+static const float LARGEST = 1 << 15;
 
 typedef struct {
   bitcc_call *call;
@@ -26,45 +28,55 @@ static float rounded(const bitcc_layer *layer, float value) {
   return value;
 }
 
-/* What x is multiplied with or divided by, and in *inverse what takes the result back. */
-static float scale_of(const bitcc_layer *layer, float absmax, float *inverse) {
+/* Codes are x * factor / divisor. */
+typedef struct {
+  float factor, divisor;
+} scaling;
+
+static scaling scaling_of(const bitcc_layer *layer, float absmax) {
   float larger = absmax > layer->act_floor ? absmax : layer->act_floor;
   float c = rounded(layer, larger + layer->act_eps);
-  if (layer->act_scale == BITCC_STEP) {
-    float step = rounded(layer, c / layer->qmax);
-    *inverse = step;
-    return step;
+  switch (layer->act_scale) {
+  case BITCC_STEP:
+    return (scaling){1.0f, rounded(layer, c / layer->qmax)};
+  case BITCC_PRODUCT_FIRST:
+    return (scaling){layer->qmax, c};
+  case BITCC_QUOTIENT:
+    return (scaling){rounded(layer, layer->qmax / c), 1.0f};
+  default:
+    return (scaling){rounded(layer, rounded(layer, 1.0f / c) * layer->qmax), 1.0f};
   }
-  float scale = layer->act_scale == BITCC_RECIPROCAL_TIMES
-                    ? rounded(layer, 1.0f / c) * layer->qmax
-                    : layer->qmax / c;
-  scale = rounded(layer, scale);
-  *inverse = 1.0f / scale;
-  return scale;
 }
 
-/* x times or by the scale, rounded to a half type. */
-static void scale_in_half(float *out, const float *x, const bitcc_layer *layer, float scale,
-                          int32_t count) {
-  if (layer->act_scale == BITCC_STEP)
-    for (int32_t i = 0; i < count; i++)
-      out[i] = x[i] / scale;
-  else
-    for (int32_t i = 0; i < count; i++)
-      out[i] = x[i] * scale;
+static void round_all(float *x, const bitcc_layer *layer, int32_t count) {
   if (layer->act_type == ORT_FLOAT16)
     for (int32_t i = 0; i < count; i++)
-      out[i] = bitcc_from_half(bitcc_to_half(out[i]));
-  else
+      x[i] = bitcc_from_half(bitcc_to_half(x[i]));
+  else if (layer->act_type == ORT_BFLOAT16)
     for (int32_t i = 0; i < count; i++)
-      out[i] = bitcc_from_bfloat16(bitcc_to_bfloat16(out[i]));
+      x[i] = bitcc_from_bfloat16(bitcc_to_bfloat16(x[i]));
+}
+
+/* x * factor / divisor as it is before it is rounded to an integer. */
+static void scale_all(float *out, const float *x, const bitcc_layer *layer, scaling by,
+                      int32_t count) {
+  for (int32_t i = 0; i < count; i++)
+    out[i] = x[i] * by.factor;
+  round_all(out, layer, count);
+  if (by.divisor == 1.0f)
+    return;
+  for (int32_t i = 0; i < count; i++) {
+    float quotient = out[i] / by.divisor; /* infinite where the product is */
+    out[i] = quotient > LARGEST ? LARGEST : quotient < -LARGEST ? -LARGEST : quotient;
+  }
+  round_all(out, layer, count);
 }
 
 /* The codes of x times infinity, or x / 0. False if one of them would be NaN. */
-static bool saturate(int8_t *q, const float *x, const bitcc_layer *layer, int32_t count,
-                     int32_t *sum) {
+static bool saturate(int8_t *q, const float *x, const bitcc_layer *layer, float factor,
+                     int32_t count, int32_t *sum) {
   for (int32_t i = 0; i < count; i++) {
-    if (x[i] == 0.0f)
+    if (x[i] == 0.0f || rounded(layer, x[i] * factor) == 0.0f)
       return false;
     q[i] = (int8_t)(x[i] < 0.0f ? layer->act_min : layer->act_max);
     *sum += q[i];
@@ -77,10 +89,14 @@ static bool is_buffered(const bitcc_call *call) {
   return call->node->x_type != ORT_FLOAT || call->node->layer.has_norm;
 }
 
+/* Whether the kernels do not scale as the layer does. */
+static bool is_scaled_here(const bitcc_layer *layer) {
+  return layer->act_type != ORT_FLOAT || layer->act_scale == BITCC_PRODUCT_FIRST;
+}
+
 /* Elements of a token that are read at a time. */
 static int32_t chunk_of(const bitcc_call *call) {
-  bool whole = !is_buffered(call) && call->node->layer.act_type == ORT_FLOAT;
-  return whole ? call->node->layer.k : CHUNK;
+  return is_buffered(call) || is_scaled_here(&call->node->layer) ? CHUNK : call->node->layer.k;
 }
 
 static int32_t absmax_bits(const bitcc_call *call, int32_t token, float norm, float *buffer) {
@@ -98,22 +114,22 @@ static int32_t absmax_bits(const bitcc_call *call, int32_t token, float norm, fl
 /* Codes and their sum of elements that are in float32; false if they make the token NaN. `buffer` may
  * be where they are. */
 static bool quantize_chunk(const bitcc_call *call, int8_t *q, const float *x, float *buffer,
-                           float scale, int32_t count, int32_t padded, int32_t *sum) {
+                           scaling by, int32_t count, int32_t padded, int32_t *sum) {
   const bitcc_layer *layer = &call->node->layer;
-  bool divides = layer->act_scale == BITCC_STEP;
+  const bitcc_kernels *kernels = call->node->kernels;
   *sum = 0;
-  if (divides ? scale == 0.0f : isinf(scale)) {
+  if (by.divisor == 0.0f || isinf(by.factor)) {
     memset(q + count, 0, (size_t)(padded - count));
-    return saturate(q, x, layer, count, sum);
+    return saturate(q, x, layer, by.factor, count, sum);
   }
-  bitcc_quantize_fn *quantize =
-      divides ? call->node->kernels->quantize_divide : call->node->kernels->quantize;
-  if (layer->act_type != ORT_FLOAT) {
-    scale_in_half(buffer, x, layer, scale, count);
-    x = buffer;
-    scale = 1.0f;
+  if (is_scaled_here(layer)) {
+    scale_all(buffer, x, layer, by, count);
+    kernels->quantize(buffer, q, sum, count, padded, 1.0f, layer->act_min, layer->act_max);
+  } else if (layer->act_scale == BITCC_STEP) {
+    kernels->quantize_divide(x, q, sum, count, padded, by.divisor, layer->act_min, layer->act_max);
+  } else {
+    kernels->quantize(x, q, sum, count, padded, by.factor, layer->act_min, layer->act_max);
   }
-  quantize(x, q, sum, count, padded, scale, layer->act_min, layer->act_max);
   return true;
 }
 
@@ -126,7 +142,8 @@ static void quantize_token(bitcc_call *call, int32_t token) {
   if (!layer->per_tensor)
     absmax = absmax_bits(call, token, norm, buffer);
   float *inverse = &call->inverse[token];
-  float scale = scale_of(layer, bitcc_float((uint32_t)absmax), inverse);
+  scaling by = scaling_of(layer, bitcc_float((uint32_t)absmax));
+  *inverse = by.divisor / by.factor;
   bool usable = (uint32_t)absmax < 255u << 23 && isfinite(*inverse);
   bool loaded = is_buffered(call) && layer->k <= chunk && !layer->per_tensor; /* by absmax_bits */
   call->sums[token] = 0;
@@ -136,7 +153,7 @@ static void quantize_token(bitcc_call *call, int32_t token) {
     const float *x =
         loaded ? buffer : bitcc_load_normalized(call, token, k, count, norm, buffer);
     int32_t padded = left == count ? layer->k_padded - k : count;
-    usable = quantize_chunk(call, q + k, x, buffer, scale, count, padded, &sum);
+    usable = quantize_chunk(call, q + k, x, buffer, by, count, padded, &sum);
     call->sums[token] += sum;
   }
   if (!usable) {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-RECIPROCAL, DIVIDE, QUOTIENT = range(3)
+RECIPROCAL, DIVIDE, QUOTIENT, PRODUCT = range(4)
 TOKEN, TENSOR = range(2)
 FLOAT = 1
 RMS = 1
@@ -138,6 +138,11 @@ SPELLINGS = {
         "/fc/MatMul", (17,), op={"qmax": 128.0, "bias_before_scale": 1}, bias=("fc.bias",)
     ),
     "quotient": Spelling(op={"act_scale": QUOTIENT}),
+    "product_first": Spelling(op={"act_scale": PRODUCT, "act_min": -127.0}),
+    "bitnet_v1": Spelling(
+        op={"act_scale": PRODUCT, "act_scope": TENSOR, "act_floor": 0.0, "act_min": -127.0},
+        bias=("fc.bias",),
+    ),
     "divide_row_scale": Spelling(
         op={
             "act_scale": DIVIDE,

@@ -205,8 +205,6 @@ class BinaryTokens(BitLinear):
 class BitNetV1(BitLinear):
     """Signs around the mean; one activation scale for the whole input."""
 
-    int8 = False
-
     def compute(self, x: Tensor) -> Tensor:
         signs = torch.sign(self.weight - self.weight.mean())
         beta, gamma = self.weight.abs().mean(), x.abs().max()
@@ -225,9 +223,7 @@ class PerTensor(BitLinear):
 
 
 class ProductFirst(BitLinear):
-    """The input times 127, divided by its maximum: two roundings in another order, so no known scale."""
-
-    int8 = False
+    """The input times 127, divided by its maximum: two roundings in another order."""
 
     def compute(self, x: Tensor) -> Tensor:
         most = absmax(x)

@@ -46,6 +46,23 @@ def test_scales_behind_the_product_are_read(side: str) -> None:
     assert models.op_types(packed) == ["BitLinear", "MatMul", "Add"]
 
 
+DEQUANTIZED = {
+    "by the maximum": "step = Div (clamp, round_1_max) div = Mul (clamp_1, step)",
+    "by the maximum, then by 127": "up = Mul (clamp, clamp_1) div = Div (up, round_1_max)",
+    "with a factor of its own": "up = Div (clamp_1, mul_38) div = Mul (up, round_1_max)",
+    "by the inverse of the maximum": "div = Div (clamp_1, reciprocal)",
+}
+
+
+@pytest.mark.parametrize("name", DEQUANTIZED)
+def test_codes_may_be_dequantised_in_another_way_than_they_were_quantised(name: str) -> None:
+    replace = {"div = Div (clamp_1, mul_38)": DEQUANTIZED[name]}
+    model = models.build("dynamo", rows="2, 3", replace=replace)
+    (layer, _) = models.pack(model)[1]
+    assert (layer.activation, layer.reason) == ("int8_token", "")
+    models.assert_same(model)
+
+
 BIASES = {
     "one for all": (np.float32(2.5), []),
     "one for each output": (np.ones(models.N, np.float32), []),

@@ -80,7 +80,7 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     "bounds that are infinite": ("dynamo", {"round_1_min = {-128}": "round_1_min = {-inf}"}, "are not int8"),
     "one scale in, another out": (
         "dynamo",
-        {"div = Div (clamp_1, mul_38)": "div = Div (clamp_1, reciprocal)"},
+        {"div = Div (clamp_1, mul_38)": "other = Mul (mul_38, mul_38) div = Div (clamp_1, other)"},
         "dequantised by another scale than they were quantised by",
     ),
     "one scale in, multiplied out": (

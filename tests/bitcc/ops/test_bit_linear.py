@@ -194,14 +194,20 @@ def test_a_token_of_zeros_gives_nan_where_the_original_divides_by_zero(form: Act
 def test_a_token_too_small_for_its_scale_gives_what_the_graph_gives(
     form: ActScale, rounding: ActType, tiny: float
 ) -> None:
-    """The scale is infinite: codes are at their bounds and divided by infinity, and 0 * infinity is NaN."""
+    """The scale is infinite: codes are at their bounds and divided by infinity, and 0 * infinity is NaN.
+
+    Where the product comes first there is no such scale, and 0 * 127 / c is 0.
+    """
     op = BitLinear(K=64, N=20, act_scale=form, act_floor=0.0, act_type=rounding)
     x = np.full((2, 64), tiny, np.float32)
     x[1, 5] = 0
     feeds = {"X": x, **layer(op)}
     y = assert_all_agree(op, feeds)
-    np.testing.assert_array_equal(y[0], feeds["bias"])
-    assert np.isnan(y[1]).all()
+    if form is ActScale.PRODUCT:
+        assert np.isfinite(y).all()
+    else:
+        np.testing.assert_array_equal(y[0], feeds["bias"])
+        assert np.isnan(y[1]).all()
 
 
 @every_form
@@ -306,14 +312,17 @@ def test_the_norm_divides_by_the_root_of_the_mean_square() -> None:
     np.testing.assert_allclose(got, want, rtol=4e-7)
 
 
-def test_the_three_forms_of_the_scale_round_differently() -> None:
-    """Or one of them would do."""
-    x = np.abs(np.random.default_rng(0).standard_normal((2000, 1))).astype(np.float32)
-    inverses = [ops.quantize(x, BitLinear(K=1, N=1, act_scale=form))[1] for form in ActScale]
-    for i, first in enumerate(inverses):
-        for second in inverses[i + 1 :]:
-            assert (first != second).any()
-            np.testing.assert_allclose(first, second, rtol=4e-7)
+def test_the_forms_of_the_scale_round_differently() -> None:
+    """Or one of them would do: by an ulp of the scale, or a code of an input that lies between two."""
+    largest = np.random.default_rng(0).uniform(1, 2, (5000, 1)).astype(np.float32)
+    between = (np.arange(126, dtype=np.float32) + np.float32(0.5)) / 127 * largest
+    x = np.hstack([largest, between])
+    found = [ops.quantize(x, BitLinear(K=127, N=1, act_scale=form)) for form in ActScale]
+    for i, (codes, inverse) in enumerate(found):
+        for other_codes, other_inverse in found[i + 1 :]:
+            assert (codes != other_codes).any()
+            assert np.abs(codes - other_codes).max() == 1
+            np.testing.assert_allclose(inverse, other_inverse, rtol=4e-7)
 
 
 def test_the_spec_refuses_weights_of_another_shape() -> None:

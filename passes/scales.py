@@ -1,0 +1,74 @@
+"""Read the arithmetic of scales: products of constants and powers of the activations' largest magnitude."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from bitcc.passes.normal_form import producer, same, skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from bitcc.passes.constants import Constants
+
+    Row = NDArray[np.float64]
+
+_DEPTH = 8
+
+
+class Factor(NamedTuple):
+    """``largest ** power * constant``.
+
+    Attributes:
+        power: Of the largest magnitude.
+        constant: float64 [1] or [N].
+    """
+
+    power: int
+    constant: Row
+
+    def times(self, other: Factor, sign: int = 1) -> Factor:
+        """The product with another one to the power 1 or -1."""
+        with np.errstate(all="ignore"):  # scales that are not finite are refused
+            return Factor(self.power + sign * other.power, self.constant * other.constant**sign)
+
+
+ONE = Factor(0, np.ones(1))
+
+
+def read_factor(
+    value: ir.Value,
+    largest: ir.Value | None,
+    constants: Constants,
+    row: Callable[[ir.Value], Row | None],
+    depth: int = _DEPTH,
+) -> Factor | None:
+    """``value`` in terms of ``largest``, None if it is something else.
+
+    Args:
+        value: What to read.
+        largest: The bounded largest magnitude, None where there is none.
+        constants: Of the model.
+        row: A constant as float64 [1] or [N], None for what is not one.
+        depth: How many operations to look into.
+    """
+    if largest is not None and same(value, largest, constants):
+        return Factor(1, np.ones(1))
+    constant = row(value)
+    if constant is not None:
+        return Factor(0, constant)
+    node = producer(skip(value, constants), "Mul", "Div", "Reciprocal")
+    if node is None or depth == 0:
+        return None
+    factors = [read_factor(v, largest, constants, row, depth - 1) for v in node.inputs if v is not None]
+    known = [factor for factor in factors if factor is not None]
+    if len(known) != len(node.inputs):
+        return None
+    if node.op_type == "Reciprocal":
+        return ONE.times(known[0], -1)
+    return known[0].times(known[1], -1 if node.op_type == "Div" else 1)
