@@ -2,6 +2,7 @@
 # make test   install and pass the tests
 # make test-torch   compile what PyTorch, transformers and optimisers write, and compare with PyTorch
 # make test-sanitizers    the op library under valgrind and the sanitizers of the C compiler
+# make test-stress    sessions in many threads for a minute, each result compared bit for bit (SECONDS=15 for less)
 # make bench  one layer against all peers (SUITE=op); SUITE=block or SUITE=model for more than that
 # make check  linters, types, import contracts
 # make test-real-models   compile the models inside published packages (70 MB), which must not change
@@ -9,9 +10,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SUITE ?= op
+SECONDS ?= 60
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test test-torch test-real-models test-sanitizers check matrix bench clean
+.PHONY: demo test test-torch test-real-models test-sanitizers test-stress check matrix bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -28,6 +30,9 @@ test-real-models: $(VENV)/.real-models
 
 test-sanitizers: $(VENV)/.dev
 	$(BIN)/pytest -n 2 -m sanitizers tests/runtime_ops
+
+test-stress: $(VENV)/.dev
+	BITCC_STRESS_SECONDS=$(SECONDS) $(BIN)/pytest -m stress tests/runtime_ops
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
