@@ -13,9 +13,10 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
 from bitcc.passes.layout import Layout, behind_transposes, columns_of_input, minimal
-from bitcc.passes.matmul import Product, read_product, weight_index, weight_inputs, weight_matrix
+from bitcc.passes.matmul import Product, read_product
 from bitcc.passes.precision import check_single, type_of
 from bitcc.passes.ternary import Ternary, check_structure, to_ternary
+from bitcc.passes.weight import weight_index, weight_inputs, weight_matrix
 from bitcc.passes.weight_facts import WeightFacts, of_dense, of_ternary
 from bitcc.ternary_linear import TernaryLinear
 
@@ -231,7 +232,7 @@ def _bit_linear(
     )
     scale = weight_scale * epilogue.gain
     layer = _layer(name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=bias)
-    if activation.shape is not None and (layer.x_layout or layer.y_layout):
+    if activation.shape is not None and (layer.x_layout or layer.y_layout or product.y_shape):
         raise Refused("its input is reshaped and transposed")
     return replace(layer, shape=activation.shape, codes=activation.codes)
 

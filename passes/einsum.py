@@ -1,4 +1,4 @@
-"""Read an Einsum equation that is a matrix product with a weight of two axes."""
+"""Read an Einsum equation that is a matrix product with a weight, whose outputs may be several axes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bitcc.passes.layout import Layout
 
 _ELLIPSIS = "..."
+_FIX = "export it as a MatMul with a weight of two axes, and a Transpose or Reshape beside it"
 
 
 class Contraction(NamedTuple):
@@ -19,15 +20,17 @@ class Contraction(NamedTuple):
         transposed: Whether the weight is [N, K] rather than [K, N].
         x: What brings the input to [..., K].
         y: What brings [..., N] to the output.
+        outputs: How many axes N is, of the weight and at the end of the output.
     """
 
     transposed: bool
     x: Layout
     y: Layout
+    outputs: int = 1
 
 
 def read_equation(equation: str, weight_index: int, rank: int | None) -> Contraction:
-    """An equation such as ``bsk,nk->bsn`` or ``...k,kn->...n``.
+    """An equation such as ``bsk,nk->bsn``, ``...k,kn->...n``, or ``bsk,khd->bshd`` of an attention's heads.
 
     Args:
         equation: Of the node.
@@ -43,23 +46,29 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
     terms = operands.split(",")
     if not arrow or len(terms) != 2:
         raise Refused(f"its equation `{equation}` is no product of two operands with an explicit result")
-    x = _axes(terms[1 - weight_index], rank)
-    y = _axes(result, rank)
+    hidden = rank - len(terms[1 - weight_index].replace(_ELLIPSIS, ""))
+    x = _axes(terms[1 - weight_index], hidden)
+    y = _axes(result, hidden)
     weight = list(terms[weight_index])
-    contracted, kept = set(weight) & set(x) - set(y), set(weight) & set(y) - set(x)
+    contracted = set(weight) & set(x) - set(y)
+    kept = [axis for axis in weight if axis in set(y) - set(x)]
     tokens = [axis for axis in x if axis not in contracted]
-    plain = len(weight) == len(set(weight)) == 2 and len(contracted) == len(kept) == 1
+    plain = len(weight) == len(set(weight)) == len(kept) + 1 >= 2 and len(contracted) == 1
     unique = len(set(x)) == len(x) and len(set(y)) == len(y)
-    if not plain or not unique or set(tokens) != set(y) - kept or len(x) != rank:
-        raise Refused(f"its equation `{equation}` is not a matrix product over one axis")
-    (n,), (k,) = kept, contracted
-    canonical = [*tokens, n]
+    if not plain or not unique or set(tokens) != set(y) - set(kept) or len(x) != rank:
+        raise Refused(f"its equation `{equation}` is not a matrix product over one axis", fix=_FIX)
+    (k,) = contracted
+    canonical = [*tokens, *kept]
     x_layout = tuple(x.index(axis) for axis in (*tokens, k))
-    return Contraction(weight == [n, k], x_layout, tuple(canonical.index(axis) for axis in y))
+    y_layout = tuple(canonical.index(axis) for axis in y)
+    if len(kept) == 1:
+        return Contraction(weight[-1] == k, x_layout, y_layout)
+    if x != [*tokens, k] or y != canonical or k not in {weight[0], weight[-1]}:
+        raise Refused(f"its equation `{equation}` moves the axes of its outputs", fix=_FIX)
+    return Contraction(weight[-1] == k, (), (), len(kept))
 
 
-def _axes(term: str, rank: int) -> list[str]:
-    """One name for each axis."""
+def _axes(term: str, hidden: int) -> list[str]:
+    """One name for each axis, also for the ``hidden`` ones of an ellipsis."""
     before, ellipsis, after = term.partition(_ELLIPSIS)
-    hidden = rank - len(before) - len(after) if ellipsis else 0
-    return [*before, *(f"{_ELLIPSIS}{i}" for i in range(hidden)), *after]
+    return [*before, *(f"{_ELLIPSIS}{i}" for i in range(hidden) if ellipsis), *after]

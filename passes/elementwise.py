@@ -93,6 +93,15 @@ class Elementwise:
             result[rows] = self.rows(rows)
         return result
 
+    def reshaped(self, shape: tuple[int, int]) -> Elementwise:
+        """The same elements in the same order, as a matrix."""
+        if shape == self.shape:
+            return self
+        if any(leaf.size > 1 and leaf.shape != self.shape for leaf in self.leaves.values()):
+            return Elementwise(self.value, (), {self.value: self.whole().reshape(shape)}, shape)
+        leaves = {v: a.reshape(() if a.shape != self.shape else shape) for v, a in self.leaves.items()}
+        return Elementwise(self.value, self.nodes, leaves, shape)
+
     def block_rows(self) -> Iterator[slice]:
         """Which rows to read together."""
         count = max(1, _BLOCK // max(1, math.prod(self.shape[1:])))

@@ -120,7 +120,7 @@ def read_epilogue(
             raise Refused(f"the bias of the {product.node.op_type} is not one constant row")
         state = _added(state, bias * product.beta, start)
     reached = state  # a last Identity or Cast belongs to what reads the layer
-    while (following := _next(reader, reached)) is not None:
+    while not product.y_shape and (following := _next(reader, reached)) is not None:
         reached = following
         if producer(reached.y, "Identity", "Cast") is None:
             state = reached

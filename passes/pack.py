@@ -125,9 +125,13 @@ def _replace(
     output = node.outputs[0]
     output.name = _unique(f"{layer.name}_y", names)
     output.type = ir.TensorType(computed)
-    rows = None if y.shape is None or layer.y_layout else y.shape[:-1]
+    split = layer.product.y_shape
+    rows = None if y.shape is None or layer.y_layout else y.shape[: split.count(0) or -1]
     output.shape = None if rows is None else ir.Shape([*rows, layer.op.N])
     graph.insert_before(last, node)
+    if split:
+        sizes = _initializer(ir.tensor(split), _unique(f"{layer.name}.y_shape", names), model.graph)
+        output = _reshape(output, sizes, _unique(f"{layer.name}_y_split", names), graph, before=last)
     if layer.y_layout:
         output = _transpose(
             output, layer.y_layout, _unique(f"{layer.name}_y_columns", names), graph, before=last

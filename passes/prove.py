@@ -88,6 +88,8 @@ def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants,
         got = _computed(layer, trial, x).astype(np.float64)
         if layer.shape is not None:
             got = _reshaped(got, layer.shape, want)
+        if layer.product.y_shape:
+            want = want.reshape(got.shape)
         if want.shape != got.shape:
             return float("inf")
         worst = float(np.maximum(worst, difference(got, want)))

@@ -17,7 +17,7 @@ from bitcc import formats
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Table
 from bitcc.passes.levels import floats
-from bitcc.passes.matmul import weight_as_read, weight_matrix
+from bitcc.passes.weight import weight_as_read, weight_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

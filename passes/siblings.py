@@ -49,7 +49,7 @@ def merge_siblings(packed: Sequence[PackedLayer], graph: ir.Graph) -> list[Packe
 
 def _shared(layer: Layer, same: Mapping[ir.Value, ir.Value]) -> Hashable | None:
     """What layers must have in common to be one; None for a layer that stays alone."""
-    if not isinstance(layer.op, BitLinear) or layer.x_layout or layer.y_layout:
+    if not isinstance(layer.op, BitLinear) or layer.x_layout or layer.y_layout or layer.product.y_shape:
         return None
     x, shape = (value and same.get(value, value) for value in (layer.x, layer.shape))
     return layer.node.graph, x, shape, replace(layer.op, N=1), layer.x_type, layer.y_type

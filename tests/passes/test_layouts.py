@@ -122,6 +122,40 @@ CASES = {
     "einsum, with transposed tokens": Case(
         "2, 7, 100", "7, 2, 60", 2, EINSUM.format("bsk,kn->sbn", "columns"), ("Transpose",)
     ),
+    "einsum, heads": Case(
+        "2, 7, 100", "2, 7, 4, 15", 2, EINSUM.format("bsd,dhk->bshk", "heads"), ("Reshape",)
+    ),
+    "einsum, heads of rows": Case(
+        "2, 7, 100", "2, 7, 4, 15", 2, EINSUM.format("...d,hkd->...hk", "rows_of_heads"), ("Reshape",)
+    ),
+    "einsum, heads of a matrix that is reshaped": Case(
+        "7, 100",
+        "7, 4, 15",
+        1,
+        "w = Reshape (columns, split) " + EINSUM.format("sd,dhk->shk", "w"),
+        ("Reshape",),
+    ),
+    "einsum, heads and a bias": Case(
+        "2, 7, 100",
+        "2, 7, 4, 15",
+        2,
+        EINSUM.format("bsd,dhk->bshk", "heads").replace("y =", "p =") + " y = Add (p, bias_of_heads)",
+        ("Add", "Reshape"),
+    ),
+    "batch of one": Case("2, 7, 100", "2, 7, 60", 2, "y = MatMul (q, batched)"),
+    "batch of one, added in the graph": Case(
+        "2, 7, 100", "2, 7, 60", 2, "w = Unsqueeze (columns, zero) y = MatMul (q, w)"
+    ),
+    "batch of one, transposed": Case(
+        "2, 7, 100",
+        "2, 7, 60",
+        2,
+        "w = Transpose <perm = [0, 2, 1]> (batched_rows) p = MatMul (q, w) y = Add (p, bias)",
+    ),
+    "batch of one, left": Case("2, 100, 7", "2, 60, 7", 1, "y = MatMul (batched_rows, q)", BOTH),
+    "batch of one, fused": Case(
+        "3, 7, 100", "3, 7, 60", 2, "y = com.microsoft.FusedMatMul <transB = 1> (q, batched_rows)"
+    ),
     "conv": Case("2, 100, 5, 3", "2, 60, 5, 3", 1, "y = Conv (q, filters)", BOTH),
     "conv, one dimension": Case(
         "2, 100, 5", "2, 60, 5", 1, "y = Conv <pads = [0, 0]> (q, filters_1d, bias)", BOTH
@@ -153,6 +187,14 @@ def arrays(axis: int) -> dict[str, Array]:
         "columns": np.ascontiguousarray(rows.T),
         "filters": rows[:, :, None, None],
         "filters_1d": rows[:, :, None],
+        "heads": rows.T.reshape(K, 4, 15),
+        "rows_of_heads": rows.reshape(4, 15, K),
+        "rows_of_inputs": rows.T.reshape(K, 4, 15),
+        "split": np.array([K, 4, 15]),
+        "bias_of_heads": bias.reshape(4, 15),
+        "batched": rows.T[None],
+        "batched_rows": rows[None],
+        "zero": np.array([0]),
         "bias": bias,
         "bias_column": bias[:, None],
         "gain": rng.uniform(0.5, 2, N).astype(np.float32),
@@ -284,6 +326,18 @@ REFUSED = {
         Case("7, 100, 100", "7, 60", 2, EINSUM.format("skk,kn->sn", "columns")),
         EQUATION,
     ),
+    "heads that are moved": (
+        Case("2, 7, 100", "2, 4, 7, 15", 2, EINSUM.format("bsd,dhk->bhsk", "heads")),
+        "moves the axes of its outputs",
+    ),
+    "heads on both sides": (
+        Case("2, 7, 4, 15", "2, 7, 100", 3, EINSUM.format("bshk,dhk->bsd", "rows_of_inputs")),
+        EQUATION,
+    ),
+    "a batch axis that the input does not have": (
+        Case("7, 100", "1, 7, 60", 1, "y = MatMul (q, batched)"),
+        "its weight has more axes than its input is known to have",
+    ),
     "an implicit result": (
         Case("7, 100", "7, 60", 1, EINSUM.format("sk,kn", "columns")),
         "is no product of two operands with an explicit result",
@@ -297,6 +351,16 @@ def test_what_is_no_matrix_product_is_kept(name: str) -> None:
     status, _, found = facts(build(case, "float"))
     assert status == KEPT
     assert reason in found
+
+
+def test_the_residue_of_a_quantizer_is_seen_through_behind_a_batch_axis() -> None:
+    """One of a thousand deviations leaves noise that no tolerance takes."""
+    body = "d = Sub (codes, latent) r = Add (latent, d) w = Unsqueeze (r, zero) y = MatMul (x, w)}"
+    latent = models.latent("outlier")
+    codes = models.quantized(latent)[0].astype(np.float32)
+    known = {**arrays(-1), "latent": np.ascontiguousarray(latent.T), "codes": np.ascontiguousarray(codes.T)}
+    model = models.parse(HEADER.format(x="2, 7, 100", y="2, 7, 60") + body, known)
+    assert facts(model)[:2] == (PACKED, "float")
 
 
 SLOWER = "which packing makes slower"
@@ -349,6 +413,12 @@ def test_an_input_of_unknown_rank_that_is_transposed_anyway_is_packed() -> None:
     x = np.random.default_rng(0).standard_normal((2, 100, 7)).astype(np.float32)
     (got,), (want,) = models.run(packed, x), models.run(model, x)
     assert models.largest_difference(got, want) < 1e-5
+
+
+def test_a_stack_of_matrices_is_no_candidate() -> None:
+    known = {"stack": np.stack([arrays(-1)["columns"]] * 2)}
+    model = models.parse(HEADER.format(x="2, 7, 100", y="2, 7, 60") + "y = MatMul (x, stack)}", known)
+    assert models.pack(model)[1] == ()
 
 
 def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,0 +1,182 @@
+"""Read the constant weight of a node that multiplies, in whatever layout it has, as a matrix [N, K]."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitcc.passes._refused import Refused
+from bitcc.passes.einsum import read_equation
+from bitcc.passes.elementwise import Matrix
+from bitcc.passes.layout import Layout, swapped, transposition
+from bitcc.passes.matmul_nbits import MATMUL_NBITS, dequantized
+from bitcc.passes.normal_form import producer, skip, without_residue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx_ir as ir
+
+    from bitcc.passes.constants import Constants
+
+_KNOWN = frozenset(
+    {
+        ("", "MatMul"),
+        ("", "Gemm"),
+        ("", "Conv"),
+        ("", "Einsum"),
+        ("com.microsoft", "FusedMatMul"),
+        MATMUL_NBITS,
+    }
+)
+_WEIGHT_SECOND = frozenset({"Conv", "MatMulNBits"})
+
+
+def weight_index(node: ir.Node, constants: Constants) -> int | None:
+    """Which input of a node that multiplies a computed tensor is a matrix that no input of the model changes.
+
+    None for every other node.
+    """
+    if (node.domain, node.op_type) not in _KNOWN or len(node.inputs) < 2:
+        return None
+    if node.op_type == "Einsum" and len(node.inputs) != 2:
+        return None
+    fixed = constants.independent_of_inputs
+    if node.op_type == "MatMulNBits" and not all(v is None or fixed(v) for v in node.inputs[1:]):
+        return None
+    for index in (1,) if node.op_type in _WEIGHT_SECOND else (1, 0):
+        x, weight = node.inputs[1 - index], node.inputs[index]
+        if x is None or weight is None or x in constants or not fixed(weight):
+            continue
+        if weight not in constants and fixed(x):
+            continue
+        if node.op_type in _WEIGHT_SECOND or _may_be_matrix(node, weight):
+            return index
+    return None
+
+
+def _may_be_matrix(node: ir.Node, weight: ir.Value) -> bool:
+    """Whether it is one matrix: of two axes, with others of one element, or with outputs in several."""
+    if weight.shape is None or weight.shape.rank() == 2:
+        return True
+    leading = weight.shape[:-2]
+    return node.op_type == "Einsum" or (node.op_type != "Gemm" and set(leading) == {1})
+
+
+def weight_inputs(node: ir.Node, constants: Constants) -> Sequence[ir.Value | None]:
+    """The constants that make the weight of a candidate: MatMulNBits has scales and zero points as well."""
+    index = weight_index(node, constants)
+    if index is None:
+        return ()
+    return node.inputs[1:4] if node.op_type == "MatMulNBits" else [node.inputs[index]]
+
+
+def weight_shape(weight: ir.Value, constants: Constants) -> tuple[int, ...]:
+    """Its shape as the node reads it."""
+    if weight.shape is not None and weight.shape.is_static():
+        return weight.shape.numpy()
+    return constants.elementwise(weight).shape
+
+
+def weight_matrix(node: ir.Node, constants: Constants) -> Matrix:
+    """The weights as an [N, K] matrix, the codes before a straight-through residue where the graph has one.
+
+    The filters of a convolution are [outputs, inputs * kernel].
+
+    Raises:
+        Refused: the weight is not a matrix or cannot be evaluated.
+    """
+
+    def before(value: ir.Value) -> ir.Value:
+        value = skip(value, constants)
+        return without_residue(value, constants) or value
+
+    return _matrix(node, constants, before)
+
+
+def weight_as_read(node: ir.Node, constants: Constants) -> Matrix:
+    """The weights as an [N, K] matrix, to the last bit what the node reads.
+
+    Raises:
+        Refused: the weight is not a matrix or cannot be evaluated.
+    """
+
+    def before(value: ir.Value) -> ir.Value:
+        identity = producer(value, "Identity")
+        return value if identity is None or identity.inputs[0] is None else identity.inputs[0]
+
+    return _matrix(node, constants, before)
+
+
+def _matrix(node: ir.Node, constants: Constants, before: Callable[[ir.Value], ir.Value]) -> Matrix:
+    """The weights ``before`` what may be looked through, and before transpositions."""
+    index = weight_index(node, constants)
+    value = None if index is None else node.inputs[index]
+    if index is None or value is None:
+        raise Refused("it has no constant weight")
+    if node.op_type == "MatMulNBits":
+        return Matrix.of(dequantized(node, constants))
+    by_rows = is_rows(node, index)
+    while True:
+        inner = _behind_reshape(before(value), node, by_rows=by_rows)
+        if (found := transposition(inner)) is not None and _swaps(found[1], node):
+            inner, by_rows = found[0], not by_rows
+        if inner is value:
+            break
+        value = inner
+    content = constants.elementwise(value)
+    sides = _sides(content.shape, node, by_rows=by_rows)
+    if sides is None or content.dtype.kind not in "fiuV" or not np.prod(content.shape):
+        raise Refused(f"the weight is {content.dtype} {list(content.shape)}, not a matrix of numbers")
+    return Matrix(content.reshaped(sides), transposed=not by_rows)
+
+
+def _swaps(perm: Layout, node: ir.Node) -> bool:
+    """Whether a transposition of a weight is that of its matrix."""
+    return perm == (1, 0) or (node.op_type not in {"Conv", "Einsum"} and perm == swapped(len(perm)))
+
+
+def _behind_reshape(value: ir.Value, node: ir.Node, *, by_rows: bool) -> ir.Value:
+    """The matrix of which a Reshape makes a weight with more axes."""
+    reshape = producer(value, "Reshape", "Unsqueeze", "Squeeze")
+    inner = None if reshape is None else reshape.inputs[0]
+    if inner is None or inner.shape is None or value.shape is None:
+        return value
+    if inner.shape.rank() != 2 or not inner.shape.is_static() or not value.shape.is_static():
+        return value
+    sides = _sides(value.shape.numpy(), node, by_rows=by_rows)
+    return inner if sides == inner.shape.numpy() else value
+
+
+def _sides(shape: tuple[int, ...], node: ir.Node, *, by_rows: bool) -> tuple[int, int] | None:
+    """A weight's rows and columns as the node reads it; None if it is no matrix."""
+    if len(shape) < 2:
+        return None
+    if node.op_type == "Conv" or (node.op_type == "Einsum" and not by_rows):
+        return shape[0], math.prod(shape[1:])
+    if node.op_type == "Einsum":
+        return math.prod(shape[:-1]), shape[-1]
+    return (shape[-2], shape[-1]) if math.prod(shape[:-2]) == 1 else None
+
+
+def is_rows(node: ir.Node, index: int) -> bool:
+    """Whether the node reads its weight as [N, K] rather than [K, N]."""
+    if node.op_type == "Conv":
+        return True
+    if node.op_type == "Einsum":
+        other = node.inputs[1 - index]
+        try:
+            rank = None if other is None or other.shape is None else other.shape.rank()
+            return read_equation(equation_of(node), index, rank).transposed
+        except Refused:
+            return True  # it is kept: as it is stored
+    if index == 0:
+        return not node.attributes.get_int("transA", 0)
+    return bool(node.attributes.get_int("transB", 0))
+
+
+def equation_of(node: ir.Node) -> str:
+    """Of an Einsum."""
+    return node.attributes.get_string("equation", "") or ""
