@@ -79,22 +79,22 @@ def run(choice: Choice, progress: Progress | None = None) -> dict[str, Any]:
     """Measure; the result is plain data, as ``report`` reads it."""
     library = bitcc.library_path()
     found, missing = peers.find(choice.peers)
-    roofs, reason = _peaks(choice)
+    roofs, no_peaks = _peaks(choice)
     parts = {
         name: op.run(library, plan, peers=found, progress=progress).to_dict()
         for name, plan in choice.plans().items()
     }
-    return {"suite": "op", "peaks": roofs, "no_peaks": reason, "missing": missing, "parts": parts}
+    return {"suite": "op", "peaks": roofs, "no_peaks": no_peaks, "missing": missing, "parts": parts}
 
 
-def _peaks(choice: Choice) -> tuple[list[dict[str, Any]], str]:
-    """One entry for each variant that the CPU has and number of threads; or none, and why."""
+def _peaks(choice: Choice) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """One entry for each variant that the CPU has and number of threads; and why the others have none."""
     try:
-        variants = peaks.variants()
+        variants, missing = peaks.variants()
     except OSError as error:
-        return [], f"the features of the CPU are not known: {error}"
+        return [], dict.fromkeys(peaks.LANES, f"the features of the CPU are not known: {error}")
     if not variants:
-        return [], "the CPU has none of the instructions that are measured"
+        return [], missing
     data = np.ones(choice.peak_bytes, np.uint8)
     with tempfile.TemporaryDirectory(prefix="bitcc-peaks-") as folder:
         library = peaks.build(Path(folder))
@@ -107,4 +107,4 @@ def _peaks(choice: Choice) -> tuple[list[dict[str, Any]], str]:
             }
             for variant in variants
             for threads in choice.threads
-        ], ""
+        ], missing

@@ -20,6 +20,21 @@ PEAK(peak_avx512vnni, VNNI_512)
 PEAK(peak_avxvnni, VNNI_256)
 PEAK(peak_avx2, MADDUBS)
 
+/* Six sums in tiles of 16 rows of 64 bytes. The tiles are this thread's alone; none stay configured. */
+#define TILES(k) "tdpbsud %%tmm7, %%tmm6, %%tmm" #k "\n"
+#define SIX(one) one(0) one(1) one(2) one(3) one(4) one(5)
+void peak_amx(int64_t rounds) {
+  unsigned char config[64] = {1};
+  for (int tile = 0; tile < 8; tile++) {
+    config[16 + 2 * tile] = 64;
+    config[48 + tile] = 16;
+  }
+  __asm__ volatile("ldtilecfg %0" ::"m"(config));
+  for (int64_t i = 0; i < rounds; i++)
+    __asm__ volatile(SIX(TILES) SIX(TILES)::);
+  __asm__ volatile("tilerelease");
+}
+
 /* The best way to read depends on the machine: so many streams side by side, each prefetched so far
  * ahead. The result depends on every byte, so that none is left out. */
 #define READ(name, isa, vector, zero, load, add)                                                  \

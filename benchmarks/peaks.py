@@ -28,21 +28,29 @@ if TYPE_CHECKING:
 
     Call: TypeAlias = Callable[[], object]
 
-LANES = {"avx512vnni": 64, "avxvnni": 32, "avx2": 32}
-"""Multiply-adds of the instruction that each variant is made of: vpdpbusd, or vpmaddubsw."""
+LANES = {"amx": 16 * 16 * 64, "avx512vnni": 64, "avxvnni": 32, "avx2": 32}
+"""Multiply-adds of the instruction that each variant is made of: tdpbsud, vpdpbusd, or vpmaddubsw."""
 
 _SOURCE = Path(__file__).with_suffix(".c")
-_FLAGS = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx2": "avx2"}  # as Linux calls them
+_FLAGS = {"amx": "amx_int8", "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx2": "avx2"}  # of Linux
 _ROUNDS, _IN_A_ROUND = 50_000, 12  # a tenth of a millisecond
 _STREAMS, _AHEAD = (1, 2, 4, 8), (0, 1024, 4096)
 _BYTES, _CHUNK = 512 * 2**20, 2**20
 _NOT_CACHED = 0.02  # of the chunks a few may be in a cache
 
 
-def variants() -> list[str]:
-    """Those of `LANES` that this CPU can run."""
+def variants() -> tuple[list[str], dict[str, str]]:
+    """Those of `LANES` that can run here, and why the others cannot."""
     flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii").split())
-    return [name for name, flag in _FLAGS.items() if flag in flags]
+    missing = {name: f"the CPU has no {flag}" for name, flag in _FLAGS.items() if flag not in flags}
+    if "amx" not in missing and not _may_use_tiles():
+        missing["amx"] = "Linux does not let this process use tiles"
+    return [name for name in LANES if name not in missing], missing
+
+
+def _may_use_tiles() -> bool:
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
 def build(folder: Path) -> ctypes.CDLL:
@@ -69,7 +77,8 @@ def multiply_adds(library: ctypes.CDLL, variant: str, threads: int) -> float:
 
 def read(library: ctypes.CDLL, variant: str, threads: int, data: NDArray[np.uint8]) -> float:
     """Billions of bytes a second, by the fastest of several ways to read, chunk after chunk of ``data``."""
-    function = getattr(library, "read_avx512vnni" if variant == "avx512vnni" else "read_avx2")
+    wide = variant in {"amx", "avx512vnni"}
+    function = getattr(library, "read_avx512vnni" if wide else "read_avx2")
     starts = itertools.cycle(range(data.ctypes.data, data.ctypes.data + len(data) - _CHUNK + 1, _CHUNK))
     fastest = 0.0
     for streams, ahead in itertools.product(_STREAMS, _AHEAD):
@@ -99,6 +108,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     data = np.ones(_BYTES, np.uint8)
+    present, missing = variants()
     with tempfile.TemporaryDirectory() as folder:
         library = build(Path(folder))
         rows = [
@@ -108,7 +118,7 @@ def main() -> None:
                 "gmac_per_s": round(multiply_adds(library, variant, threads), 1),
                 "read_gb_per_s": round(read(library, variant, threads, data), 1),
             }
-            for variant in variants()
+            for variant in present
             for threads in arguments.threads
         ]
     if arguments.json:
@@ -117,6 +127,8 @@ def main() -> None:
     print(f"{'variant':12}{'threads':>8}{'GMAC/s':>10}{'read GB/s':>12}")
     for row in rows:
         print(f"{row['variant']:12}{row['threads']:>8}{row['gmac_per_s']:>10}{row['read_gb_per_s']:>12}")
+    for variant, reason in missing.items():
+        print(f"{variant:12}not measurable here: {reason}")
 
 
 if __name__ == "__main__":

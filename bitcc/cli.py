@@ -189,14 +189,23 @@ def targets(as_json: Json = False) -> None:
     from bitcc import targets as known
 
     rows = [
-        {"name": t.name, "triple": t.zig_triple, "library": t.library, "isas": [v.name for v in t.variants]}
+        {
+            "name": t.name,
+            "triple": t.zig_triple,
+            "library": t.library,
+            "isas": [v.name for v in t.variants],
+            "notes": {v.name: v.note for v in t.variants if v.note},
+        }
         for t in known.TARGETS.values()
     ]
     if as_json:
         _print_json({"targets": rows})
         return
-    for row in rows:
-        _print(f"{row['name']}: {', '.join(row['isas'])} ({row['triple']}, {row['library']})")
+    for t in known.TARGETS.values():
+        _print(f"{t.name}: {', '.join(v.name for v in t.variants)} ({t.zig_triple}, {t.library})")
+        for variant in t.variants:
+            if variant.note:
+                _print(f"  {variant.name}: {variant.note}")
 
 
 @app.command(epilog="Example: `bitcc doctor --json`")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from bitcc import host, libraries, runtime, runtime_ops
+from bitcc import host, libraries, runtime, runtime_ops, targets
 from bitcc.errors import BitccError
 
 if TYPE_CHECKING:
@@ -101,8 +101,12 @@ def _library(say: Callable[[str], None]) -> list[Check]:
 
 def _kernels(info: LibraryInfo) -> Check:
     try:
-        return Check(
-            "kernels", ok=True, detail=f"{runtime.check_kernels(info)} of {', '.join(info.variants)}"
-        )
+        selected = runtime.check_kernels(info)
     except BitccError as error:
         return Check("kernels", ok=False, detail=str(error), hint=error.hint)
+    detail = f"{selected} of {', '.join(info.variants)}"
+    variants = targets.get(libraries.host_target()).variants
+    detail += "".join(f"; {v.name}: {v.note}" for v in variants if v.note and v.name == selected)
+    for isa, kernel in info.wrong.items():
+        detail += f"; kernel `{kernel}` of {isa} computes wrong numbers here"
+    return Check("kernels", ok=not info.wrong, detail=detail, hint="please report this")

@@ -54,10 +54,15 @@ def check_kernels(info: LibraryInfo) -> str:
     """The instruction-set variant of a library that runs here.
 
     Raises:
-        TargetError: ``BITCC_ISA`` names none that can.
+        TargetError: ``BITCC_ISA`` names none that can, or what it names computes wrong numbers here.
     """
     if info.selected is not None:
         return info.selected
+    for isa, kernel in info.wrong.items():
+        raise TargetError(
+            f"kernel `{kernel}` of {isa} computes wrong numbers on this machine",
+            hint="set BITCC_ISA to another variant, and report this",
+        )
     chosen = os.environ.get("BITCC_ISA", "")
     known = ", ".join(name for name in info.variants if name != chosen)
     raise TargetError(

@@ -49,6 +49,8 @@ class LibraryInfo:
         weight_formats: The layout version that it reads, by weight format.
         variants: Its instruction-set variants, best first.
         selected: The variant that would run here, ``BITCC_ISA`` respected; None if there is none.
+        wrong: A better variant that is not used because its self-test failed here, and the kernel that
+            computes wrong numbers; mostly empty.
         cpu: The features of this CPU that variants ask for.
     """
 
@@ -56,6 +58,7 @@ class LibraryInfo:
     weight_formats: Mapping[str, int]
     variants: tuple[str, ...]
     selected: str | None
+    wrong: Mapping[str, str]
     cpu: tuple[str, ...]
 
 
@@ -82,6 +85,7 @@ def library_info(path: Path) -> LibraryInfo:
         weight_formats=info["weight_formats"],
         variants=tuple(info["variants"]),
         selected=info["selected"],
+        wrong=info["wrong"],
         cpu=tuple(info["cpu"]),
     )
 

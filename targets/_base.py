@@ -40,6 +40,9 @@ class Tiles:
         gemm: The walk through unpacked weights.
         gemm_tokens: With how many tokens at most.
         gemv_float: The walk with one token of floats.
+        gemm_unit: Tokens are taken by `gemm` in multiples of this; what is beyond the last one is not used.
+        panel_vectors: Vectors of a tile that are unpacked at once, a multiple of 4.
+        few_blocks: For more calls of `gemm_few` than this it is worth writing unpacked weights down.
     """
 
     gemv: Walk
@@ -47,11 +50,18 @@ class Tiles:
     gemm: Walk
     gemm_tokens: int
     gemv_float: Walk
+    gemm_unit: int = 1
+    panel_vectors: int = 32
+    few_blocks: int = 3
 
     @property
     def few_tokens(self) -> int:
         """With how many tokens `gemm_few` works at most."""
         return len(self.gemm_few) + 1
+
+
+def no_state(_t: Tir, _a: Any, _tiles: Tiles) -> None:
+    """Write the `gemm_begin` and the `gemm_end` of an instruction set without a state."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,8 @@ class Kernels:
     finish: Builder
     finish_bias_first: Builder
     gemv_float: Builder
+    gemm_begin: Builder = no_state
+    gemm_end: Builder = no_state
 
     def __iter__(self) -> Iterator[tuple[str, Builder]]:
         """Yield (family, builder) in the order of kernel.h."""
@@ -85,6 +97,7 @@ class Variant:
         mattr: LLVM features such as ``+avx2``.
         tiles: Block sizes.
         kernels: How to write each kernel.
+        note: What users should know of it, as the end of a sentence; mostly nothing.
     """
 
     name: str
@@ -93,6 +106,7 @@ class Variant:
     mattr: tuple[str, ...]
     tiles: Tiles
     kernels: Kernels
+    note: str = ""
 
 
 @dataclass(frozen=True)

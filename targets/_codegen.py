@@ -39,6 +39,8 @@ _PARAMETERS = {
         "x: pointer, w: pointer, scale: pointer, acc: pointer, k_blocks: int32, "
         "group_vectors: int32, scale_stride: int32, begin: int32, end: int32"
     ),
+    "gemm_begin": "state: pointer",
+    "gemm_end": "state: pointer",
 }
 
 
@@ -47,6 +49,11 @@ def write_object(target: Target, variant: Variant, path: Path, progress: Callabl
 
     The same input gives the same bytes. Nothing is left undefined but, at most, libc's `memset`.
     """
+    module(target, variant, progress).write_to_file(str(path), "o")
+
+
+def module(target: Target, variant: Variant, progress: Callable[[str], None]) -> Any:
+    """All kernels of `variant` in TVM's hands, which can also show their assembly."""
     functions = {}
     for family, build in variant.kernels:
         progress(f"{variant.name}: {family}")
@@ -60,8 +67,7 @@ def write_object(target: Target, variant: Variant, path: Path, progress: Callabl
             "mattr": list(variant.mattr),
         }
     )
-    module = _lower(tvm.IRModule(functions), llvm)
-    tvm.get_global_func("target.build.llvm")(module, llvm).write_to_file(str(path), "o")
+    return tvm.get_global_func("target.build.llvm")(_lower(tvm.IRModule(functions), llvm), llvm)
 
 
 def _function(symbol: str, parameters: str, build: Builder, tiles: Tiles) -> Any:

@@ -76,7 +76,8 @@ def variant_lines(variants: Sequence[Variant]) -> str:
     """The table that kernel.h asks for, best first."""
     return "".join(
         f"BITCC_VARIANT({variant.name}, {variant.features}, "
-        f"{variant.tiles.few_tokens}, {variant.tiles.gemm_tokens}, {variant.tiles.gemv_float.tiles})\n"
+        f"{variant.tiles.few_tokens}, {variant.tiles.gemm_tokens}, {variant.tiles.gemv_float.tiles}, "
+        f"{variant.tiles.gemm_unit}, {variant.tiles.panel_vectors}, {variant.tiles.few_blocks})\n"
         for variant in variants
     )
 

@@ -41,9 +41,12 @@ class Pointer:
     def prefetch(self, offset: Expr) -> None:
         """Ask for the cache line at byte `offset`; an address that is not mapped does no harm."""
         read, keep_in_all_caches, data = 0, 3, 1
-        address = tirx.address_of(self._bytes[offset])
         flags = (tirx.const(flag, "int32") for flag in (read, keep_in_all_caches, data))
-        builder.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, *flags))
+        builder.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", self.address(offset), *flags))
+
+    def address(self, offset: Expr) -> Expr:
+        """Where byte `offset` is, for an instruction."""
+        return tirx.address_of(self._bytes[_span(offset, 1)])
 
 
 class Register:
@@ -152,6 +155,14 @@ class Tir:
     def intrinsic(self, dtype: str, name: str, *arguments: Expr) -> Expr:
         """The result, a `dtype`, of the LLVM intrinsic `name`, which has no side effect."""
         return tirx.call_llvm_pure_intrin(dtype, name, *arguments)
+
+    def instruction(self, name: str, *arguments: Expr) -> None:
+        """Write the LLVM intrinsic `name`, which has no result but an effect."""
+        builder.evaluate(tirx.call_llvm_intrin("void", name, *arguments))
+
+    def tile(self, number: int) -> Expr:
+        """A tile register, as an operand."""
+        return tirx.const(number, "uint8")
 
 
 def function(symbol: str, parameters: Mapping[str, str], body: Callable[..., None]) -> Any:

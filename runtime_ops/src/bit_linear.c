@@ -31,7 +31,7 @@ static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
   if (status != NULL)
     return status;
   int32_t band = band_tokens(node, tokens);
-  size_t rows = (size_t)band;
+  size_t rows = (size_t)bitcc_round_up(band, node->kernels->gemm_unit);
   bitcc_scratch *scratch;
   call->q = bitcc_take_scratch(
       node, rows * ((size_t)layer->k_padded + sizeof *call->sums + sizeof *call->inverse),

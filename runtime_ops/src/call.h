@@ -13,7 +13,7 @@ struct bitcc_call {
   char *y;       /* [tokens][n] */
   int32_t tokens;
   /* BitLinear, for each token: */
-  int8_t *q;      /* [k_padded] */
+  int8_t *q;      /* [k_padded]; there is room for a multiple of gemm_unit tokens */
   int32_t *sums;  /* of q */
   float *inverse; /* of the quantization scale; NaN poisons all outputs of the token */
   int32_t absmax; /* of all tokens, as the kernel gives it, if they share a scale */
@@ -63,5 +63,6 @@ int32_t bitcc_tiles_per_task(const bitcc_call *call, int32_t tasks, int32_t unit
 
 static inline int32_t bitcc_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t bitcc_divide_up(int32_t a, int32_t b) { return a / b + (a % b != 0); }
+static inline int32_t bitcc_round_up(int32_t a, int32_t b) { return bitcc_divide_up(a, b) * b; }
 
 #endif

@@ -13,8 +13,9 @@
 #define BITCC_EXPORT __attribute__((visibility("default")))
 #endif
 
-/* What the self-test has room for, and the accumulators of gemv_float on the stack. */
-enum { BITCC_MAX_TOKENS = 64, BITCC_MAX_FLOAT_TILES = 64 };
+/* What the self-test has room for, the accumulators of gemv_float and the panel of unpacked weights
+ * on the stack. */
+enum { BITCC_MAX_TOKENS = 64, BITCC_MAX_FLOAT_TILES = 64, BITCC_MAX_PANEL = 64 };
 
 /* What one op does differently from another: layer.h. */
 typedef struct bitcc_kind bitcc_kind;
@@ -43,6 +44,16 @@ const bitcc_kernels *bitcc_select(const bitcc_kernels *table, uint64_t cpu, cons
 /* Runs every kernel of a variant against plain C. NULL if all agree, else the family that is
  * wrong. */
 const char *bitcc_self_test(const bitcc_kernels *kernels);
+
+/* What this process runs: the first variant for this CPU, or the one that BITCC_ISA names, whose
+ * self-test agrees. */
+typedef struct {
+  const bitcc_kernels *kernels; /* NULL if there is none */
+  const char *error;            /* then, as bitcc_select says it; NULL if `wrong` is the reason */
+  const bitcc_kernels *wrong;   /* the first variant that does not agree, mostly NULL */
+  const char *family;           /* its kernel that is wrong */
+} bitcc_choice;
+bitcc_choice bitcc_choose(void);
 
 /* Comma-separated names, each between `quote`s: of the table's variants that run on `cpu`. */
 void bitcc_list_variants(char *out, size_t size, const bitcc_kernels *table, uint64_t cpu,

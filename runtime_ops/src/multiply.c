@@ -5,18 +5,16 @@
 
 /* Tiles that kernels read side by side, and those of one gemv call. */
 enum { GROUP = 4, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC_TILE_ROWS };
-/* Blocks of few tokens, each of which unpacks the weights: for more it is worth writing them down. */
-enum { FEW_BLOCKS = 3 };
 /* Tokens that share weights written down; their accumulators are 32 KB. */
 enum { MAX_TOKENS = 128, ACCUMULATORS = MAX_TOKENS * GROUP * BITCC_TILE_ROWS };
-/* Vectors of a tile that are unpacked at once: a panel of 32 KB. A multiple of four. */
-enum { PANEL_VECTORS = 32, UNPACKED_BYTES = 4 * BITCC_VECTOR_BYTES };
+enum { UNPACKED_BYTES = 4 * BITCC_VECTOR_BYTES };
 enum { LINE = 64 };
 /* Enough tasks for any machine to balance: tokens are not split for more, nor to fewer than this.
  */
 enum { ENOUGH_TASKS = 16, MIN_TOKENS = 32 };
 
 static_assert((int)GEMV_TILES * BITCC_TILE_ROWS <= ACCUMULATORS, "gemv");
+static_assert((int)MAX_TOKENS % BITCC_MAX_TOKENS == 0, "rounding up to units of tokens");
 
 typedef struct {
   const bitcc_call *call;
@@ -40,9 +38,11 @@ static void start(int32_t *restrict acc, const int32_t *restrict sums, const par
       acc[i * rows + row] = -sums[i];
 }
 
-/* The next of as many blocks as `tokens` take with at most `most` in each; all nearly as large. */
-static int32_t next_block(int32_t tokens, int32_t most) {
-  return bitcc_divide_up(tokens, bitcc_divide_up(tokens, most));
+/* The next of as many blocks as `tokens` take with at most `most` in each; all nearly as large, and
+ * multiples of `unit` but for the last one. */
+static int32_t next_block(int32_t tokens, int32_t most, int32_t unit) {
+  int32_t even = bitcc_divide_up(tokens, bitcc_divide_up(tokens, most));
+  return bitcc_min(tokens, bitcc_round_up(even, unit));
 }
 
 /* Rows of Y are far apart: stores to them would wait for one line after the other. */
@@ -59,7 +59,7 @@ static void multiply_few(const bitcc_call *call, const part *p, int32_t *acc) {
   const bitcc_kernels *kernels = call->node->kernels;
   const bitcc_layer *layer = &call->node->layer;
   for (int32_t done = 0, tokens; done < p->tokens; done += tokens) {
-    tokens = next_block(p->tokens - done, kernels->few_tokens);
+    tokens = next_block(p->tokens - done, kernels->few_tokens, 1);
     kernels->gemm_few(p->q + (size_t)done * (size_t)layer->k_padded, p->w,
                       acc + done * p->tiles * BITCC_TILE_ROWS, layer->k_blocks, 0, p->tiles,
                       tokens);
@@ -68,27 +68,30 @@ static void multiply_few(const bitcc_call *call, const part *p, int32_t *acc) {
 
 /* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens. */
 static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *acc) {
-  alignas(64) uint8_t panel[GROUP * PANEL_VECTORS * UNPACKED_BYTES];
+  alignas(64) uint8_t panel[GROUP * BITCC_MAX_PANEL * UNPACKED_BYTES];
+  uint8_t state[BITCC_STATE_BYTES];
   const bitcc_kernels *kernels = call->node->kernels;
   const bitcc_layer *layer = &call->node->layer;
-  for (int32_t vector = 0; vector < layer->k_blocks; vector += PANEL_VECTORS) {
-    int32_t count = bitcc_min(PANEL_VECTORS, layer->k_blocks - vector);
+  kernels->gemm_begin(state);
+  for (int32_t vector = 0, count; vector < layer->k_blocks; vector += count) {
+    count = bitcc_min(kernels->panel_vectors, layer->k_blocks - vector);
     const int8_t *q = p->q + vector * BITCC_VECTOR_COLUMNS;
     kernels->unpack(p->w + vector * BITCC_VECTOR_BYTES, panel, layer->k_blocks, count, p->tiles);
     for (int32_t done = 0, tokens; done < p->tokens; done += tokens) {
-      tokens = next_block(p->tokens - done, kernels->gemm_tokens);
+      tokens = next_block(p->tokens - done, kernels->gemm_tokens, kernels->gemm_unit);
       kernels->gemm(q + (size_t)done * (size_t)layer->k_padded, panel,
                     acc + done * p->tiles * BITCC_TILE_ROWS, layer->k_padded, count, p->tiles,
                     tokens);
     }
   }
+  kernels->gemm_end(state);
 }
 
 static void multiply_part(const bitcc_call *call, const part *p, int32_t *acc) {
   const bitcc_kernels *kernels = call->node->kernels;
   if (p->tokens == 1)
     kernels->gemv(p->q, p->w, acc, call->node->layer.k_blocks, 0, p->tiles);
-  else if (p->tokens <= FEW_BLOCKS * kernels->few_tokens)
+  else if (p->tokens <= kernels->few_blocks * kernels->few_tokens)
     multiply_few(call, p, acc);
   else
     multiply_unpacked(call, p, acc);

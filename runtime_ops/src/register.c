@@ -1,4 +1,5 @@
 /* The entry point that onnxruntime looks up in a custom op library. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "library.h"
@@ -41,17 +42,19 @@ OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base)
   const OrtApi *api = base->GetApi(BITCC_ORT_API_VERSION);
   if (api == NULL)
     return base->GetApi(1)->CreateStatus(ORT_NOT_IMPLEMENTED, "bitcc needs onnxruntime >= 1.17");
-  const char *forced = getenv("BITCC_ISA"), *reason;
-  const bitcc_kernels *kernels =
-      bitcc_select(bitcc_variants, bitcc_cpu_features(), forced, &reason);
-  if (kernels == NULL)
-    return not_selectable(api, forced, reason);
-  const char *family = bitcc_self_test(kernels);
-  if (family != NULL)
+  bitcc_choice choice = bitcc_choose();
+  if (choice.error != NULL)
+    return not_selectable(api, getenv("BITCC_ISA"), choice.error);
+  if (choice.kernels == NULL)
     return bitcc_error(
         api, ORT_FAIL,
         "bitcc: kernel `%s` of ISA %s computes wrong numbers on this machine; force "
         "another ISA with the environment variable BITCC_ISA and report this",
-        family, kernels->isa);
-  return add_ops(api, options, kernels);
+        choice.family, choice.wrong->isa);
+  if (choice.wrong != NULL)
+    fprintf(stderr,
+            "bitcc: kernel `%s` of ISA %s computes wrong numbers on this machine and is not used; "
+            "ISA %s is. Please report this.\n",
+            choice.family, choice.wrong->isa, choice.kernels->isa);
+  return add_ops(api, options, choice.kernels);
 }

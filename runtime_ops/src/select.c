@@ -39,7 +39,8 @@ void bitcc_list_features(char *out, size_t size, uint64_t cpu, const char *quote
     const char *name;
   } features[] = {{BITCC_CPU_AVX2, "avx2"},
                 {BITCC_CPU_AVXVNNI, "avxvnni"},
-                {BITCC_CPU_AVX512VNNI, "avx512vnni"}};
+                {BITCC_CPU_AVX512VNNI, "avx512vnni"},
+                {BITCC_CPU_AMXINT8, "amxint8"}};
   out[0] = '\0';
   for (size_t i = 0; i < sizeof features / sizeof features[0]; i++)
     if (cpu & features[i].bit)

@@ -103,18 +103,20 @@ static bool unpack_is_right(const bitcc_kernels *kernels, const pattern *p) {
 }
 
 static bool gemm_is_right(const bitcc_kernels *kernels, const pattern *p) {
-  uint8_t panel[4 * sizeof p->w];
+  uint8_t panel[4 * sizeof p->w], state[BITCC_STATE_BYTES];
   int32_t acc[BITCC_MAX_TOKENS * TILES * ROWS];
-  for (int32_t tokens = 1; tokens <= kernels->gemm_tokens; tokens++) {
+  bool right = true;
+  kernels->gemm_begin(state);
+  for (int32_t tokens = 1; right && tokens <= kernels->gemm_tokens; tokens++) {
     start(p, acc, tokens, TILES * ROWS);
     for (int32_t vector = 0; vector < K_BLOCKS; vector += 4) {
       kernels->unpack(p->w + vector * BITCC_VECTOR_BYTES, panel, K_BLOCKS, 4, TILES);
       kernels->gemm(p->q + vector * BITCC_VECTOR_COLUMNS, panel, acc, K_PADDED, 4, TILES, tokens);
     }
-    if (!are_products(p, acc, 0, tokens))
-      return false;
+    right = are_products(p, acc, 0, tokens);
   }
-  return true;
+  kernels->gemm_end(state);
+  return right;
 }
 
 /* Whole numbers, and scales that are powers of two: sums are exact in any order. Groups of three

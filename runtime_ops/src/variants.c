@@ -1,7 +1,8 @@
 /* The table of variants, from the list that the code generator wrote. */
 #include "library.h"
 
-#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles)                             \
+#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors,   \
+                      few_blocks)                                                                 \
   bitcc_absmax_fn bitcc_absmax_##isa;                                                             \
   bitcc_quantize_fn bitcc_quantize_##isa;                                                         \
   bitcc_quantize_fn bitcc_quantize_divide_##isa;                                                  \
@@ -12,19 +13,29 @@
   bitcc_finish_fn bitcc_finish_##isa;                                                             \
   bitcc_finish_fn bitcc_finish_bias_first_##isa;                                                  \
   bitcc_gemv_float_fn bitcc_gemv_float_##isa;                                                     \
+  bitcc_gemm_state_fn bitcc_gemm_begin_##isa;                                                     \
+  bitcc_gemm_state_fn bitcc_gemm_end_##isa;                                                       \
   static_assert((few_tokens) >= 3 && (few_tokens) <= BITCC_MAX_TOKENS, #isa);                     \
   static_assert((gemm_tokens) >= 1 && (gemm_tokens) <= BITCC_MAX_TOKENS, #isa);                   \
-  static_assert((float_tiles) >= 1 && (float_tiles) <= BITCC_MAX_FLOAT_TILES, #isa);
+  static_assert((float_tiles) >= 1 && (float_tiles) <= BITCC_MAX_FLOAT_TILES, #isa);              \
+  static_assert((gemm_unit) >= 1 && (gemm_tokens) % (gemm_unit) == 0, #isa);                      \
+  static_assert(BITCC_MAX_TOKENS % (gemm_unit) == 0, #isa);                                       \
+  static_assert((panel_vectors) >= 4 && (panel_vectors) <= BITCC_MAX_PANEL, #isa);                \
+  static_assert((panel_vectors) % 4 == 0 && (few_blocks) >= 1, #isa);
 #include "variants.inc"
 #undef BITCC_VARIANT
 
 const bitcc_kernels bitcc_variants[] = {
-#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles)                             \
+#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors,   \
+                      few_blocks)                                                                 \
   {#isa,                                                                                          \
    cpu,                                                                                           \
    few_tokens,                                                                                    \
    gemm_tokens,                                                                                   \
    float_tiles,                                                                                   \
+   gemm_unit,                                                                                     \
+   panel_vectors,                                                                                 \
+   few_blocks,                                                                                    \
    bitcc_absmax_##isa,                                                                            \
    bitcc_quantize_##isa,                                                                          \
    bitcc_quantize_divide_##isa,                                                                   \
@@ -34,7 +45,9 @@ const bitcc_kernels bitcc_variants[] = {
    bitcc_gemm_##isa,                                                                              \
    bitcc_finish_##isa,                                                                            \
    bitcc_finish_bias_first_##isa,                                                                 \
-   bitcc_gemv_float_##isa},
+   bitcc_gemv_float_##isa,                                                                        \
+   bitcc_gemm_begin_##isa,                                                                        \
+   bitcc_gemm_end_##isa},
 #include "variants.inc"
 #undef BITCC_VARIANT
     {.isa = NULL},

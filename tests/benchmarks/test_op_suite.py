@@ -67,8 +67,8 @@ def test_shares_are_of_the_peaks_of_the_kernels_that_ran(result: dict[str, Any])
 
 
 def test_missing_peaks_have_a_reason(result: dict[str, Any]) -> None:
-    text = report.markdown({**result, "peaks": [], "no_peaks": "no such CPU"})
-    assert "peaks: not measured: no such CPU" in text
+    text = report.markdown({**result, "peaks": [], "no_peaks": {"amx": "the CPU has no amx_int8"}})
+    assert "amx: not measurable here: the CPU has no amx_int8" in text
 
 
 def test_a_point_is_where_its_weights_and_time_put_it(result: dict[str, Any]) -> None:

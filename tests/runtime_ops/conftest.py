@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from emulation import amx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitcc import formats, ops, runtime_ops, targets, ternary_linear
@@ -36,7 +37,7 @@ TYPES = {
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Compiles the shim with the reference kernels; `variants` is what variants.inc says."""
 
-    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3)\n") -> Path:
+    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 8, 2)\n") -> Path:
         folder = tmp_path_factory.mktemp("library")
         (folder / "variants.inc").write_text(variants)
         out = folder / "libbitcc_ops.so"
@@ -52,11 +53,15 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def library(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Path:
-    """With the reference kernels, or, where a test asks for `built`, as users get it."""
-    if getattr(request, "param", "reference") == "reference":
+    """With the reference kernels, or, where a test asks for it, `built` as users get it or `emulated` AMX."""
+    kind = getattr(request, "param", "reference")
+    if kind == "reference":
         return build()
-    sources, include = runtime_ops.sources(), runtime_ops.include_dir()
-    return targets.build_library(x86_64.TARGET, sources=sources, include=include, version="1.2.3")
+    sources, target = runtime_ops.sources(), x86_64.TARGET
+    if kind == "emulated":
+        sources, target = (*sources, amx.SOURCE), amx.EMULATED
+    include = runtime_ops.include_dir()
+    return targets.build_library(target, sources=sources, include=include, version="1.2.3")
 
 
 @pytest.fixture

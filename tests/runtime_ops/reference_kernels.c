@@ -20,6 +20,25 @@ bitcc_unpack_fn bitcc_unpack_scalar;
 bitcc_gemm_fn bitcc_gemm_scalar;
 bitcc_finish_fn bitcc_finish_scalar, bitcc_finish_bias_first_scalar;
 bitcc_gemv_float_fn bitcc_gemv_float_scalar;
+bitcc_gemm_state_fn bitcc_gemm_begin_scalar, bitcc_gemm_end_scalar;
+#ifdef BITCC_WRONG_GEMM
+bitcc_gemm_fn BITCC_WRONG_GEMM;
+void BITCC_WRONG_GEMM(const int8_t *q, const uint8_t *panel, int32_t *acc, int32_t q_stride,
+                      int32_t k_blocks, int32_t tiles, int32_t tokens) {
+  (void)q, (void)panel, (void)acc, (void)q_stride, (void)k_blocks, (void)tiles, (void)tokens;
+}
+#endif
+
+/* A state that gemm wants, and a unit of two tokens, of which the second is spoilt if there is one only. */
+enum { GEMM_UNIT = 2 };
+static _Thread_local int begun;
+
+void bitcc_gemm_begin_scalar(uint8_t *state) {
+  memset(state, begun, BITCC_STATE_BYTES);
+  begun = 1;
+}
+
+void bitcc_gemm_end_scalar(uint8_t *state) { begun = state[BITCC_STATE_BYTES - 1]; }
 
 void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k) {
   *bits = 0;
@@ -110,7 +129,7 @@ void bitcc_gemm_scalar(const int8_t *q, const uint8_t *panel, int32_t *acc,
                        int32_t tokens) {
   for (int32_t i = 0; i < tokens; i++)
     for (int32_t row = 0; row < tiles * BITCC_TILE_ROWS; row++) {
-      int32_t total = ERROR_OF(gemm);
+      int32_t total = ERROR_OF(gemm) + !begun;
       for (int32_t k = 0; k < 16 * k_blocks; k++)
         total += q[(int64_t)i * q_stride + k] *
                  panel[((int64_t)(row / 16 * k_blocks) * 4 + k / 4) *
@@ -118,6 +137,9 @@ void bitcc_gemm_scalar(const int8_t *q, const uint8_t *panel, int32_t *acc,
                        4 * (row % 16) + k % 4];
       acc[i * tiles * BITCC_TILE_ROWS + row] += total;
     }
+  if (tokens % GEMM_UNIT != 0)
+    for (int32_t row = 0; row < tiles * BITCC_TILE_ROWS; row++)
+      acc[tokens * tiles * BITCC_TILE_ROWS + row] = q[tokens * q_stride];
 }
 
 void bitcc_finish_scalar(const int32_t *acc, const float *scale,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _ctypes  # any library that certainly is there
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from bitcc import runtime_ops
+from bitcc import runtime, runtime_ops
 from bitcc.errors import TargetError
 
 if TYPE_CHECKING:
@@ -31,10 +32,13 @@ FAMILIES = [
     "finish_bias_first",
     "gemv_float",
 ]
+STATES = ["gemm_begin", "gemm_end"]
 # A second name for the reference kernels that asks for a CPU of the future.
-SCALAR = "BITCC_VARIANT(scalar, 0, 3, 4, 3)\n"
-FUTURE = "BITCC_VARIANT(future, (uint64_t)1 << 63, 3, 4, 3)\n"
-FUTURE_KERNELS = [f"-Dbitcc_{family}_future=bitcc_{family}_scalar" for family in FAMILIES]
+NUMBERS = "3, 4, 3, 2, 8, 2"
+SCALAR = f"BITCC_VARIANT(scalar, 0, {NUMBERS})\n"
+BEST = f"BITCC_VARIANT(best, 0, {NUMBERS})\n"
+FUTURE = f"BITCC_VARIANT(future, (uint64_t)1 << 63, {NUMBERS})\n"
+FUTURE_KERNELS = [f"-Dbitcc_{family}_future=bitcc_{family}_scalar" for family in FAMILIES + STATES]
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +71,14 @@ def test_the_cpu_features_are_those_that_the_kernel_reports(library: Path) -> No
             expected.append("avxvnni")
         if avx512 <= flags:
             expected.append("avx512vnni")
+        if {"amx_tile", "amx_int8"} <= flags and may_use_tiles():
+            expected.append("amxint8")
     assert list(runtime_ops.library_info(library).cpu) == expected
+
+
+def may_use_tiles() -> bool:
+    request_permission, tile_data = 0x1023, 18
+    return ctypes.CDLL(None).syscall(158, request_permission, tile_data) == 0
 
 
 def test_an_isa_can_be_forced(future_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +106,38 @@ def test_a_library_without_a_variant_for_this_cpu_is_refused(
     path = build(*FUTURE_KERNELS, variants=FUTURE)
     assert runtime_ops.library_info(path).selected is None
     with pytest.raises(TargetError, match="no variant that runs on this CPU"):
+        runtime_ops.register(ort.SessionOptions(), path)
+
+
+def test_a_wrong_variant_makes_way_for_the_next_one(
+    build: Callable[..., Path],
+    layer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("BITCC_ISA", raising=False)
+    others = [f for f in FAMILIES + STATES if f != "gemm"]
+    renamed = [f"-Dbitcc_{family}_best=bitcc_{family}_scalar" for family in others]
+    path = build(
+        *renamed, "-DBITCC_WRONG_GEMM=bitcc_gemm_best", "-Wno-redundant-decls", variants=BEST + SCALAR
+    )
+    info = runtime_ops.library_info(path)
+    assert (info.selected, info.wrong) == ("scalar", {"best": "gemm"})
+    options = ort.SessionOptions()
+    runtime_ops.register(options, path)
+    said = "kernel `gemm` of ISA best computes wrong numbers on this machine and is not used; ISA scalar is"
+    assert said in capfd.readouterr().err
+    linear = layer(N=20, K=70)
+    x = np.ones((30, 70), np.float32)
+    opened = ort.InferenceSession(linear.model(x).SerializeToString(), options)
+    np.testing.assert_array_equal(opened.run(None, {"X": x})[0], linear.expected(x))
+
+    monkeypatch.setenv("BITCC_ISA", "best")
+    info = runtime_ops.library_info(path)
+    assert (info.selected, info.wrong) == (None, {"best": "gemm"})
+    with pytest.raises(TargetError, match="kernel `gemm` of best computes wrong numbers on this machine"):
+        runtime.check_kernels(info)
+    with pytest.raises(TargetError, match="kernel `gemm` of ISA best computes wrong numbers"):
         runtime_ops.register(ort.SessionOptions(), path)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from emulation import amx
 
 from bitcc import targets
 from bitcc.targets import _x86_avx512vnni, _x86_avxvnni
@@ -39,12 +40,14 @@ EVEX = replace(
 )
 STUB = Path(__file__).parent / "stub.c"
 INCLUDE = Path(__file__).parents[2] / "runtime_ops" / "include"
+AMX = "BITCC_CPU_AVX512VNNI | BITCC_CPU_AMXINT8"
 CPU_FLAGS = {  # what Linux calls the features of kernel.h
     "0": set[str](),
     "BITCC_CPU_AVX2": {"avx2", "f16c", "fma"},
     "BITCC_CPU_AVX2 | BITCC_CPU_AVXVNNI": {"avx2", "f16c", "fma", "avx_vnni"},
     "BITCC_CPU_AVX512VNNI": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
 }
+CPU_FLAGS[AMX] = CPU_FLAGS["BITCC_CPU_AVX512VNNI"] | {"amx_tile", "amx_int8"}
 
 _PAGE = mmap.PAGESIZE
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
@@ -59,6 +62,8 @@ _ARGUMENTS = {
     "finish": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _FLOAT),
     "finish_bias_first": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _FLOAT),
     "gemv_float": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
+    "gemm_begin": (_POINTER,),
+    "gemm_end": (_POINTER,),
 }
 
 
@@ -71,6 +76,9 @@ class Row(ctypes.Structure):
         ("few_tokens", ctypes.c_int32),
         ("gemm_tokens", ctypes.c_int32),
         ("float_tiles", ctypes.c_int32),
+        ("gemm_unit", ctypes.c_int32),
+        ("panel_vectors", ctypes.c_int32),
+        ("few_blocks", ctypes.c_int32),
         *((family, ctypes.c_void_p) for family in _ARGUMENTS),
     )
 
@@ -104,6 +112,7 @@ class Kernels:
 
     variant: Variant
     row: Row
+    fault: Callable[[], bytes | None]
 
     def call(self, family: str, gap: int, *arguments: Array | float) -> list[Buffer]:
         """Call a kernel; the buffers of the arrays come back in order."""
@@ -111,6 +120,7 @@ class Kernels:
         buffers = [Buffer(a, gap) for a in arguments if isinstance(a, np.ndarray)]
         rest = iter(buffers)
         function(*(next(rest).address if isinstance(a, np.ndarray) else a for a in arguments))
+        assert self.fault() is None
         return buffers
 
 
@@ -129,14 +139,15 @@ def build(cache: Path) -> Callable[..., Path]:
     assert cache.is_dir()
 
     def stub_library(target: targets.Target = TARGET, version: str = "1", **more: Any) -> Path:
-        return targets.build_library(target, sources=[STUB], include=INCLUDE, version=version, **more)
+        sources = [STUB, amx.SOURCE] if target is amx.EMULATED else [STUB]
+        return targets.build_library(target, sources=sources, include=INCLUDE, version=version, **more)
 
     return stub_library
 
 
 @pytest.fixture(
     scope="session",
-    params=[(target, variant) for target in (TARGET, EVEX) for variant in target.variants],
+    params=[(target, variant) for target in (TARGET, EVEX, amx.EMULATED) for variant in target.variants],
     ids=lambda pair: pair[1].name,
 )
 def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
@@ -145,10 +156,20 @@ def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kerne
     missing = CPU_FLAGS[variant.features] - _cpu_flags()
     if missing:
         pytest.skip(f"the CPU has no {', '.join(sorted(missing))}")
+    if variant.features == AMX and not _may_use_tiles():
+        pytest.skip("Linux does not let this process use AMX")
     library = ctypes.CDLL(os.fspath(build(target)))
     table = (Row * (len(target.variants) + 1)).in_dll(library, "bitcc_variants")
     (row,) = (row for row in table if row.isa == variant.name.encode())
-    return Kernels(variant, row)
+    fault = getattr(library, "emulated_fault", lambda: None)
+    if target is amx.EMULATED:
+        fault.restype = ctypes.c_char_p
+    return Kernels(variant, row, fault)
+
+
+def _may_use_tiles() -> bool:
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
 def _cpu_flags() -> set[str]:

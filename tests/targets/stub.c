@@ -1,7 +1,7 @@
 /* In place of the op library: the table of kernels, for the tests to call. */
 #include "bitcc/kernel.h"
 
-#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles) \
+#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors, few_blocks) \
   extern bitcc_absmax_fn bitcc_absmax_##name; \
   extern bitcc_quantize_fn bitcc_quantize_##name; \
   extern bitcc_quantize_fn bitcc_quantize_divide_##name; \
@@ -11,16 +11,21 @@
   extern bitcc_gemm_fn bitcc_gemm_##name; \
   extern bitcc_finish_fn bitcc_finish_##name; \
   extern bitcc_finish_fn bitcc_finish_bias_first_##name; \
-  extern bitcc_gemv_float_fn bitcc_gemv_float_##name;
+  extern bitcc_gemv_float_fn bitcc_gemv_float_##name; \
+  extern bitcc_gemm_state_fn bitcc_gemm_begin_##name; \
+  extern bitcc_gemm_state_fn bitcc_gemm_end_##name;
 #include "variants.inc"
 #undef BITCC_VARIANT
 
-#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles) \
+#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors, few_blocks) \
   {#name, \
    features, \
    few_tokens, \
    gemm_tokens, \
    float_tiles, \
+   gemm_unit, \
+   panel_vectors, \
+   few_blocks, \
    bitcc_absmax_##name, \
    bitcc_quantize_##name, \
    bitcc_quantize_divide_##name, \
@@ -30,7 +35,9 @@
    bitcc_gemm_##name, \
    bitcc_finish_##name, \
    bitcc_finish_bias_first_##name, \
-   bitcc_gemv_float_##name},
+   bitcc_gemv_float_##name, \
+   bitcc_gemm_begin_##name, \
+   bitcc_gemm_end_##name},
 __attribute__((visibility("default"))) const bitcc_kernels bitcc_variants[] = {
 #include "variants.inc"
     {.isa = 0},

@@ -239,7 +239,12 @@ def gemm(
     kernels: Any, gap: int, q: Array, codes: Array, memory: Array | None = None, stride: int | None = None
 ) -> Array:
     """(M, K) and (N, K) -> (M, N); `memory` holds rows of q that are `stride` apart."""
-    acc = minus_sums(q, len(codes))
-    arguments = (stride or q.shape[1], codes.shape[1] // 16, len(codes) // 16, len(q))
-    buffers = kernels.call("gemm", gap, q if memory is None else memory, unpacked(codes), acc, *arguments)
-    return np.asarray(buffers[2].read("int32").reshape(acc.shape))
+    m, stride = len(q), stride or q.shape[1]
+    beyond = -m % kernels.row.gemm_unit  # tokens; what is in their memory does not matter
+    q_memory = np.pad(q.reshape(-1) if memory is None else memory, (0, beyond * stride), constant_values=99)
+    acc = np.pad(minus_sums(q, len(codes)), ((0, beyond), (0, 0)), constant_values=2**31 - 1)
+    arguments = (stride, codes.shape[1] // 16, len(codes) // 16, m)
+    (state,) = kernels.call("gemm_begin", 0, np.zeros(64, np.uint8))
+    buffers = kernels.call("gemm", gap, q_memory, unpacked(codes), acc, *arguments)
+    kernels.call("gemm_end", 0, state.read("uint8"))
+    return np.asarray(buffers[2].read("int32").reshape(acc.shape))[:m]

@@ -50,9 +50,15 @@ typedef void bitcc_unpack_fn(const uint8_t *w, uint8_t *panel, int32_t k_blocks,
                              int32_t tiles);
 
 /* acc[m][16*t + n] += sum_k q[m*q_stride + k] * the code of row n of tile t and of column k in a panel of
- * k_blocks vectors, for 1 to `gemm_tokens` tokens m. acc is [tokens][16*tiles]. */
+ * k_blocks vectors, for 1 to `gemm_tokens` tokens m. acc is [tokens][16*tiles]. Up to the next multiple
+ * of `gemm_unit` tokens q is read and acc written, too: what is there does not matter. */
 typedef void bitcc_gemm_fn(const int8_t *q, const uint8_t *panel, int32_t *acc, int32_t q_stride,
                            int32_t k_blocks, int32_t tiles, int32_t tokens);
+
+/* What an instruction set needs in the way of state: gemm_begin runs on a thread before its first gemm,
+ * gemm_end after its last, and puts back what was there. `state` is BITCC_STATE_BYTES for them to keep. */
+typedef void bitcc_gemm_state_fn(uint8_t *state);
+enum { BITCC_STATE_BYTES = 64 };
 
 /* y[i] = acc[i] * (inverse * scale[i]) + bias[i], or with the bias first
  * (acc[i] + bias[i]) * (inverse * scale[i]), for i in [0, count): float32, each operation rounded, so that
@@ -77,6 +83,7 @@ enum {
   BITCC_CPU_AVX2 = 1 << 0, /* and F16C and FMA, as every AVX2 machine has */
   BITCC_CPU_AVX512VNNI = 1 << 1, /* and AVX512 F, BW, DQ, VL */
   BITCC_CPU_AVXVNNI = 1 << 2,
+  BITCC_CPU_AMXINT8 = 1 << 3, /* 8 tiles of 16 rows of 64 bytes, and leave to use them */
 };
 
 /* One instruction-set variant of all kernels. */
@@ -86,6 +93,10 @@ typedef struct {
   int32_t few_tokens;   /* tokens of one gemm_few call at most, 3 to 64 */
   int32_t gemm_tokens;  /* tokens of one gemm call at most, 1 to 64 */
   int32_t float_tiles;  /* tiles that gemv_float takes at once, at most 64; fewer are slower */
+  int32_t gemm_unit;    /* of tokens, 1 to 16; gemm_tokens is a multiple of it */
+  /* What is fastest: vectors of a tile to unpack at once, a multiple of 4 up to 64; and calls of
+   * gemm_few in a row, above which it is better to unpack. */
+  int32_t panel_vectors, few_blocks;
   bitcc_absmax_fn *absmax;
   bitcc_quantize_fn *quantize;          /* x * scale */
   bitcc_quantize_fn *quantize_divide;   /* x / scale */
@@ -96,11 +107,14 @@ typedef struct {
   bitcc_finish_fn *finish;
   bitcc_finish_fn *finish_bias_first;
   bitcc_gemv_float_fn *gemv_float;
+  bitcc_gemm_state_fn *gemm_begin;
+  bitcc_gemm_state_fn *gemm_end;
 } bitcc_kernels;
 
 /* The variants of this library, best first; `isa == NULL` ends the table, a portable variant is last.
  * Made from variants.inc, which the code generator writes: one line for each variant,
- *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, few_tokens, gemm_tokens, float_tiles)
+ *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors,
+ *                 few_blocks)
  * whose kernels are called bitcc_<family>_avx2. */
 extern const bitcc_kernels bitcc_variants[];
 

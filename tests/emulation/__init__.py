@@ -1,0 +1,1 @@
+"""Instructions that the CPU at hand may not have, in plain C."""
