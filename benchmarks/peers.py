@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks import native, onnx_peers
+from benchmarks import decoder_block, native, onnx_peers
 from bitcc.bench.contenders import PEERS
 from bitcc.errors import first_line
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
     from bitcc.bench.op import Peer
 
+_ONNX = (*PEERS, onnx_peers.NBITS4, decoder_block.fake_quantized(PEERS[0]))
 _OPTIONAL: dict[str, Callable[[], Peer]] = {
     "onnxsim": onnx_peers.onnxsim,
     "litespark": native.litespark,
     "ggml": native.ggml,
 }
-NAMES = (*(peer.name for peer in PEERS), onnx_peers.NBITS4.name, *_OPTIONAL)
+NAMES = (*(peer.name for peer in _ONNX), *_OPTIONAL)
 _UNMEASURED = {
     "bitnet.cpp": "its kernels are in no package on PyPI",
 }
@@ -26,7 +27,7 @@ _UNMEASURED = {
 
 def find(names: tuple[str, ...] = NAMES) -> tuple[list[Peer], dict[str, str]]:
     """The chosen peers that are here, and why others are not measured, by name."""
-    found: list[Peer] = [peer for peer in (*PEERS, onnx_peers.NBITS4) if peer.name in names]
+    found: list[Peer] = [peer for peer in _ONNX if peer.name in names]
     missing = dict(_UNMEASURED)
     for name in (name for name in _OPTIONAL if name in names):
         try:

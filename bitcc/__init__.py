@@ -45,7 +45,8 @@ def compile(  # noqa: A001 - the name that users expect
         model: An ONNX file, or a model in memory (which is rewritten in place).
         output: The folder to make.
         targets: Names of targets; default: this machine's.
-        min_weights: Layers with fewer weights stay float; 0 packs all, None takes the measured default.
+        min_weights: Layers with fewer weights stay as they are; None leaves those that are faster so: float
+            activations and fewer than 4096 weights.
         verify: Run the whole model before and after; None does so for models up to 256 MB. Every layer is
             proven in any case.
         force: Replace an existing bundle.

@@ -39,7 +39,7 @@ class Request:
 
     Attributes:
         targets: Names of targets; None for this machine's.
-        min_weights: Layers with fewer weights stay float; None for the default.
+        min_weights: Layers with fewer weights stay as they are; None leaves those that are faster so.
         verify: Run the whole model before and after; None to do so up to 256 MB.
         force: Replace an existing bundle.
         strict: Fail if a layer with ternary or binary weights would stay as it is.
@@ -136,9 +136,8 @@ def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tu
             base_dir=staging,
         )
 
-    minimum = passes.DEFAULT_MIN_WEIGHTS if request.min_weights is None else request.min_weights
     pack = passes.PackBitLinearPass(
-        min_weights=minimum,
+        min_weights=request.min_weights,
         numerics=request.numerics,
         store=store,
         progress=lambda done, count, name: say(f"layer {name}", done, count),

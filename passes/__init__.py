@@ -22,9 +22,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from bitcc import ops
-from bitcc.passes.pack_bit_linear import DEFAULT_MIN_WEIGHTS, FACTS, PackBitLinearPass
+from bitcc.passes.pack_bit_linear import FACTS, PackBitLinearPass
 
-__all__ = ["DEFAULT_MIN_WEIGHTS", "FACTS", "PIPELINE", "PackBitLinearPass", "pipeline"]
+__all__ = ["FACTS", "PIPELINE", "PackBitLinearPass", "pipeline"]
 
 
 _DOMAINS_WITH_KERNELS = frozenset({ops.DOMAIN, "com.microsoft", "ai.onnx.ml"})

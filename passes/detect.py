@@ -81,6 +81,9 @@ class Layer:
         return replace(self, ternary=replace(self.ternary, codes=np.zeros((0, 0), np.int8)))
 
 
+MIN_FLOAT_WEIGHTS = 4096
+"""Layers with float activations and fewer weights stay as they are by default."""
+
 Finding: TypeAlias = Layer | LayerFacts
 """A layer that can be packed, or what is told of one that stays as it is."""
 
@@ -91,7 +94,7 @@ def candidates(model: ir.Model, constants: Constants) -> list[ir.Node]:
 
 
 def detect(
-    node: ir.Node, constants: Constants, min_weights: int, *, not_int8: Refused | None = None
+    node: ir.Node, constants: Constants, min_weights: int | None, *, not_int8: Refused | None = None
 ) -> Finding:
     """Decide about one candidate.
 
@@ -102,7 +105,7 @@ def detect(
     Args:
         node: One of ``candidates``.
         constants: Of the model.
-        min_weights: Layers with fewer weights stay float.
+        min_weights: Layers with fewer weights stay as they are; None for the default of each op.
         not_int8: Why the activations stay float in any case, where that is known.
     """
     name = node.name or node.outputs[0].name or node.op_type
@@ -150,12 +153,13 @@ def _activation(node: ir.Node, k: int, constants: Constants) -> str:
     return f"int8_{scope.name.lower()}"
 
 
-def _sized(layer: Layer, min_weights: int) -> Layer:
+def _sized(layer: Layer, min_weights: int | None) -> Layer:
     """The layer, if it has a size that is packed."""
     n, k = layer.op.N, layer.op.K
-    if n * k < min_weights:
+    least = _default_min_weights(layer) if min_weights is None else min_weights
+    if n * k < least:
         raise Refused(
-            f"it has {n * k} weights; layers with fewer than {min_weights} stay float",
+            f"it has {n * k} weights; layers with fewer than {least} stay float",
             fix=f"--min-weights {n * k}",
         )
     if k > ops.MAX_K:
@@ -164,6 +168,15 @@ def _sized(layer: Layer, min_weights: int) -> Layer:
             fix="split the layer along its inputs, and add the outputs of the parts",
         )
     return layer
+
+
+def _default_min_weights(layer: Layer) -> int:
+    """From how many weights on packing is no slower for one token.
+
+    Float activations are compared with a MatMul. A layer with int8 ones is left with the nodes of its
+    quantizer, each of which takes longer than the whole op on a small matrix.
+    """
+    return MIN_FLOAT_WEIGHTS if isinstance(layer.op, TernaryLinear) else 0
 
 
 def _with_codes(

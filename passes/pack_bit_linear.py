@@ -36,7 +36,6 @@ Progress: TypeAlias = "Callable[[int, int, str], None]"
 FACTS = "bitcc.layers"
 """Key of ``model.meta`` under which the pass leaves its ``tuple[LayerFacts, ...]``."""
 
-DEFAULT_MIN_WEIGHTS = 4096
 _REPORT = "report it with the model: it looks like a BitLinear and is none"
 
 
@@ -61,7 +60,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
     def __init__(
         self,
         *,
-        min_weights: int = DEFAULT_MIN_WEIGHTS,
+        min_weights: int | None = None,
         prove: bool = True,
         merge: bool = True,
         numerics: Numerics = Numerics.FP32,
@@ -71,7 +70,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         """Set what to do.
 
         Args:
-            min_weights: Layers with fewer weights stay float; 0 packs all.
+            min_weights: Layers with fewer weights stay as they are; None leaves those that are faster so.
             prove: Run every layer before and after in onnxruntime, and keep those that differ.
             merge: Make one op of layers that quantise the same activations, where that is faster.
             numerics: Of the activation quantizers of half-precision models.

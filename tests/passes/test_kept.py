@@ -132,6 +132,20 @@ def test_a_layer_with_few_weights_is_kept() -> None:
     assert kept(models.build("dynamo"), min_weights=6001)[0] == reason
 
 
+def test_by_default_a_small_layer_with_float_activations_is_kept() -> None:
+    """Its MatMul is as fast: ``python -m benchmarks op`` measures odd layers side by side."""
+    least = "it has 4000 weights; layers with fewer than 4096 stay float"
+    assert kept(with_weight(TERNARY[:40], "weight_only/dense"))[0] == least
+    _, facts = models.pack(with_weight(TERNARY[:41], "weight_only/dense"))
+    assert facts[0].status == PACKED
+
+
+def test_by_default_a_small_layer_with_int8_activations_is_packed() -> None:
+    """Left alone it would keep the nodes of its quantizer, which take longer than the op."""
+    _, facts = models.pack(with_weight(TERNARY[:7]))
+    assert facts[0].status == PACKED
+
+
 def test_a_layer_with_enough_weights_is_packed() -> None:
     _, facts = models.pack(models.build("dynamo"), min_weights=6000)
     assert facts[0].reason == ""
