@@ -3,6 +3,7 @@
 # make test-torch   compile what PyTorch, transformers and optimisers write, and compare with PyTorch
 # make test-sanitizers    the op library under valgrind and the sanitizers of the C compiler
 # make test-stress    sessions in many threads for a minute, each result compared bit for bit (SECONDS=15 for less)
+# make test-arm64  the arm64 library in onnxruntime for arm64, emulated by qemu; needs apt, not root
 # make bench  one layer against all peers (SUITE=op); SUITE=block or SUITE=model for more than that
 # make check  linters, types, import contracts
 # make test-real-models   compile the models inside published packages (70 MB), which must not change
@@ -13,7 +14,7 @@ SUITE ?= op
 SECONDS ?= 60
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test test-torch test-real-models test-sanitizers test-stress check matrix bench clean
+.PHONY: demo test test-torch test-real-models test-sanitizers test-stress test-arm64 check matrix bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -33,6 +34,9 @@ test-sanitizers: $(VENV)/.dev
 
 test-stress: $(VENV)/.dev
 	BITCC_STRESS_SECONDS=$(SECONDS) $(BIN)/pytest -m stress tests/runtime_ops
+
+test-arm64: $(VENV)/.arm64
+	BITCC_ARM64_ENVIRONMENT=$(VENV)/arm64 $(BIN)/pytest tests/arm64
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -56,6 +60,10 @@ $(VENV)/.dev: $(VENV)/.installed
 
 $(VENV)/.torch: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --group torch
+	touch $@
+
+$(VENV)/.arm64: $(VENV)/.dev tests/arm64/environment.py
+	$(BIN)/python tests/arm64/environment.py $(VENV)/arm64
 	touch $@
 
 # in a folder of their own: nothing of them is imported, whichever Python they are made for

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_HOSTS = {("linux", "x86_64"): "x86-64"}
+_HOSTS = {("linux", "x86_64"): "x86-64", ("linux", "aarch64"): "arm64"}
 
 
 def host_target() -> str:

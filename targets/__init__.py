@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
-from bitcc.targets import x86_64
+from bitcc.targets import arm64, x86_64
 from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
 from bitcc.targets._build import build_library
 
@@ -22,7 +22,7 @@ __all__ = ["TARGETS", "Kernels", "Target", "Tiles", "Variant", "Walk", "build_li
 
 TARGETS: Mapping[str, Target] = MappingProxyType({
     target.name: target
-    for target in (x86_64.TARGET,)
+    for target in (x86_64.TARGET, arm64.TARGET)
 })  # fmt: skip
 
 

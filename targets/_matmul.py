@@ -54,12 +54,14 @@ class Dot:
         step: Adds a block to the accumulators.
         total: The accumulators of one token and one tile to sums of c * q: int32 vectors that
             together are the 16 rows in order.
+        settle: What is left to do, once after the last step, with the accumulators of all tokens.
     """
 
     vectors: int
     registers: tuple[str, ...]
     step: Callable[[Tir, Block, Accumulators], None]
     total: Callable[[Tir, Sequence[Any]], Sequence[Any]]
+    settle: Callable[[Tir, Accumulators], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ class _Loops:
             for part in range(walk.unroll):
                 vector = t.let(step * vectors + part * dot.vectors)
                 dot.step(t, self._block(tokens, starts, vector, walk.prefetch), accumulators)
+        if dot.settle is not None:
+            dot.settle(t, accumulators)
         return accumulators
 
     def _block(self, tokens: int, starts: Sequence[Any], vector: Any, prefetch: int) -> Block:

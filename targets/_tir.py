@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as builder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Expr = Any  # A TIR expression; + - * // & | and comparisons work on it.
 
@@ -111,6 +111,10 @@ class Tir:
     def broadcast(self, value: Expr, lanes: int) -> Expr:
         """The same scalar in every lane."""
         return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+    def shuffle(self, values: Sequence[Expr], lanes: Sequence[int]) -> Expr:
+        """The lanes of so many numbers, counted through all `values`, vectors of one type."""
+        return tirx.Shuffle(list(values), list(lanes))
 
     def reinterpret(self, dtype: str, value: Expr) -> Expr:
         """The same bits as another type."""

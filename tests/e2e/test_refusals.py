@@ -100,7 +100,7 @@ def test_a_compiled_model_is_not_compiled_again(
 
 def test_an_unknown_target(bitcc_command: Run, tmp_path: Path) -> None:
     done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "b", "--target", "pdp11")
-    _refused(done, 1, "`pdp11`", "hint: choose one of `x86-64`")
+    _refused(done, 1, "`pdp11`", "hint: choose one of `x86-64`, `arm64`")
 
 
 def test_an_existing_output_is_replaced_only_by_force(bitcc_command: Run, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_target_is_found_by_its_name(target: Target) -> None:
 def test_an_unknown_target_is_refused_with_the_known_names() -> None:
     with pytest.raises(TargetError, match="there is no target `z80`") as raised:
         targets.get("z80")
-    assert raised.value.hint == "choose one of `x86-64`"
+    assert raised.value.hint == "choose one of `x86-64`, `arm64`"
 
 
 @every_target

@@ -84,6 +84,9 @@ enum {
   BITCC_CPU_AVX512VNNI = 1 << 1, /* and AVX512 F, BW, DQ, VL */
   BITCC_CPU_AVXVNNI = 1 << 2,
   BITCC_CPU_AMXINT8 = 1 << 3, /* 8 tiles of 16 rows of 64 bytes, and leave to use them */
+  BITCC_CPU_NEON = 1 << 4,
+  BITCC_CPU_DOTPROD = 1 << 5, /* and NEON */
+  BITCC_CPU_I8MM = 1 << 6, /* and NEON and dot products */
 };
 
 /* One instruction-set variant of all kernels. */
