@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from bitcc import formats
 from bitcc.errors import ModelError
@@ -19,6 +18,8 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.constants import Constants
 from bitcc.passes.detect import Finding, Layer, candidates, detect
 from bitcc.passes.fuse_norms import fuse_norms
+from bitcc.passes.inferred_shapes import inferred_shapes
+from bitcc.passes.inline import FACTS_INSIDE
 from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
 from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
@@ -28,7 +29,7 @@ from bitcc.passes.siblings import merge_siblings
 from bitcc.passes.weight_facts import of_ternary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Store: TypeAlias = "Callable[[formats.Bytes], ir.TensorProtocol]"
 Progress: TypeAlias = "Callable[[int, int, str], None]"
@@ -78,7 +79,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             progress: Called with (done, all, name) before each candidate.
         """
         super().__init__()
-        self._min_weights = min_weights
+        self.min_weights = min_weights
         self._prove = prove
         self._merge = merge
         self._numerics = Numerics(numerics)
@@ -94,7 +95,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         packed: list[PackedLayer] = []
         facts: dict[ir.Node, LayerFacts] = {}
         stored: dict[bytes, ir.TensorProtocol] = {}
-        with _inferred_shapes(model):
+        with inferred_shapes(model):
             constants, runner = Constants(model), Runner(model)
             nodes = candidates(model, constants)
             for i, node in enumerate(nodes):
@@ -111,7 +112,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             layers = fuse_norms(layers, constants, runner)
             facts.update(_fused_facts(layers, facts))
             replace_layers(model, layers)
-        model.meta[FACTS] = tuple(facts.values())
+        model.meta[FACTS] = (*facts.values(), *model.meta.pop(FACTS_INSIDE, ()))
         return ir.passes.PassResult(model, modified=bool(packed))
 
     def _examine(
@@ -122,7 +123,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         runner: Runner,
         stored: dict[bytes, ir.TensorProtocol],
     ) -> tuple[PackedLayer | None, LayerFacts]:
-        found: Finding = detect(node, constants, self._min_weights)
+        found: Finding = detect(node, constants, self.min_weights)
         if isinstance(found, LayerFacts):
             return None, found
         where, prepared = _Where(model, constants, runner), _prepared(found)
@@ -132,7 +133,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         except Refused as refusal:
             not_int8 = refusal
         if isinstance(prepared.layer.op, BitLinear):
-            as_float = detect(node, constants, self._min_weights, not_int8=not_int8)
+            as_float = detect(node, constants, self.min_weights, not_int8=not_int8)
             with suppress(Refused):
                 if isinstance(as_float, Layer):
                     return self._proven(_prepared(as_float), where, stored)
@@ -252,27 +253,3 @@ def _numerics(layer: Layer, constants: Constants, numerics: Numerics) -> str:
     if layer.node.attributes.get_int("accuracy_level", 0) > 1:
         return "float32"
     return "snapped" if layer.ternary.noisy else "exact"
-
-
-@contextmanager
-def _inferred_shapes(model: ir.Model) -> Iterator[None]:
-    """Infer shapes for the matchers, and afterwards give every value back what the file said of it."""
-    graphs = list(model.graphs())
-    initializers = [v for graph in graphs for v in graph.initializers.values()]
-    values = [v for graph in graphs for node in graph for v in node.outputs] + initializers
-    declared = [(v, v.type, v.shape) for v in values]
-    held = [(v, v.const_value) for v in model.graph.initializers.values()]
-    inputs = list(model.graph.inputs)
-    ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    # onnx_ir takes the large initializers out meanwhile, puts them back at the end, and not at all if it
-    # cannot write the model
-    model.graph.inputs[:] = inputs
-    model.graph.initializers.clear()
-    for value, tensor in held:
-        value.const_value = tensor
-        model.graph.initializers.add(value)
-    try:
-        yield
-    finally:
-        for value, tensor_type, shape in declared:
-            value.type, value.shape = tensor_type, shape

@@ -170,18 +170,6 @@ def test_layers_without_names_are_told_apart() -> None:
     models.assert_same(models.build("dynamo", replace=more), layers=2)
 
 
-def test_a_local_function_is_inlined_first() -> None:
-    content = models.text(
-        "dynamo",
-        {'["" : $opset]': '["" : $opset, "local" : 1]', "abs_1 = Abs (x)": "abs_1 = local.magnitude (x)"},
-    )
-    content += '<domain: "local", opset_import: ["" : $opset]> magnitude (a) => (b) { b = Abs (a) }'
-    known = models.arrays()
-    model = models.parse(content.replace("$opset", "18").replace("$rows", "2, 3"), known)
-    packed = models.assert_same(model)
-    assert [f.domain for f in packed.functions] == ["bitcc"]
-
-
 def test_the_file_version_is_no_newer_than_needed() -> None:
     model = models.build("dynamo")
     model.ir_version = 11
@@ -284,22 +272,6 @@ def test_without_a_lower_bound_a_token_of_zeros_stays_nan(spelling: str) -> None
     (got,), (want,) = models.run(packed, x), models.run(model, x)
     assert np.isnan(want[1, 1]).all()
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
-
-
-def test_a_function_for_an_op_of_the_runtime_stays_a_call() -> None:
-    """Its body is for runtimes that have no kernel."""
-    content = models.text(
-        "dynamo",
-        {
-            '["" : $opset]': '["" : $opset, "com.microsoft" : 1]',
-            "[node_head]": "g = com.microsoft.Gelu (linear) [node_head]",
-        },
-    ).replace("MatMul (linear, ", "MatMul (g, ")
-    content += '<domain: "com.microsoft", opset_import: ["" : $opset]> Gelu (a) => (b) { b = Relu (a) }'
-    model = models.parse(content.replace("$opset", "18").replace("$rows", "2, 3"), models.arrays())
-    packed = models.assert_same(model)
-    assert "Gelu" in models.op_types(packed)
-    assert {f.domain for f in packed.functions} == {"bitcc", "com.microsoft"}
 
 
 def test_a_quantizer_in_double_precision_is_not_packed_in_single() -> None:
