@@ -19,7 +19,9 @@ from bitcc.errors import BitccError
 from bitcc.facts import Numerics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bitcc.facts import LayerFacts
 
 NOTHING_FOUND = 3
 
@@ -91,8 +93,8 @@ def compile(  # noqa: A001 - the name of the command
     certificate = certificates.Certificate(**bundle.manifest.verify)
     certificates.require(certificate)
     if not bundle.packed:
-        hint = "`bitcc inspect` says of each layer why"
-        _nothing_found(f"no BitLinear was packed; `{output}` holds the model unchanged", hint)
+        what = f"no BitLinear was packed; `{output}` holds the model unchanged"
+        _nothing_found(what, "`bitcc inspect` says of each layer why", bundle.manifest.layers)
 
 
 @app.command(epilog="Examples: `bitcc inspect model.onnx`, `bitcc inspect model.onnx --html report.html`")
@@ -119,7 +121,7 @@ def inspect(
         _print(report.layers_table(layers, detailed=True))
         _print(report.summary(layers))
     if not any(layer.status == "packed" for layer in layers):
-        _nothing_found("no BitLinear would be packed", "the reason of each layer is above")
+        _nothing_found("no BitLinear would be packed", "the reason of each layer is above", layers)
 
 
 @app.command(epilog="Example: `bitcc verify bundle --against model.onnx --inputs inputs.npz`")
@@ -281,7 +283,9 @@ def _write(path: Path, text: str) -> None:
         raise BitccError(f"cannot write: {error.strerror}", where=f"`{path}`") from error
 
 
-def _nothing_found(what: str, hint: str) -> None:
+def _nothing_found(what: str, hint: str, layers: Sequence[LayerFacts]) -> None:
+    if all(layer.scheme == "dense" for layer in layers):
+        hint += "; one that was trained ternary has to be exported with its weight quantizers, or merged ones"
     _error(what, hint)
     raise typer.Exit(NOTHING_FOUND)
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 
+_KEEPDIMS = "take the maximum with keepdims=True, so that it needs no Reshape"
+_AXIS = "take the maximum over the axis that the product sums over, or over the whole tensor"
+
+
 def read_absmax(
     x: ir.Value, bounded: ir.Value, constants: Constants, axis: int
 ) -> tuple[ActScope, float, float]:
@@ -34,7 +38,10 @@ def read_absmax(
     add = producer(value, "Add")
     if bounds is not None:
         if bounds.low is None or bounds.high is not None:
-            raise Refused("the absolute maximum of the activations has an upper bound")
+            raise Refused(
+                "the absolute maximum of the activations has an upper bound",
+                fix="bound it from below only, by the epsilon",
+            )
         floor, inner = bounds.low, bounds.value
     elif add is not None:
         inner, eps = _plus_constant(add, constants)
@@ -48,11 +55,11 @@ def read_absmax(
         else producer(skip(reduce.inputs[0], constants), "Abs")
     )
     if reduce is None or absolute is None or not same(absolute.inputs[0], x, constants):
-        raise Refused("the activation scale is not computed from the input's absolute maximum")
+        raise _no_absmax()
     scope = _scope(reduce, x, constants, axis)
     reshaped = value is not skip(bounded, constants) or reduced is not skip(inner, constants)
     if reshaped and scope is not ActScope.TENSOR:
-        raise Refused("the absolute maximum of each token is reshaped")
+        raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
     return scope, floor, eps
 
 
@@ -73,7 +80,7 @@ def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]
         number = constants.scalar(constant)
         if number is not None:
             return value, number
-    raise Refused("the activation scale is not computed from the input's absolute maximum")
+    raise _no_absmax()
 
 
 def _scope(reduce: ir.Node, x: ir.Value, constants: Constants, axis: int) -> ActScope:
@@ -81,10 +88,10 @@ def _scope(reduce: ir.Node, x: ir.Value, constants: Constants, axis: int) -> Act
     axes: list[int] = list(reduce.attributes.get_ints("axes") or ())
     if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
         if reduce.inputs[1] not in constants:
-            raise Refused("the axis of the absolute maximum is not constant")
+            raise Refused("the axis of the absolute maximum is not constant", fix=_AXIS)
         axes = [int(a) for a in constants.array(reduce.inputs[1]).reshape(-1)]
     if not axes and reduce.attributes.get_int("noop_with_empty_axes", 0) != 0:
-        raise Refused("the absolute maximum is taken over no axis")
+        raise Refused("the absolute maximum is taken over no axis", fix=_AXIS)
     rank = None if x.shape is None else x.shape.rank()
     columns = axes == [axis] or (rank is not None and axes == [rank + axis])
     if columns and reduce.attributes.get_int("keepdims", 1) != 0:
@@ -92,6 +99,14 @@ def _scope(reduce: ir.Node, x: ir.Value, constants: Constants, axis: int) -> Act
     if not axes or (rank and {a % rank for a in axes} == set(range(rank))):
         return ActScope.TENSOR
     if columns:
-        raise Refused("the absolute maximum drops the last axis")
+        raise Refused("the absolute maximum drops the last axis", fix=_KEEPDIMS)
     wanted = "the last axis" if axis == -1 else f"axis {axis}, which the product sums over,"
-    raise Refused(f"the absolute maximum is taken over axes {axes}, neither over {wanted} nor over all")
+    reason = f"the absolute maximum is taken over axes {axes}, neither over {wanted} nor over all"
+    raise Refused(reason, fix=_AXIS)
+
+
+def _no_absmax() -> Refused:
+    return Refused(
+        "the activation scale is not computed from the input's absolute maximum",
+        fix="scale by the largest magnitude of what is quantised, as BitNet b1.58 does",
+    )

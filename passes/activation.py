@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _INT8_RANGE = (-128.0, 127.0)
 _MAX_EPS = 1e30  # what the op library reads
 _UNKNOWN_FORM = "the activation scale has no known form"
-_OTHER_SCALE = "the activation codes are dequantised by another scale than they were quantised by"
+_FORM = "compute the scale as 127 / max|x| and multiply by it, or as max|x| / 127 and divide by it"
 _FACTORS = 3  # that codes are multiplied by, one after the other
 _FLOAT32 = 2.0**-23
 
@@ -142,10 +142,10 @@ def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis:
     for value, power in factors:
         factor = read_factor(value, found.largest, constants, row)
         if factor is None:
-            raise Refused(_OTHER_SCALE)
+            raise _other_scale()
         product = product.times(factor, power)
     if product.power != 1:
-        raise Refused(_OTHER_SCALE)
+        raise _other_scale()
     return replace(found, gain=float(product.constant[0]) * found.qmax)
 
 
@@ -198,8 +198,8 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
     scaled, low, high = rounded
     node = producer(scaled, "Mul", "Div")
     if node is None:
-        raise Refused("the rounded activations are not a product of the input and its scale")
-    refused = Refused(_UNKNOWN_FORM)
+        raise Refused("the rounded activations are not a product of the input and its scale", fix=_FORM)
+    refused = Refused(_UNKNOWN_FORM, fix=_FORM)
     for x, form, qmax, largest in _readings(node, constants):
         try:
             scope, floor, eps = read_absmax(x, largest, constants, axis)
@@ -208,9 +208,11 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
             continue
         _check_range(qmax, low, high)
         if floor < 0 or eps < 0:
-            raise Refused(f"the epsilon of the activation scale is negative ({min(floor, eps):g})")
+            reason = f"the epsilon of the activation scale is negative ({min(floor, eps):g})"
+            raise Refused(reason, fix="use one that is not")
         if not max(floor, eps) <= _MAX_EPS:
-            raise Refused(f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}")
+            reason = f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}"
+            raise Refused(reason, fix="use a smaller one")
         return Activation(
             x=before_widening(x),
             largest=largest,
@@ -256,4 +258,14 @@ def _forms(
 def _check_range(qmax: float, low: float, high: float) -> None:
     integral = low.is_integer() and high.is_integer()
     if not integral or not _INT8_RANGE[0] <= low < high <= _INT8_RANGE[1] or not 1 <= qmax <= 128:
-        raise Refused(f"the activation codes, clamp(x * {qmax:g} / max, {low:g}, {high:g}), are not int8")
+        raise Refused(
+            f"the activation codes, clamp(x * {qmax:g} / max, {low:g}, {high:g}), are not int8",
+            fix="clamp them to whole numbers from -128 to 127",
+        )
+
+
+def _other_scale() -> Refused:
+    return Refused(
+        "the activation codes are dequantised by another scale than they were quantised by",
+        fix="divide the codes by the scale that the activations were multiplied by",
+    )

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 
+_SCALES = "train with a weight scale for the tensor or for each row"
+_LATENT = "its activations are those of a BitLinear: export its weight quantizer in the graph, or merged"
+_BIAS = "add both to the output that is scaled, or both to the one that is not"
+
+
 @dataclass(frozen=True)
 class Layer:
     """A proven shape of a BitLinear: what replaces it is ``op`` of ``x`` with these numbers.
@@ -125,15 +130,19 @@ def detect(
             return _sized(_with_codes(name, product, ternary, constants, not_int8), min_weights)
     except Refused as refusal:
         weights = weights if ternary is None else of_ternary(ternary)
+        activation = _activation(node, k, constants)
+        fix = refusal.fix
+        if ternary is None and activation.startswith("int8"):
+            fix = fix or _LATENT
         return LayerFacts(
             name=name,
             op=node.op_type,
             N=n,
             K=k,
-            activation=_activation(node, k, constants),
+            activation=activation,
             status=KEPT,
             reason=refusal.reason,
-            fix=refusal.fix,
+            fix=fix,
             bytes_before=(size := _weight_bytes(node, constants)),
             bytes_after=size,
             **asdict(weights),
@@ -225,12 +234,12 @@ def _bit_linear(
     product, scale_layout = replace(product, x=x, x_layout=x_layout), product.x_layout
     epilogue = read_epilogue(product, activation, n, constants, scale_layout)
     if ternary.scale.shape[1] > 1:
-        raise Refused("it has group scales and int8 activations")
+        raise Refused("it has group scales and int8 activations", fix=_SCALES)
     weight_scale = ternary.scale.reshape(-1).astype(np.float64)
     bias_first = bool(epilogue.before.any())
     bias = epilogue.before / (epilogue.gain * weight_scale) if bias_first else epilogue.after
     if bias_first and epilogue.after.any():
-        raise Refused("it adds one bias before the activation scale and one behind it")
+        raise Refused("it adds one bias before the activation scale and one behind it", fix=_BIAS)
     op = ops.BitLinear(
         K=k,
         N=n,
@@ -246,7 +255,7 @@ def _bit_linear(
     scale = weight_scale * epilogue.gain
     layer = _layer(name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=bias)
     if activation.shape is not None and (layer.x_layout or layer.y_layout or product.y_shape):
-        raise Refused("its input is reshaped and transposed")
+        raise Refused("its input is reshaped and transposed", fix="quantise behind the Reshape")
     return replace(layer, shape=activation.shape, codes=activation.codes)
 
 
@@ -273,7 +282,7 @@ def _layer(
 ) -> Layer:
     w_scale, bias32 = scale.astype(np.float32), bias.astype(np.float32)
     if not np.isfinite(w_scale).all() or not np.isfinite(bias32).all():
-        raise Refused("its scale or bias is not finite in float32")
+        raise Refused("its scale or bias is not finite in float32", fix="check them before the export")
     check_single(product.x, epilogue.y, constants)
     x_layout, y_layout = minimal(product.x_layout, epilogue.layout)
     return Layer(
@@ -299,7 +308,8 @@ def _check_columns(x: ir.Value, k: int, axis: int) -> None:
         return
     columns = x.shape[axis]
     if isinstance(columns, int) and columns != k:
-        raise Refused(f"the quantised input has {columns} columns, the weight {k}")
+        reason = f"the quantised input has {columns} columns, the weight {k}"
+        raise Refused(reason, fix="quantise what is multiplied, at full size")
 
 
 def _weight_bytes(node: ir.Node, constants: Constants) -> int:

@@ -9,6 +9,7 @@ from bitcc.passes._refused import Refused
 if TYPE_CHECKING:
     from bitcc.passes.layout import Layout
 
+RANKS = "export it with the shapes of its inputs, or run python -m onnxruntime.tools.symbolic_shape_infer"
 _ELLIPSIS = "..."
 _FIX = "export it as a MatMul with a weight of two axes, and a Transpose or Reshape beside it"
 
@@ -41,11 +42,12 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
         Refused: it is something else than one matrix product of every token.
     """
     if rank is None:
-        raise Refused(f"the rank of the input of its equation `{equation}` is not known")
+        raise Refused(f"the rank of the input of its equation `{equation}` is not known", fix=RANKS)
     operands, arrow, result = equation.replace(" ", "").partition("->")
     terms = operands.split(",")
     if not arrow or len(terms) != 2:
-        raise Refused(f"its equation `{equation}` is no product of two operands with an explicit result")
+        reason = f"its equation `{equation}` is no product of two operands with an explicit result"
+        raise Refused(reason, fix=_FIX)
     hidden = rank - len(terms[1 - weight_index].replace(_ELLIPSIS, ""))
     x = _axes(terms[1 - weight_index], hidden)
     y = _axes(result, hidden)

@@ -117,7 +117,10 @@ def read_epilogue(
     if product.bias is not None and product.beta:
         bias = _row(reader, product.bias, start, product.bias_axis)
         if bias is None:
-            raise Refused(f"the bias of the {product.node.op_type} is not one constant row")
+            raise Refused(
+                f"the bias of the {product.node.op_type} is not one constant row",
+                fix="add it behind the product, as an Add of its own",
+            )
         state = _added(state, bias * product.beta, start)
     reached = state  # a last Identity or Cast belongs to what reads the layer
     while not product.y_shape and (following := _next(reader, reached)) is not None:
@@ -125,7 +128,10 @@ def read_epilogue(
         if producer(reached.y, "Identity", "Cast") is None:
             state = reached
     if not state.rescaled:
-        raise Refused("the product of codes is not divided by the activation scale")
+        raise Refused(
+            "the product of codes is not divided by the activation scale",
+            fix="divide the output by it, or dequantise in front of the product",
+        )
     return state
 
 

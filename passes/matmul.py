@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitcc.passes._refused import Refused
-from bitcc.passes.einsum import read_equation
+from bitcc.passes.einsum import RANKS, read_equation
 from bitcc.passes.layout import Layout, behind_transposes, composed, swapped, transposition
 from bitcc.passes.matmul_nbits import bias_of
 from bitcc.passes.weight import equation_of, is_rows, weight_index, weight_shape
@@ -94,7 +94,10 @@ def _with_flags(product: Product, index: int) -> Product:
     node = product.node
     get_int, get_float = node.attributes.get_int, node.attributes.get_float
     if get_int("transBatchA", 0) or get_int("transBatchB", 0):
-        raise Refused("the batch axes of an operand are transposed")
+        raise Refused(
+            "the batch axes of an operand are transposed",
+            fix="optimise the compiled model in place of this one, or only up to onnxruntime's basic level",
+        )
     product = replace(product, alpha=get_float("alpha", 1.0))
     if node.op_type == "Gemm":
         bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -111,7 +114,7 @@ def _with_flags(product: Product, index: int) -> Product:
         return product
     if rank is None or rank < 2:
         if swaps_input or on_left:
-            raise Refused(_TRANSPOSED_INPUT)
+            raise Refused(_TRANSPOSED_INPUT, fix=RANKS)
         return product
     return replace(
         product,
@@ -133,7 +136,7 @@ def _pointwise(product: Product, constants: Constants) -> Product:
     if not one or not unpadded or node.attributes.get_int("group", 1) != 1 or rank < 3:
         raise Refused("it is a convolution; only matrix products and 1x1 convolutions are packed")
     if _rank(product.x) != rank:
-        raise Refused(_TRANSPOSED_INPUT)
+        raise Refused(_TRANSPOSED_INPUT, fix=RANKS)
     return replace(
         product,
         bias=node.inputs[2] if len(node.inputs) > 2 else None,

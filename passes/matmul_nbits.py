@@ -52,7 +52,7 @@ def dequantized(node: ir.Node, constants: Constants) -> Array:
     n, k, bits, block = get("N", 0), get("K", 0), get("bits", 4), get("block_size", 0)
     inputs = _Inputs(*node.inputs[1:6])
     if inputs.g_idx is not None:
-        raise Refused("it reorders its columns (g_idx)")
+        raise Refused("it reorders its columns (g_idx)", fix="quantise it without act_order")
     if inputs.b is None or inputs.scales is None or min(n, k, block) < 1 or bits not in _WIDTHS or block % 8:
         raise Refused(
             f"N = {n}, K = {k}, bits = {bits} and block_size = {block} are no weight of MatMulNBits"

@@ -29,12 +29,15 @@ _ON_GRID = 0.02  # of the step
 _CLOSE = 0.1  # of the scale: further away is an outlier
 _FEW = 0.01  # of the weights that are not zero
 _EVIDENCE = 4  # such weights for each scale
+_NEAR = 0.25  # off ternary: uniform weights are 35% off, normal ones 46%
+_SPARSE = 0.9  # zeros: with few other values, any matrix is near
 
 _SYMMETRIC = "bitcc packs the levels -s, 0 and +s: train with those"
 _MORE_BITS = "bitcc packs the levels -s, 0 and +s; onnxruntime's own MatMulNBits takes 2, 4 and 8 bits"
 _SHIFTED = "write it as two products: the ternary one, and the shift times the sum of the inputs"
 _OUTLIERS = "clip them before the export, or add them as a product of their own beside the ternary one"
 _NOISE = "merge the weights in float32 after the last change to them: something moved them off their levels"
+_TRAINED = "if it was trained ternary, export it with the weight quantizer in the graph, or merged"
 _GAIN = "export without folding the norm into the weights that follow it"
 
 
@@ -196,4 +199,5 @@ def _dense(sample: Floats) -> Nearest:
     off = np.sqrt(np.square(sample - scale * codes).mean() / np.square(sample).mean())
     zeros = np.mean(sample == 0)
     words = f"dense, {zeros:.0%} zero" if zeros > _FEW else "dense"
-    return Nearest(f"{words}, {off:.0%} off ternary")
+    is_near = off <= _NEAR and zeros <= _SPARSE
+    return Nearest(f"{words}, {off:.0%} off ternary", _TRAINED if is_near else "")

@@ -21,7 +21,9 @@ def type_of(value: ir.Value, product: Product) -> ir.DataType:
     """
     found = value.dtype or product.x.dtype or product.weight.dtype
     if found is None:
-        raise Refused(f"the type of `{value.name}` is not known")
+        raise Refused(
+            f"the type of `{value.name}` is not known", fix="export it with the types of its values"
+        )
     if found not in {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}:
         raise Refused(f"it computes in {found.name.lower()}", fix="export the model in float32")
     return found

@@ -99,7 +99,8 @@ def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants,
 def _reshaped(got: Array, shape: ir.Value, want: Array) -> Array:
     """What the op makes of tokens that a Reshape gave its own shape."""
     if shape.shape is None or shape.shape[0] != want.ndim:
-        raise Refused("its input is reshaped, and its output has another rank, or one that is not known")
+        reason = "its input is reshaped, and its output has another rank, or one that is not known"
+        raise Refused(reason, fix="quantise behind the Reshape")
     return got.reshape(want.shape) if got.size == want.size else got
 
 

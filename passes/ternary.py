@@ -33,9 +33,6 @@ _NOISE_DISTINCT = 16
 _NO_CODE = 2
 _ROWS = 64
 _TRAINED = "if it was trained, export it with its activation quantizer in the graph, which proves it"
-_QUANTIZED = (
-    "if it was trained ternary, export it in eval mode, with the weight quantizer in the graph or merged"
-)
 _LEAST_SHARE = 0.75  # of the level among them: two scales that lie close together are no noise
 
 
@@ -139,7 +136,7 @@ def _is(values: NDArray[Any], level: float) -> Int8:
 
 
 def _dense(away: str = "") -> Refused:
-    return Refused(f"the weights are dense: no scale makes them -1, 0 and 1{away}", fix=_QUANTIZED)
+    return Refused(f"the weights are dense: no scale makes them -1, 0 and 1{away}")
 
 
 def check_structure(codes: Int8) -> None:

@@ -63,6 +63,20 @@ def test_it_is_told_what_the_weights_come_closest_to(name: str) -> None:
         assert 0 < layer.entropy <= np.log2(len(layer.levels))
 
 
+@pytest.mark.parametrize(("noise", "is_near"), [(0.3, True), (3, False)])
+def test_a_fix_is_told_of_weights_that_are_near_ternary(noise: float, is_near: bool) -> None:  # noqa: FBT001
+    weight = CODES + noise * np.random.default_rng(0).standard_normal(SHAPE)
+    layer = models.pack(with_weight(weight.astype(np.float32), "weight_only/dense"))[1][0]
+    assert layer.fix.startswith("if it was trained ternary, export it") is is_near
+    assert bool(layer.fix) is is_near
+
+
+def test_a_fix_is_told_of_dense_weights_behind_a_quantizer() -> None:
+    layer = models.pack(with_weight(VALUES["dense"][0]))[1][0]
+    assert layer.activation == "int8_token"
+    assert layer.fix.startswith("its activations are those of a BitLinear")
+
+
 def test_what_the_weights_come_closest_to_is_found_in_a_large_matrix() -> None:
     """The outlier is in no sample."""
     weight = levels(-1, 0, 1, shape=(300, 3000))

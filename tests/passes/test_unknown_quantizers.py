@@ -119,6 +119,7 @@ def test_it_is_packed_with_float_activations(name: str) -> None:
     assert (layer.status, layer.activation) == (PACKED, "float")
     assert layer.reason.startswith("activations stay float: ")
     assert reason in layer.reason
+    assert layer.fix
     assert_computes_the_same(model)
 
 
