@@ -2,8 +2,8 @@
 
 A weight quantizer is a dozen element-wise nodes over the latent weights and a few scalars. As whole arrays
 they would cost a dozen temporaries of the size of the weights; in blocks they cost their arithmetic. Where
-all that varies is one tensor of half precision, the nodes are a function of 65536 values: they are evaluated
-for each of those, and looked up.
+all that varies is one tensor of 8 or 16 bits, the nodes are a function of its patterns of bits: they are
+evaluated for each of those (``table``).
 """
 
 from __future__ import annotations
@@ -16,56 +16,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from bitcc.passes.table import Table
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from bitcc.formats import Order
 
     Array = NDArray[Any]
 
 _BLOCK = 1 << 17  # elements: their temporaries stay in a core's second-level cache
 _COLUMNS = 64  # of a block of a transposed matrix, whose rows lie far apart
 _LOOKED_UP = 3  # nodes: fewer are computed faster than they are looked up
-_SIGN = 1 << 15
-_HALVES = frozenset({ir.DataType.FLOAT16.numpy(), ir.DataType.BFLOAT16.numpy()})
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """A matrix as a function of 16 bits.
-
-    Attributes:
-        values: What each of the 65536 patterns becomes, [65536].
-        patterns: Which, uint16, in the shape of the matrix.
-    """
-
-    values: Array
-    patterns: NDArray[np.uint16]
-
-    def look_up(self, rows: slice | NDArray[np.int64]) -> Array:
-        """Some rows of the matrix."""
-        patterns = self.patterns[rows]
-        if (step := self._step) and _size(patterns) < step[1]:
-            positive = (patterns.view(np.int16) >= step[0]).view(np.int8)
-            negative = (patterns >= _SIGN + step[0]).view(np.int8)
-            return np.subtract(positive, negative)
-        return np.take(self.values, patterns, mode="clip")
-
-    @cached_property
-    def _step(self) -> tuple[int, int] | None:
-        """(first, last) if the values are the sign, int8, of patterns in that range, and 0 below it."""
-        if self.values.dtype != np.int8:
-            return None
-        first = int(np.argmax(self.values != 0))
-        last = first + int(np.argmin(self.values[first:_SIGN] == 1))
-        below, inside = slice(_SIGN, _SIGN + first), slice(_SIGN + first, _SIGN + last)
-        is_step = (self.values[below] == 0).all() and (self.values[inside] == -1).all()
-        return (first, last) if 0 < first < last and is_step else None
-
-
-def _size(patterns: NDArray[np.uint16]) -> int:
-    """The largest of them without their signs: they are ordered like the numbers that they stand for."""
-    return int((patterns & (_SIGN - 1)).max())
+_BYTE, _TWO_BYTES = np.dtype(np.uint8), np.dtype(np.uint16)
+_PATTERNS: dict[Any, np.dtype[Any]] = {
+    np.dtype(np.int8): _BYTE,
+    _BYTE: _BYTE,
+    ir.DataType.FLOAT16.numpy(): _TWO_BYTES,
+    ir.DataType.BFLOAT16.numpy(): _TWO_BYTES,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +54,12 @@ class Elementwise:
     nodes: tuple[ir.Node, ...]
     leaves: Mapping[ir.Value, Array]
     shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: Array) -> Elementwise:
+        """An array as it is."""
+        value = ir.Value(name="array")
+        return cls(value, (), {value: array}, array.shape)
 
     def whole(self) -> Array:
         """All of it at once."""
@@ -121,24 +98,24 @@ class Elementwise:
     def evaluate(self, leaves: Mapping[ir.Value, Array]) -> Array:
         """The result for these leaves."""
         known = dict(leaves)
-        for node, read_last in zip(self.nodes, self._read_last, strict=True):
-            known[node.outputs[0]] = apply(node, [None if v is None else known[v] for v in node.inputs])
-            for value in read_last:
-                del known[value]  # its memory, still in the cache, is that of the next result
+        with np.errstate(all="ignore"):  # a constant may be infinite or NaN
+            for node, read_last in zip(self.nodes, self._read_last, strict=True):
+                known[node.outputs[0]] = _apply(node, [None if v is None else known[v] for v in node.inputs])
+                for value in read_last:
+                    del known[value]  # its memory, still in the cache, is that of the next result
         return known[self.value]
 
     @cached_property
     def table(self) -> Table | None:
-        """The matrix as a function of 16 bits, if it is one."""
+        """The matrix as a function of 8 or 16 bits, if it is one."""
         varying = [leaf for leaf in self.leaves.values() if leaf.size > 1]
-        if len(varying) != 1 or varying[0].dtype not in _HALVES or varying[0].shape != self.shape:
+        if len(varying) != 1 or varying[0].dtype not in _PATTERNS or varying[0].shape != self.shape:
             return None
-        return Table(self.evaluate(self.patterns()), varying[0].view(np.uint16))
+        return Table(self.evaluate(self.patterns()), varying[0].view(_PATTERNS[varying[0].dtype]))
 
     def patterns(self) -> dict[ir.Value, Array]:
         """What the nodes read to fill the ``table``."""
-        every = np.arange(1 << 16, dtype=np.uint16)
-        return {v: a.reshape(()) if a.size == 1 else every.view(a.dtype) for v, a in self.leaves.items()}
+        return {v: a.reshape(()) if a.size == 1 else _every(a.dtype) for v, a in self.leaves.items()}
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -173,8 +150,7 @@ class Matrix(NamedTuple):
     @classmethod
     def of(cls, array: Array) -> Matrix:
         """An array [N, K] as it is."""
-        value = ir.Value(name="matrix")
-        return cls(Elementwise(value, (), {value: array}, array.shape))
+        return cls(Elementwise.of(array))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -197,13 +173,16 @@ class Matrix(NamedTuple):
         for start in range(0, k, _COLUMNS):
             yield every, slice(start, min(start + _COLUMNS, k))
 
-    def oriented(self, block: Array) -> Array:
-        """A block of the content as rows and columns of the matrix, contiguous."""
-        return np.ascontiguousarray(block.T) if self.transposed else block
+    def place(self, rows: slice) -> tuple[slice, slice]:
+        """(rows, columns) of some rows of the content."""
+        every = slice(None)
+        return (every, rows) if self.transposed else (rows, every)
 
     def tile(self, rows: slice, columns: slice) -> Array:
-        """The elements of one of ``tiles``."""
-        return self.oriented(self.content.rows(columns if self.transposed else rows))
+        """The elements of one of ``tiles``, contiguous."""
+        if self.transposed:
+            return np.ascontiguousarray(self.content.rows(columns).T)
+        return self.content.rows(rows)
 
     def sample(self, rows: NDArray[np.int64], columns: int) -> Array:
         """Some rows, and of those the first columns."""
@@ -211,15 +190,24 @@ class Matrix(NamedTuple):
             return self.content.rows(slice(0, columns))[:, rows].T
         return self.content.rows(rows)[:, :columns]
 
-    def looked_up(self, table: Table, rows: slice, columns: slice) -> Array:
-        """The same, of a table in place of the elements."""
-        return self.oriented(table.look_up(columns if self.transposed else rows))
+    @property
+    def order(self) -> Order:
+        """How the content lies in memory, as a matrix [N, K]."""
+        return "F" if self.transposed else "C"
+
+    def as_content(self, array: Array) -> Array:
+        """A view of an array [N, K], like the content."""
+        return array.T if self.transposed else array
 
 
 def apply(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
     """The result of an element-wise node; ``is_elementwise`` says which nodes are."""
-    with np.errstate(all="ignore"):  # a constant may be infinite or NaN
-        return np.asarray(_OPS[node.op_type](node, *inputs))
+    with np.errstate(all="ignore"):
+        return _apply(node, inputs)
+
+
+def _apply(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
+    return np.asarray(_OPS[node.op_type](node, *inputs))
 
 
 def is_elementwise(node: ir.Node, dtypes: Sequence[np.dtype[Any] | None]) -> bool:
@@ -246,10 +234,17 @@ def _clip(node: ir.Node, x: Array, low: Array | None = None, high: Array | None 
         value if bound is None else x.dtype.type(bound)
         for value, bound in zip((low, high), bounds, strict=True)
     )
+    if low is not None and high is not None and x.dtype.kind == "f":
+        return np.clip(x, low, high)
     if low is None:
         return x if high is None else np.minimum(x, high)
     raised = np.asarray(np.maximum(x, low))
     return raised if high is None else np.minimum(raised, high, out=raised)
+
+
+def _every(dtype: np.dtype[Any]) -> Array:
+    """Every pattern of bits of a type."""
+    return np.arange(1 << 8 * dtype.itemsize).astype(_PATTERNS[dtype]).view(dtype)
 
 
 def _cast(node: ir.Node, x: Array) -> Array:

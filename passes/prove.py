@@ -64,7 +64,8 @@ class _Trial(NamedTuple):
 def largest_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> float:
     """The largest difference between the layer as it was and as it will be.
 
-    Of weights relative to the norm of a row, of outputs relative to max|y| of a token. NaN if one of them is.
+    Of weights relative to the scale or the norm of a row, of outputs relative to max|y| of a token. NaN if
+    one of them is.
 
     Raises:
         Refused: onnxruntime cannot run the original nodes, so that nothing is proven, or they use

@@ -1,7 +1,7 @@
 """Check every weight of a rewrite: what the packed bytes say against what the original's nodes compute.
 
 The nodes between the latent weights and the product run in onnxruntime as they are, a few rows at a time or,
-where the weights are a function of 16 bits, once for each of the 65536 patterns. Only reductions of weights
+where the weights are a function of 8 or 16 bits, once for each pattern of bits. Only reductions of weights
 are taken from bitcc's own evaluation, which accumulates in float64: a mean that a runtime sums in another
 order can move a weight code by one.
 """
@@ -15,12 +15,13 @@ import onnx_ir as ir
 
 from bitcc import formats
 from bitcc.passes._refused import Refused
-from bitcc.passes.elementwise import Table
 from bitcc.passes.levels import floats
+from bitcc.passes.table import NO_CODE, CodeTable
+from bitcc.passes.ternary import read_codes
 from bitcc.passes.weight import weight_as_read, weight_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -29,18 +30,21 @@ if TYPE_CHECKING:
     from bitcc.passes.detect import Layer
     from bitcc.passes.elementwise import Elementwise, Matrix
     from bitcc.passes.runner import Runner
+    from bitcc.passes.table import Table
 
     Array = NDArray[Any]
     Evaluate = Callable[[Mapping[ir.Value, Array]], Array]
 
-_STRAY = 5e-6  # of the scale: what each weight of a table may be away from its level
-_NO_CODE = 2
+_STRAY = 5e-6  # of the scale: what each weight may be away from its level
 
 
 def weight_error(
     layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner, *, rounded: bool
 ) -> float:
-    """How far the packed weights are from the original ones: the largest over the rows of |W - W'| / |W'|.
+    """How far the packed weights are from the original ones.
+
+    The largest |W - W'| relative to the scale; where that is over 5e-6, the largest norm of a row of W - W'
+    relative to that of W'.
 
     Args:
         layer: What was found.
@@ -53,12 +57,11 @@ def weight_error(
     Raises:
         Refused: the packed weights have another shape, or are not nearest to the original's.
     """
-    codes = formats.get(layer.op.weight_format, layer.op.layout_version).unpack(
-        packed, layer.op.N, layer.op.K
-    )
     matrix = (weight_matrix if rounded else weight_as_read)(layer.node, constants)
-    if matrix.shape != codes.shape:
+    if matrix.shape != (layer.op.N, layer.op.K):
         raise Refused("packed, its weights have another shape")
+    layout = formats.get(layer.op.weight_format, layer.op.layout_version)
+    codes = layout.unpack(packed, *matrix.shape, order=matrix.order)
     with np.errstate(all="ignore"):  # a table has infinities and NaN, whether they are used or not
         if rounded:
             _check_nearest(matrix, codes, layer)
@@ -68,12 +71,13 @@ def weight_error(
 
 def _error(matrix: Matrix, codes: Int8, layer: Layer, runner: Runner) -> float:
     evaluate = _in_onnxruntime(matrix.content, runner) or matrix.content.evaluate
-    table, scale = matrix.content.table, layer.ternary.scale
-    if table is not None and scale.size == 1:
-        error = _table_error(matrix, table, codes, float(scale.item()), evaluate)
-        if error is not None:
-            return error
-    return _row_error(matrix, codes, layer, evaluate)
+    table = matrix.content.table
+    error = None
+    if table is not None and layer.ternary.scale.size == 1:
+        error = _table_error(matrix, table, codes, layer.ternary.scale.item(), evaluate)
+    if error is None:
+        error = _largest_stray(matrix, codes, layer, evaluate)
+    return _row_error(matrix, codes, layer, evaluate) if error is None else error
 
 
 def _in_onnxruntime(content: Elementwise, runner: Runner) -> Evaluate | None:
@@ -92,7 +96,7 @@ def _check_nearest(matrix: Matrix, codes: Int8, layer: Layer) -> None:
     table = matrix.content.table
     if table is not None and scale.size == 1:
         values = floats(table.values)
-        known = np.full(values.shape, _NO_CODE, np.int8)
+        known = np.full(values.shape, NO_CODE, np.int8)
         for code in (-1, 0, 1):
             known[np.abs(values - code * scale.item()) < scale.item() / 2] = code
         good = _has_codes(matrix, table, known, codes)
@@ -107,42 +111,76 @@ def _check_nearest(matrix: Matrix, codes: Int8, layer: Layer) -> None:
 
 def _has_codes(matrix: Matrix, table: Table, known: Int8, codes: Int8) -> bool:
     """Whether the codes [N, K] are those that ``known`` says of each pattern."""
-    expected = Table(known, table.patterns)
-    return all(np.array_equal(matrix.looked_up(expected, *at), codes[at]) for at in matrix.tiles())
+    content, expected = matrix.as_content(codes), CodeTable(known)
+    for rows in matrix.content.block_rows():
+        found = np.empty_like(content[rows])
+        if not expected.read(table.patterns[rows], found) or not np.array_equal(found, content[rows]):
+            return False
+    return True
 
 
 def _units(layer: Layer, values: Array, at: tuple[slice, slice]) -> Array:
-    """A tile in units of the scale."""
-    scale = layer.ternary.scale
-    if scale.size > 1:
-        columns = np.arange(layer.op.K)[at[1]] // layer.ternary.group_size
-        scale = scale[at[0]][:, columns] if scale.shape[1] > 1 else scale[at[0]]
-    units: Array = values * (1 / scale).astype(values.dtype)
+    """A part of the matrix in units of the scale."""
+    units: Array = values * (1 / _scale(layer, at)).astype(values.dtype)
     return units
 
 
+def _scale(layer: Layer, at: tuple[slice, slice]) -> NDArray[np.float32]:
+    """Of a part of the matrix, in a shape that broadcasts to it."""
+    scale = layer.ternary.scale
+    if scale.shape[0] > 1:
+        scale = scale[at[0]]
+    if scale.shape[1] > 1:
+        scale = scale[:, np.arange(layer.op.K)[at[1]] // layer.ternary.group_size]
+    return scale
+
+
 def _table_error(matrix: Matrix, table: Table, codes: Int8, scale: float, evaluate: Evaluate) -> float | None:
-    """The largest |W - W'| / scale; None if a weight is far from its level, or from all of them."""
+    """The largest |W - W'| / scale; None if one is more than ``_STRAY``."""
     values = floats(evaluate(matrix.content.patterns())) / np.float32(scale)
-    sizes = np.arange(1 << 16) & 0x7FFF  # without their sign: ordered like what they stand for
-    used = sizes <= max(int((table.patterns[rows] & 0x7FFF).max()) for rows in matrix.content.block_rows())
-    known = np.full(values.shape, _NO_CODE, np.int8)
+    known = np.full(values.shape, NO_CODE, np.int8)
     stray = np.full(values.shape, np.inf)
     for code in (-1, 0, 1):
         away = np.abs(values - code)
-        near = (away <= _STRAY) & used
+        near = away <= _STRAY
         known[near], stray[near] = code, away[near]
     if not _has_codes(matrix, table, known, codes):
         return None
-    return float(stray[known != _NO_CODE].max())
+    return float(stray[table.may_occur(matrix.content.block_rows()) & (known != NO_CODE)].max())
+
+
+def _largest_stray(matrix: Matrix, codes: Int8, layer: Layer, evaluate: Evaluate) -> float | None:
+    """The same, of each weight by itself."""
+    worst = 0.0
+    for at, values in _parts(matrix, evaluate):
+        if worst == 0 and _are_levels(values, _scale(layer, at), codes[at]):
+            continue
+        units = _units(layer, values, at)
+        units -= codes[at]
+        worst = max(worst, float(units.max()), -float(units.min()))
+        if not worst <= _STRAY:  # written so that NaN fails
+            return None
+    return worst
 
 
 def _row_error(matrix: Matrix, codes: Int8, layer: Layer, evaluate: Evaluate) -> float:
+    """The largest |W - W'| / |W'| of a row."""
     away, size = np.zeros(codes.shape[0]), np.zeros(codes.shape[0])
-    for at in matrix.tiles():
-        block = evaluate(matrix.content.leaves_of(at[1] if matrix.transposed else at[0]))
-        units = _units(layer, matrix.oriented(floats(block)), at)
+    for at, values in _parts(matrix, evaluate):
+        units = _units(layer, values, at)
         size[at[0]] += np.einsum("nk,nk->n", units, units)
         units -= codes[at]
         away[at[0]] += np.einsum("nk,nk->n", units, units)
     return float(np.sqrt(np.where(away == 0, 0, away / size)).max())
+
+
+def _parts(matrix: Matrix, evaluate: Evaluate) -> Iterator[tuple[tuple[slice, slice], Array]]:
+    """(rows and columns, values) of blocks of the matrix."""
+    for rows in matrix.content.block_rows():
+        yield matrix.place(rows), matrix.as_content(floats(evaluate(matrix.content.leaves_of(rows))))
+
+
+def _are_levels(values: Array, scale: NDArray[np.float32], codes: Int8) -> bool:
+    """Whether all values are the codes times the scale, to the last bit."""
+    found = np.empty_like(codes)
+    return read_codes(values, scale, found) and np.array_equal(found, codes)

@@ -1,4 +1,7 @@
-"""Reductions of constants, in float64 and block by block: nothing as large as the weights is made."""
+"""Reductions of constants, in float64 and block by block: nothing as large as the weights is made.
+
+The sum of what is a function of 8 or 16 bits is that of each pattern of bits, times how often it occurs.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ import numpy as np
 from bitcc.passes.elementwise import Elementwise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from bitcc.passes.table import Table
+
     Array = NDArray[Any]
+    Prepare = Callable[[Array, Any], Array]
 
 
 def is_reduction(node: ir.Node) -> bool:
@@ -44,17 +50,25 @@ def reduce(node: ir.Node, array: Array | Elementwise, axes: Array | None) -> Arr
     axis = tuple(sorted({a % rank for a in over})) or tuple(range(rank))
     prepare, finish = _REDUCTIONS[node.op_type]
     wide = np.float64 if array.dtype.kind not in "iub" else array.dtype
-    parts = (np.sum(prepare(block, wide), axis=axis, keepdims=True, dtype=wide) for block in _blocks(array))
-    total = functools.reduce(np.add, parts) if 0 in axis or not rank else np.concatenate(list(parts))
+    content = array if isinstance(array, Elementwise) else Elementwise.of(array)
+    if len(axis) == rank and wide is np.float64 and content.table is not None:
+        total = _sum_of_patterns(content, content.table, prepare)
+    else:
+        parts = (
+            np.sum(prepare(content.rows(rows), wide), axis=axis, keepdims=True, dtype=wide)
+            for rows in content.block_rows()
+        )
+        total = functools.reduce(np.add, parts) if 0 in axis else np.concatenate(list(parts))
     result = np.asarray(finish(total, math.prod(array.shape[a] for a in axis))).astype(array.dtype)
     return result if node.attributes.get_int("keepdims", 1) != 0 else np.squeeze(result, axis)
 
 
-def _blocks(array: Array | Elementwise) -> Iterator[Array]:
-    if isinstance(array, Elementwise):
-        yield from (array.rows(rows) for rows in array.block_rows())
-    else:
-        yield array
+def _sum_of_patterns(content: Elementwise, table: Table, prepare: Prepare) -> Array:
+    """The sum of all elements, as an array of one."""
+    counts = table.count(content.block_rows())
+    used = counts > 0
+    values = prepare(table.values[used], np.float64).astype(np.float64)
+    return np.sum(values * counts[used], keepdims=True).reshape((1,) * len(content.shape))
 
 
 def _plain(block: Array, _: Any) -> Array:
@@ -81,7 +95,7 @@ def _root(total: Array, _: int) -> Array:
     return np.asarray(np.sqrt(total))
 
 
-_REDUCTIONS: dict[str, tuple[Callable[[Array, Any], Array], Callable[[Array, int], Array]]] = {
+_REDUCTIONS: dict[str, tuple[Prepare, Callable[[Array, int], Array]]] = {
     "ReduceMean": (_plain, _mean),
     "ReduceSum": (_plain, _total),
     "ReduceL1": (_absolute, _total),

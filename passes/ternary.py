@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
-from bitcc.passes.elementwise import Matrix, Table
+from bitcc.passes.elementwise import Matrix
 from bitcc.passes.levels import GROUPS, Levels, finest, floats, levels
+from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +32,8 @@ _EVIDENCE = 4  # nonzero weights for each scale: with fewer, any sparse matrix w
 _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
 _NOISE = 3e-2  # of a few distinct values around one level
 _NOISE_DISTINCT = 16
-_NO_CODE = 2
 _ROWS = 64
+_BLOCK = 1 << 18  # codes: they stay in a core's cache
 _TRAINED = "if it was trained, export it with its activation quantizer in the graph, which proves it"
 _LEAST_SHARE = 0.75  # of the level among them: two scales that lie close together are no noise
 
@@ -63,7 +65,21 @@ class Ternary:
     @property
     def zeros(self) -> float:
         """The fraction of zero codes."""
-        return 1.0 - np.count_nonzero(self.codes) / self.codes.size
+        return self._counts[1] / self.codes.size
+
+    @property
+    def positive(self) -> float:
+        """The fraction of codes 1."""
+        return self._counts[2] / self.codes.size
+
+    @cached_property
+    def _counts(self) -> tuple[int, int, int]:
+        """How many codes are -1, 0 and 1."""
+        flat = self.codes.ravel(order="K")
+        blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+        negative = sum(int(np.count_nonzero(block < 0)) for block in blocks)
+        positive = sum(int(np.count_nonzero(block > 0)) for block in blocks)
+        return negative, flat.size - negative - positive, positive
 
     @property
     def scheme(self) -> str:
@@ -105,34 +121,30 @@ def _has_morelevels(block: NDArray[Any]) -> bool:
 
 def _codes_of_one_level(matrix: Matrix, level: float) -> Int8 | None:
     """The codes [N, K] if every value is -level, 0 or +level, to the last bit; else None."""
-    codes = np.empty(matrix.shape, np.int8)
-    table = matrix.content.table
-    known = None if table is None else Table(_code_table(floats(table.values), level), table.patterns)
-    for at in matrix.tiles():
-        if known is not None:
-            found = matrix.looked_up(known, *at)
-            if found.max() == _NO_CODE:
-                return None
-        else:
-            tile = matrix.tile(*at)
-            found = np.subtract(_is(tile, level), _is(tile, -level))
-            if np.count_nonzero(found) + np.count_nonzero(_is(tile, 0)) != tile.size:
-                return None
-        codes[at] = found
-    return codes
+    content, codes = matrix.content, np.empty(matrix.shape, np.int8, order=matrix.order)
+    out, table = matrix.as_content(codes), matrix.content.table
+    if table is not None:
+        known = CodeTable(_code_table(floats(table.values), level))
+        fits = all(known.read(table.patterns[rows], out[rows]) for rows in content.block_rows())
+    else:
+        fits = all(read_codes(content.rows(rows), level, out[rows]) for rows in content.block_rows())
+    return codes if fits else None
 
 
 def _code_table(values: NDArray[Any], level: float) -> Int8:
-    """The code of each value, ``_NO_CODE`` for those that have none."""
-    codes = np.full(values.shape, _NO_CODE, np.int8)
+    """The code of each value, ``NO_CODE`` for those that have none."""
+    codes = np.full(values.shape, NO_CODE, np.int8)
     for code in (-1, 0, 1):
         codes[values == code * level] = code
     return codes
 
 
-def _is(values: NDArray[Any], level: float) -> Int8:
-    equal: Int8 = np.equal(values, values.dtype.type(level)).view(np.int8)
-    return equal
+def read_codes(values: NDArray[Any], level: Any, out: Int8) -> bool:
+    """Fill ``out`` with the codes of values; False if one is not -level, 0 or +level, to the last bit."""
+    level = np.asarray(level, values.dtype)
+    above, below, zero = values == level, values == -level, values == 0
+    np.subtract(above.view(np.int8), below.view(np.int8), out=out)
+    return sum(map(np.count_nonzero, (above, below, zero))) == values.size
 
 
 def _dense(away: str = "") -> Refused:

@@ -37,17 +37,15 @@ class WeightFacts:
 
 def of_ternary(ternary: Ternary) -> WeightFacts:
     """Exact figures: the codes are at hand."""
-    codes, size = ternary.codes, ternary.codes.size
-    positive = (np.count_nonzero(codes) + int(codes.sum(dtype=np.int64))) / (2 * size)
-    shares = {-1.0: 1 - ternary.zeros - positive, 0.0: ternary.zeros, 1.0: positive}
+    shares = {-1.0: 1 - ternary.zeros - ternary.positive, 0.0: ternary.zeros, 1.0: ternary.positive}
     if ternary.scheme == "binary":
         del shares[0.0]
     return WeightFacts(
         scheme=ternary.scheme,
         scope=ternary.scope,
         scale=float(ternary.scale.mean()),
-        zeros=float(ternary.zeros),
-        positive=float(positive),
+        zeros=ternary.zeros,
+        positive=ternary.positive,
         entropy=_entropy(np.array(list(shares.values()))),
         levels=tuple(shares),
         shares=tuple(map(float, shares.values())),

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from bitcc.errors import PackedWeightError
 from bitcc.formats import t2
-from bitcc.formats._base import Bytes, Int8, WeightFormat
+from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
 
-__all__ = ["FORMATS", "Bytes", "Int8", "WeightFormat", "get"]
+__all__ = ["FORMATS", "Bytes", "Int8", "Order", "WeightFormat", "get"]
 
 _FORMATS = (t2.FORMAT,)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 Int8: TypeAlias = NDArray[np.int8]
 Bytes: TypeAlias = NDArray[np.uint8]
+Order: TypeAlias = Literal["C", "F"]
+"""Which index of a matrix moves fastest in memory: ``C`` the column, ``F`` the row."""
+
+
+class Unpack(Protocol):
+    """packed uint8, n, k -> (n, k) int8, in memory of that order."""
+
+    def __call__(self, packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
+        """The weights; see ``WeightFormat``."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,8 @@ class WeightFormat:
         layout_version: Raised with every change of the bytes; readers refuse what they don't know.
         bits: Bits for one weight, padding aside.
         packed_shape: (n, k) -> the shape of the packed uint8 array.
-        pack: (n, k) int8 weights in {-1, 0, 1} -> packed uint8. Raises ``PackedWeightError``.
+        pack: (n, k) int8 weights in {-1, 0, 1}, in memory of any order -> packed uint8. Raises
+            ``PackedWeightError``.
         unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
             code that no weight has, or padding that is not zero.
         stack: (packed, n) of several (n, k) matrices, k -> packed, of all their rows below one another.
@@ -35,5 +45,5 @@ class WeightFormat:
     bits: float
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
-    unpack: Callable[[Bytes, int, int], Int8]
+    unpack: Unpack
     stack: Callable[[Sequence[tuple[Bytes, int]], int], Bytes]

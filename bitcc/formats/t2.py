@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitcc.errors import PackedWeightError
-from bitcc.formats._base import Bytes, Int8, WeightFormat
+from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 _ROWS = 16
 _COLUMNS = 16  # of one 64-byte vector
 _K_ALIGNMENT = 64
-_ALL_ZERO_WEIGHTS = 0b01010101  # four codes 1
-_WORD = np.dtype(np.uint32)  # the four bytes kk of one row: bytes never change places within
-_CRUMB_OF_EACH_BYTE = np.uint32(0x03030303)
-_BLOCK = 4  # tiles at a time: they and their temporaries stay in a core's cache
+_WORD = np.dtype("<u4")  # the four bytes kk of one row: bytes never change places within
+_PAIR = np.dtype("<u8")  # those of two i
+_CRUMB_OF_EACH_BYTE = np.uint64(0x0303030303030303)
+_TO_NEXT_CRUMB = np.uint64(30)  # bits, of the second i of a pair
+_CODE_3 = "packed weights hold the code 3, which no ternary weight has"
+_PADDING = "the padding of the packed weights is not zero"
+_TILES = 4  # at a time: they and their temporaries stay in a core's cache
+_VECTORS = 4  # at a time, of transposed weights
 
 
 def packed_shape(n: int, k: int) -> tuple[int, int, int]:
@@ -43,22 +47,49 @@ def pack(weights: Int8) -> Bytes:
         raise PackedWeightError(f"a weight matrix of shape {list(weights.shape)} cannot be packed")
     if weights.dtype != np.int8 or weights.min() < -1 or weights.max() > 1:
         raise PackedWeightError("only int8 weights in {-1, 0, 1} fit `t2`")
-    n, k = weights.shape
-    tiles, vectors, size = packed_shape(n, k)
-    packed = np.empty((tiles, vectors, size), np.uint8)
-    codes = np.ones((_BLOCK * _ROWS, vectors * _COLUMNS), np.uint8)  # code 1 is the padding
-    for tile in range(0, tiles, _BLOCK):
-        first, last = tile * _ROWS, min((tile + _BLOCK) * _ROWS, n)
-        np.add(weights[first:last], 1, out=codes[: last - first, :k].view(np.int8))
-        codes[last - first :] = 1
-        words = codes.view(_WORD).reshape(-1, _ROWS, vectors, 4)  # tile, n, vector, i
-        crumbs = words[..., 0] | words[..., 1] << 2 | words[..., 2] << 4 | words[..., 3] << 6
-        part = packed[tile : tile + _BLOCK]
-        part.view(_WORD)[...] = crumbs.transpose(0, 2, 1)[: len(part)]
+    packed = np.empty(packed_shape(*weights.shape), np.uint8)
+    is_transposed = weights.flags.f_contiguous and not weights.flags.c_contiguous
+    (_pack_columns if is_transposed else _pack_rows)(weights, packed)
     return packed
 
 
-def unpack(packed: Bytes, n: int, k: int) -> Int8:
+def _pack_rows(weights: Int8, packed: Bytes) -> None:
+    n, k = weights.shape
+    tiles, vectors, _ = packed.shape
+    codes = np.ones((_TILES * _ROWS, vectors * _COLUMNS), np.uint8)  # code 1 is the padding
+    for tile in range(0, tiles, _TILES):
+        first, last = tile * _ROWS, min((tile + _TILES) * _ROWS, n)
+        np.add(weights[first:last], 1, out=codes[: last - first, :k].view(np.int8))
+        codes[last - first :] = 1
+        pairs = codes.view(_PAIR)
+        words = (pairs | pairs >> _TO_NEXT_CRUMB).view(_WORD).reshape(-1, _ROWS, vectors, 4)
+        crumbs = words[..., 0] | words[..., 2] << np.uint32(4)  # tile, n, vector
+        part = packed[tile : tile + _TILES]
+        part.view(_WORD)[...] = crumbs.transpose(0, 2, 1)[: len(part)]
+
+
+def _pack_columns(weights: Int8, packed: Bytes) -> None:
+    """The same from the memory of (k, n) weights: crumbs of whole columns, and only those change places."""
+    n, k = weights.shape
+    tiles, vectors, _ = packed.shape
+    rows = tiles * _ROWS
+    codes = np.ones((_VECTORS * _COLUMNS, rows), np.uint8)
+    words = np.empty((_VECTORS, rows, 4), np.uint8)  # vector, n, kk
+    for vector in range(0, vectors, _VECTORS):
+        first, last = vector * _COLUMNS, min((vector + _VECTORS) * _COLUMNS, k)
+        np.add(weights.T[first:last], 1, out=codes[: last - first, :n].view(np.int8))
+        codes[last - first :] = 1
+        crumbs = codes.view(_PAIR).reshape(_VECTORS, 4, 4, -1)  # vector, i, kk, n: no bit leaves its byte
+        packed_columns = crumbs[:, 3]
+        for i in (2, 1, 0):
+            packed_columns = packed_columns << np.uint64(2) | crumbs[:, i]
+        for kk in range(4):
+            words[..., kk] = packed_columns[:, kk].view(np.uint8)
+        part = packed.view(_WORD)[:, vector : vector + _VECTORS]
+        part[...] = words.view(_WORD).reshape(_VECTORS, tiles, _ROWS).transpose(1, 0, 2)
+
+
+def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
     """uint8 [N/16, K/16, 64] -> (n, k) int8, the inverse of ``pack``.
 
     Raises:
@@ -70,22 +101,54 @@ def unpack(packed: Bytes, n: int, k: int) -> Int8:
             f"packed weights are {packed.dtype} {list(packed.shape)}, "
             f"expected uint8 {list(packed_shape(n, k))} for N = {n}, K = {k}"
         )
-    if np.any(packed & (packed >> 1) & _ALL_ZERO_WEIGHTS):
-        raise PackedWeightError("packed weights hold the code 3, which no ternary weight has")
-    tiles, vectors, _ = packed.shape
-    weights = np.empty((n, k), np.int8)
-    codes = np.empty((_BLOCK, _ROWS, vectors, 4), _WORD)  # tile, n, vector, i
-    for tile in range(0, tiles, _BLOCK):
-        part = packed[tile : tile + _BLOCK]
-        words = np.ascontiguousarray(part.view(_WORD).transpose(0, 2, 1))
-        for i in range(4):
-            codes[: len(part), ..., i] = (words >> np.uint32(2 * i)) & _CRUMB_OF_EACH_BYTE
-        first, last = tile * _ROWS, min((tile + _BLOCK) * _ROWS, n)
-        matrix = codes.view(np.uint8).reshape(-1, vectors * _COLUMNS)[: len(part) * _ROWS]
-        if np.any(matrix[last - first :] != 1) or np.any(matrix[: last - first, k:] != 1):
-            raise PackedWeightError("the padding of the packed weights is not zero")
-        np.subtract(matrix[: last - first, :k].view(np.int8), 1, out=weights[first:last])
+    weights = np.empty((n, k), np.int8, order=order)
+    (_unpack_columns if order == "F" else _unpack_rows)(packed, weights)
     return weights
+
+
+def _unpack_rows(packed: Bytes, weights: Int8) -> None:
+    n = weights.shape[0]
+    tiles, vectors, _ = packed.shape
+    codes = np.empty((_TILES, _ROWS, vectors, 2), _PAIR)  # tile, n, vector, i / 2
+    for tile in range(0, tiles, _TILES):
+        part = packed[tile : tile + _TILES]
+        words = part.view(_WORD).transpose(0, 2, 1).astype(_PAIR, order="C")
+        words |= words << _TO_NEXT_CRUMB
+        np.bitwise_and(words, _CRUMB_OF_EACH_BYTE, out=codes[: len(part), ..., 0])
+        words >>= np.uint64(4)
+        np.bitwise_and(words, _CRUMB_OF_EACH_BYTE, out=codes[: len(part), ..., 1])
+        first, last = tile * _ROWS, min((tile + _TILES) * _ROWS, n)
+        matrix = codes.view(np.int8).reshape(-1, vectors * _COLUMNS)[: len(part) * _ROWS]
+        _decode(matrix, weights[first:last])
+
+
+def _unpack_columns(packed: Bytes, weights: Int8) -> None:
+    """The same into the memory of (k, n) weights."""
+    k = weights.shape[1]
+    tiles, vectors, _ = packed.shape
+    rows = tiles * _ROWS
+    columns = np.empty((_VECTORS, 4, rows), np.uint8)  # vector, kk, n
+    codes = np.empty((_VECTORS, 4, 4, rows), np.uint8)  # vector, i, kk, n
+    for vector in range(0, vectors, _VECTORS):
+        part = packed.reshape(tiles, vectors, _ROWS, 4)[:, vector : vector + _VECTORS]
+        words = np.ascontiguousarray(part.transpose(1, 0, 2, 3)).reshape(_VECTORS, rows, 4)
+        for kk in range(4):
+            columns[:, kk] = words[..., kk]
+        for i in range(4):
+            crumbs = columns.view(_PAIR) >> np.uint64(2 * i)
+            np.bitwise_and(crumbs, _CRUMB_OF_EACH_BYTE, out=codes[:, i].view(_PAIR))
+        first, last = vector * _COLUMNS, min((vector + _VECTORS) * _COLUMNS, k)
+        _decode(codes.view(np.int8).reshape(-1, rows), weights.T[first:last])
+
+
+def _decode(codes: Int8, weights: Int8) -> None:
+    """Fill the weights with the codes, which have rows and columns more: the padding."""
+    rows, columns = weights.shape
+    if codes.max() > 2:
+        raise PackedWeightError(_CODE_3)
+    if np.any(codes[rows:] != 1) or np.any(codes[:rows, columns:] != 1):
+        raise PackedWeightError(_PADDING)
+    np.subtract(codes[:rows, :columns], 1, out=weights)
 
 
 def stack(parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:

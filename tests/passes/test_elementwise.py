@@ -9,11 +9,14 @@ import models
 import numpy as np
 import onnx_ir as ir
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from bitcc.passes import constants, elementwise
 from bitcc.passes.constants import Constants
-from bitcc.passes.elementwise import Matrix, Table
+from bitcc.passes.elementwise import Matrix
+from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:
     import onnx
@@ -88,6 +91,25 @@ def test_what_depends_on_more_than_one_half_is_no_table(body: str) -> None:
     assert Constants(model).elementwise(model.graph.outputs[0]).table is None
 
 
+def check_codes(table: NDArray[np.int8], patterns: Array) -> None:
+    got, want = np.empty(patterns.shape, np.int8), table[patterns]
+    fits = CodeTable(table).read(patterns, got)
+    assert fits == (want != NO_CODE).all()
+    if fits:
+        np.testing.assert_array_equal(got, want)
+
+
+@given(
+    ends=st.lists(st.tuples(st.sampled_from([-1, 0, 1, NO_CODE]), st.integers(1, 255)), max_size=20),
+    used=st.sets(st.integers(0, 255), min_size=1),
+)
+def test_codes_of_bytes_are_those_of_the_table(ends: list[tuple[int, int]], used: set[int]) -> None:
+    table = np.zeros(256, np.int8)
+    for code, first in ends:
+        table[first:] = code
+    check_codes(table, np.array([*used, *used], np.uint8).reshape(2, -1))
+
+
 @pytest.mark.parametrize("first", [1, 100, 0x3C00])
 @pytest.mark.parametrize("last", [0x3C00, 0x7C00, 0x8000])
 @pytest.mark.parametrize("other", [0, -1, 1, 2])
@@ -100,19 +122,20 @@ def test_codes_are_looked_up_whatever_the_table_says(first: int, last: int, othe
     changed = values.copy()
     changed[[5, 0x8005]] = other
     patterns = np.random.default_rng(0).permutation(1 << 16).astype(np.uint16).reshape(256, 256)
-    for table in (values, changed, -values, np.zeros_like(values)):
+    turned = np.where(values == NO_CODE, NO_CODE, -values)
+    for table in (values, changed, turned, np.zeros_like(values)):
         for some in (patterns, patterns & 0xBBFF, patterns & 0x8007):
-            np.testing.assert_array_equal(Table(table, some).look_up(slice(0, 99)), table[some[:99]])
+            check_codes(table, some)
 
 
 def test_every_half_is_widened_exactly() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     finite = halves[np.isfinite(halves)]
     node = ir.Node("", "Cast", [ir.Value(name="w")], [ir.AttrInt64("to", ir.DataType.FLOAT)])
-    for given in (finite, halves, finite[:0]):
+    for some in (finite, halves, finite[:0]):
         with np.errstate(invalid="ignore"):
-            got = elementwise.apply(node, [given])
-        np.testing.assert_array_equal(got.view(np.uint32), given.astype(np.float32).view(np.uint32))
+            got = elementwise.apply(node, [some])
+        np.testing.assert_array_equal(got.view(np.uint32), some.astype(np.float32).view(np.uint32))
 
 
 @pytest.mark.parametrize("shape", [(301, 999), (5, 100_000), (100_000, 5), (70, 64), (1, 7)])

@@ -16,9 +16,12 @@ from bitcc.formats import FORMATS, WeightFormat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bitcc.formats import Order
+
     Array = NDArray[Any]
 
 every_format = pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
+every_order = pytest.mark.parametrize("order", ["C", "F"])
 sizes = st.tuples(st.integers(1, 150), st.integers(1, 400))
 
 
@@ -69,6 +72,17 @@ def test_the_layout_of_the_source_does_not_matter(
     weights = weights_of(size, seed)
     np.testing.assert_array_equal(fmt.pack(np.asfortranarray(weights)), fmt.pack(weights))
     np.testing.assert_array_equal(fmt.pack(weights[::-1]), fmt.pack(weights[::-1].copy()))
+
+
+@every_format
+@given(size=sizes, seed=st.integers(0, 2**32 - 1))
+def test_unpack_gives_the_order_that_is_asked_for(
+    fmt: WeightFormat, size: tuple[int, int], seed: int
+) -> None:
+    weights = weights_of(size, seed)
+    by_columns = fmt.unpack(fmt.pack(weights), *size, order="F")
+    assert by_columns.flags.f_contiguous
+    np.testing.assert_array_equal(by_columns, weights)
 
 
 @every_format
@@ -128,20 +142,24 @@ def test_packed_weights_of_another_type_are_refused(fmt: WeightFormat) -> None:
 
 
 @every_format
+@every_order
 @pytest.mark.parametrize(("n", "k"), [(19, 70), (20, 69)])
-def test_padding_that_holds_a_weight_is_refused(fmt: WeightFormat, n: int, k: int) -> None:
+def test_padding_that_holds_a_weight_is_refused(fmt: WeightFormat, n: int, k: int, order: Order) -> None:
     packed = fmt.pack(np.ones((20, 70), np.int8))
     with pytest.raises(PackedWeightError, match="the padding of the packed weights is not zero"):
-        fmt.unpack(packed, n, k)
+        fmt.unpack(packed, n, k, order)
 
 
+@every_order
 @pytest.mark.parametrize("shift", [0, 2, 4, 6])
 @pytest.mark.parametrize("where", [(0, 0, 0), (1, 3, 63), (0, 2, 17)])
-def test_the_code_that_no_weight_has_is_refused_anywhere(where: tuple[int, int, int], shift: int) -> None:
+def test_the_code_that_no_weight_has_is_refused_anywhere(
+    where: tuple[int, int, int], shift: int, order: Order
+) -> None:
     packed = FORMATS["t2"].pack(weights_of((32, 64), 0))
     packed[where] |= 3 << shift
     with pytest.raises(PackedWeightError, match="hold the code 3, which no ternary weight has"):
-        FORMATS["t2"].unpack(packed, 32, 64)
+        FORMATS["t2"].unpack(packed, 32, 64, order)
 
 
 def test_the_bytes_of_t2_version_1_never_change() -> None:

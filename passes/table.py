@@ -1,0 +1,122 @@
+"""Matrices that are a function of 8 or 16 bits: computed for each pattern of bits, not for each element."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from bitcc.formats import Int8
+
+    Array = NDArray[Any]
+
+Patterns: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
+
+NO_CODE = 2
+"""In a table of codes: the pattern stands for no ternary weight."""
+
+_SIGN = 1 << 15  # of a half
+_MOST_RUNS = 8  # of patterns of one code; comparing with more costs more than looking codes up
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A matrix as a function of the bits of another one.
+
+    Attributes:
+        values: What each of the 256 or 65536 patterns becomes.
+        patterns: Which, uint8 or uint16, in the shape of the matrix.
+    """
+
+    values: Array
+    patterns: Patterns
+
+    def look_up(self, rows: slice | NDArray[np.int64]) -> Array:
+        """Some rows of the matrix."""
+        return np.take(self.values, self.patterns[rows], mode="clip")
+
+    def may_occur(self, blocks: Iterable[slice]) -> NDArray[np.bool_]:
+        """Which patterns are no larger than the largest in these rows; of 8 bits, all."""
+        if self.values.size < _SIGN:
+            return np.ones(self.values.size, np.bool_)
+        largest = max(_size(self.patterns[rows]) for rows in blocks)
+        return (np.arange(self.values.size) & (_SIGN - 1)) <= largest
+
+    def count(self, blocks: Iterable[slice]) -> NDArray[np.int64]:
+        """How often each pattern occurs in these rows."""
+        counts = np.zeros(self.values.size, np.int64)
+        for rows in blocks:
+            counts += np.bincount(self.patterns[rows].reshape(-1), minlength=counts.size)
+        return counts
+
+
+@dataclass(frozen=True, eq=False)
+class CodeTable:
+    """Ternary codes as a function of bits.
+
+    A code has few ranges of patterns: comparing with their ends is several times faster than a look-up.
+
+    Attributes:
+        codes: int8 [256] or [65536], -1, 0, 1 or ``NO_CODE``.
+    """
+
+    codes: Int8
+
+    def read(self, patterns: Patterns, out: Int8) -> bool:
+        """Fill ``out`` with the codes of the patterns; False if one of them has none."""
+        if self._step is not None and _size(patterns) < self._step[1]:
+            positive = patterns.view(np.int16) >= self._step[0]
+            negative = patterns >= _SIGN + self._step[0]
+            np.subtract(positive.view(np.int8), negative.view(np.int8), out=out)
+            return True
+        if len(self._runs) > _MOST_RUNS:
+            np.take(self.codes, patterns, mode="clip", out=out)
+            return bool(out.max() < NO_CODE)
+        found = 0
+        out[...] = 0
+        for code, first, last in self._runs:
+            inside = _inside(patterns, first, last)
+            found += int(np.count_nonzero(inside))
+            if code:
+                (np.add if code > 0 else np.subtract)(out, inside.view(np.int8), out=out)
+        return found == patterns.size
+
+    @cached_property
+    def _step(self) -> tuple[int, int] | None:
+        """(first, last + 1) if the codes are the sign of halves in that range, and 0 below: a quantizer's."""
+        if self.codes.size < _SIGN:
+            return None
+        above, below = self.codes[:_SIGN], self.codes[_SIGN:]
+        first = int(np.argmax(above != 0))
+        last = first + int(np.argmin(above[first:] == 1))
+        is_step = not below[:first].any() and (below[first:last] == -1).all()
+        return (first, last) if 0 < first < last and is_step else None
+
+    @cached_property
+    def _runs(self) -> list[tuple[int, int, int]]:
+        """(code, first, last + 1) of the patterns that have one."""
+        ends = [0, *(np.flatnonzero(np.diff(self.codes)) + 1).tolist(), self.codes.size]
+        runs = [(int(self.codes[first]), first, last) for first, last in pairwise(ends)]
+        return [run for run in runs if run[0] != NO_CODE]
+
+
+def _size(patterns: Patterns) -> int:
+    """The largest without their signs: halves are ordered like the numbers that they stand for."""
+    return int((patterns & np.uint16(_SIGN - 1)).max())
+
+
+def _inside(patterns: Patterns, first: int, last: int) -> NDArray[np.bool_]:
+    """Whether first <= pattern < last."""
+    kind = patterns.dtype.type
+    if last == first + 1:
+        return np.equal(patterns, kind(first))
+    from_first = patterns - kind(first) if first else patterns  # smaller ones wrap around to large numbers
+    return np.less_equal(from_first, kind(last - first - 1))
