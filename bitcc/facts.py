@@ -38,9 +38,11 @@ class LayerFacts:
         scope: Of the scale of a ternary or binary weight: ``tensor``, ``row``, ``group:128`` and the like.
         activation: ``int8_token``, ``int8_tensor``, ``float``, or empty if unknown.
         status: ``packed`` or ``kept``.
-        reason: Why it was left alone, in words, or why its activations stay float; empty otherwise.
+        reason: In words, why it was left alone, or of a packed layer why its activations stay float and what
+            reads its weight besides; empty otherwise.
         bytes_before: Size of the weight in the source model.
-        bytes_after: Size of what replaces it: packed weight, scale and bias.
+        bytes_after: Size of what replaces it: packed weight, scale and bias, and the weight as it was where
+            something else reads it.
         scale: The mean scale of a ternary or binary weight; None for a dense one.
         zeros: Its fraction of zero weights.
         positive: Its fraction of positive weights.

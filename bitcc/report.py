@@ -82,9 +82,10 @@ def bits(layer: LayerFacts) -> str:
 
 
 def activations(layer: LayerFacts) -> str:
-    """``int8, per token`` and the like, where they are known."""
+    """``RMS norm, int8, per token`` and the like, where they are known."""
     kind, _, scope = layer.activation.partition("_")
-    return f"{kind}, per {scope}" if scope else kind
+    norm = [f"{layer.norm.upper()} norm"] if layer.norm else []
+    return ", ".join([*norm, *filter(None, [kind]), *([f"per {scope}"] if scope else [])])
 
 
 def error(layer: LayerFacts) -> str:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from bitcc.passes.constants import NOT_A_FUNCTION
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
 _LARGEST_TENSOR = 1 << 18  # bytes; gains of norms are smaller, and larger ones are not worth reading
 _PLAIN = frozenset(
@@ -26,14 +26,21 @@ _PLAIN = frozenset(
 
 
 def originals(graph: ir.Graph) -> Mapping[ir.Value, ir.Value]:
-    """For each value of a graph the first one that is the same, bit for bit, whatever is fed.
+    """For each value of a graph and of the bodies in it the first one that is the same, bit for bit.
 
     Two values are the same if standard ops with equal attributes compute them from the same values;
     Identity is looked through, and small initializers are compared by content. What is not in the mapping
     is like nothing else.
     """
-    first: dict[Hashable, tuple[ir.Value, ...]] = {}
     found: dict[ir.Value, ir.Value] = {}
+    _find(graph, {}, found)
+    return found
+
+
+def _find(
+    graph: ir.Graph, first: dict[Hashable, tuple[ir.Value, ...]], found: dict[ir.Value, ir.Value]
+) -> None:
+    """Add the values of a graph; ``first`` are the computations so far that it sees."""
     for initializer in graph.initializers.values():
         content = None if initializer.is_graph_input() else _content(initializer.const_value)
         if content is not None:
@@ -44,7 +51,16 @@ def originals(graph: ir.Graph) -> Mapping[ir.Value, ir.Value]:
         elif (computation := _computation(node, found)) is not None:
             same = first.setdefault(computation, tuple(node.outputs))
             found.update(zip(node.outputs, same, strict=True))
-    return found
+        for body in _bodies(node):
+            _find(body, dict(first), found)
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+            yield from attribute.as_graphs()
 
 
 def _inside_identity(node: ir.Node) -> ir.Value | None:

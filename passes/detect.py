@@ -16,7 +16,7 @@ from bitcc.passes.layout import Layout, behind_transposes, columns_of_input, min
 from bitcc.passes.matmul import Product, read_product
 from bitcc.passes.precision import check_single, type_of
 from bitcc.passes.ternary import Ternary, check_structure, to_ternary
-from bitcc.passes.weight import weight_index, weight_inputs, weight_matrix
+from bitcc.passes.weight import stored_weights, weight_index, weight_matrix
 from bitcc.passes.weight_facts import WeightFacts, of_dense, of_ternary
 from bitcc.ternary_linear import TernaryLinear
 
@@ -143,7 +143,7 @@ def detect(
             status=KEPT,
             reason=refusal.reason,
             fix=fix,
-            bytes_before=(size := _weight_bytes(node, constants)),
+            bytes_before=(size := sum(stored_weights(node, constants).values())),
             bytes_after=size,
             **asdict(weights),
         )
@@ -296,7 +296,7 @@ def _layer(
         ternary=ternary,
         w_scale=w_scale,
         bias=bias32,
-        bytes_before=_weight_bytes(product.node, constants),
+        bytes_before=sum(stored_weights(product.node, constants).values()),
         x_layout=x_layout,
         y_layout=y_layout,
     )
@@ -310,20 +310,3 @@ def _check_columns(x: ir.Value, k: int, axis: int) -> None:
     if isinstance(columns, int) and columns != k:
         reason = f"the quantised input has {columns} columns, the weight {k}"
         raise Refused(reason, fix="quantise what is multiplied, at full size")
-
-
-def _weight_bytes(node: ir.Node, constants: Constants) -> int:
-    """Bytes of the initializers that the weight of a product is made of."""
-    total, seen = 0, set()
-    stack = [v for v in weight_inputs(node, constants) if v is not None]
-    while stack:
-        value = stack.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        made_by = value.producer()
-        if made_by is not None:
-            stack.extend(v for v in made_by.inputs if v is not None)
-        elif value.const_value is not None:
-            total += value.const_value.nbytes
-    return total

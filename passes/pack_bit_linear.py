@@ -26,6 +26,7 @@ from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
 from bitcc.passes.prove_codes import check_codes
 from bitcc.passes.runner import Runner
 from bitcc.passes.siblings import merge_siblings
+from bitcc.passes.weight import stored_weights
 from bitcc.passes.weight_facts import of_ternary
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             facts.update(_merged_facts(layers, facts))
             layers = fuse_norms(layers, constants, runner)
             facts.update(_fused_facts(layers, facts))
+            stored_by = {item.layer.node: stored_weights(item.layer.node, constants) for item in packed}
             replace_layers(model, layers)
+            facts.update(_tied_facts(stored_by, facts))
         model.meta[FACTS] = (*facts.values(), *model.meta.pop(FACTS_INSIDE, ()))
         return ir.passes.PassResult(model, modified=bool(packed))
 
@@ -244,6 +247,31 @@ def _fused_facts(
         if (gain := item.layer.gain) is not None
         for part in item.parts
     }
+
+
+def _tied_facts(
+    stored: Mapping[ir.Node, Mapping[ir.Value, int]], facts: Mapping[ir.Node, LayerFacts]
+) -> dict[ir.Node, LayerFacts]:
+    """The facts of packed layers whose weights something else reads too: an embedding, for instance."""
+    changed: dict[ir.Node, LayerFacts] = {}
+    told: set[ir.Value] = set()
+    for node, sizes in stored.items():
+        for value, size in sizes.items():
+            fact = changed.get(node, facts[node])
+            if value in told or 8 * size < fact.N * fact.K or not (readers := _readers(value)):
+                continue
+            told.add(value)
+            note = f"its weight stays in the model too, {size} bytes more: {readers[0]} reads it"
+            reason = "; ".join(filter(None, (fact.reason, note)))
+            changed[node] = replace(fact, reason=reason, bytes_after=fact.bytes_after + size)
+    return changed
+
+
+def _readers(value: ir.Value) -> list[str]:
+    """What uses a constant that is still in the model."""
+    nodes = [use.node for use in value.uses() if use.node.graph is not None]
+    words = [f"`{node.name or node.outputs[0].name}` ({node.op_type})" for node in nodes]
+    return [*words, *(["whoever runs the model"] if value.is_graph_output() else [])]
 
 
 def _numerics(layer: Layer, constants: Constants, numerics: Numerics) -> str:

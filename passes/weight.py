@@ -73,6 +73,29 @@ def weight_inputs(node: ir.Node, constants: Constants) -> Sequence[ir.Value | No
     return node.inputs[1:4] if node.op_type == "MatMulNBits" else [node.inputs[index]]
 
 
+def stored_weights(node: ir.Node, constants: Constants) -> dict[ir.Value, int]:
+    """The initializers and Constants that the weight of a candidate is made of, and their bytes."""
+    stored: dict[ir.Value, int] = {}
+    seen: set[ir.Value] = set()
+    stack = [v for v in weight_inputs(node, constants) if v is not None]
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        made_by = value.producer()
+        tensor = value.const_value
+        if made_by is not None and made_by.op_type == "Constant":
+            attribute = made_by.attributes.get("value")
+            tensor = None if attribute is None else attribute.as_tensor()
+        elif made_by is not None:
+            stack.extend(v for v in made_by.inputs if v is not None)
+            continue
+        if tensor is not None:
+            stored[value] = tensor.nbytes
+    return stored
+
+
 def weight_shape(weight: ir.Value, constants: Constants) -> tuple[int, ...]:
     """Its shape as the node reads it."""
     if weight.shape is not None and weight.shape.is_static():

@@ -124,8 +124,37 @@ def test_an_embedding_that_shares_the_weight_stays() -> None:
         "[node_head]": 'rows = Gather ("fc.dense", tokens) [node_head]',
         "<int64[1] val_2": "<int64[2] tokens = {5, 99}, int64[1] val_2",
     }
-    packed = models.assert_same(models.build("dynamo_folded_bias", replace=more))
+    model = models.build("dynamo_folded_bias", replace=more)
+    packed = models.assert_same(model)
     np.testing.assert_array_equal(models.initializers(packed)["fc.dense"], weight)
+    layer, alone = (models.pack(m)[1][0] for m in (model, models.build("dynamo_folded_bias")))
+    assert (
+        layer.reason
+        == f"its weight stays in the model too, {weight.nbytes} bytes more: `rows` (Gather) reads it"
+    )
+    assert (alone.reason, layer.bytes_after) == ("", alone.bytes_after + weight.nbytes)
+
+
+def test_a_weight_that_is_an_output_stays_and_is_told_of() -> None:
+    model = models.build(
+        "dynamo_folded_bias",
+        replace={"(float[$rows, 20] y)": '(float[$rows, 20] y, float[100, 60] "fc.dense")'},
+    )
+    model.graph.initializer.append(models.initializer("fc.dense", models.arrays()["fc.dense"]))
+    (layer, _) = models.pack(model)[1]
+    assert layer.reason.endswith("24000 bytes more: whoever runs the model reads it")
+
+
+def test_a_weight_in_a_constant_node_has_a_size_as_well() -> None:
+    model = models.build("dynamo_folded_bias")
+    (tensor,) = (t for t in model.graph.initializer if t.name == "fc.dense")
+    model.graph.initializer.remove(tensor)
+    constant = onnx.helper.make_node("Constant", [], ["fc.dense"], value=tensor)
+    model.graph.node.insert(0, constant)
+    packed = models.assert_same(model)
+    assert "Constant" not in models.op_types(packed)
+    layer = models.pack(model)[1][0]
+    assert (layer.bytes_before, layer.reason) == (24000, "")
 
 
 def test_an_unused_initializer_of_the_source_stays() -> None:

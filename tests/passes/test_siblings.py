@@ -307,6 +307,30 @@ def test_layers_in_the_branches_of_an_if_are_not_merged_with_those_outside() -> 
         assert models.largest_difference(got, want) < 1e-5
 
 
+@pytest.mark.parametrize(("op", "found"), [("Tanh", "k_proj+v_proj"), ("Sigmoid", "")])
+def test_copies_in_a_branch_are_seen_through(op: str, found: str) -> None:
+    front = f"k_in = Tanh (x)\n v_in = {op} (x)\n"
+    inside = copied(["k", "v"], {"k": "k_in", "v": "v_in"}, front)
+    for name in ("k", "v"):
+        inside = inside.replace(f'"{name}.weight"', f"{name}_weight")
+    nodes = f"""
+      k_weight = Identity ("k.weight")
+      v_weight = Identity ("v.weight")
+      zeros = Identity (fallback)
+      z = If <
+        then_branch = then_graph () => (float[2, 3, 32] o) {{ {inside} o = Add (k, v) }},
+        else_branch = else_graph () => (float[2, 3, 32] p) {{ p = Identity (zeros) }}
+      > (yes)"""
+    values = {"yes": np.ones((), np.bool_), "fallback": np.zeros((2, 3, 32), np.float32)}
+    model = siblings.model(nodes, {"k": 32, "v": 32}, outputs=["z"], values=values)
+    model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value = 32
+    packed, facts = models.pack(model)
+    assert [f.merged for f in facts] == [found, found]
+    x = models.tokens(2, 3, k=WIDTH)
+    (got,), (want,) = models.run(packed, x), models.run(model, x)
+    assert models.largest_difference(got, want) < 1e-5
+
+
 def test_a_reshape_behind_the_quantizer_is_done_once() -> None:
     nodes = shared().replace("x_dequantised,", "flat_dequantised,")
     nodes = nodes.replace("[q_proj]", 'flat_dequantised = Reshape (x_dequantised, "rows")\n[q_proj]')
