@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from bitcc.ops import ActScale, ActScope
+from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
 from bitcc.passes.normal_form import (
@@ -99,6 +100,11 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
         return replace(match_activation(inner, k, constants), shape=reshape.inputs[1])
     value = without_residue(value, constants) or value
     if (found := _codes_and_factors(value, constants)) is None:
+        if _is_static(value):
+            raise Refused(
+                "the scale of its activation quantizer is fixed, and not that of a token or a tensor",
+                fix="for integer kernels, scale by the largest magnitude, as BitNet b1.58 does",
+            )
         raise Refused(
             "there is no activation quantizer in front of it",
             fix="if it was trained with one, export it in eval mode with the quantizer in the graph",
@@ -107,6 +113,12 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
     if not factors:
         return _quantizer(codes, constants, axis, dequantised=False)
     return _dequantised(codes, factors, constants, axis)
+
+
+def _is_static(value: ir.Value) -> bool:
+    """Whether a quantizer made the value whose scale is an input of its own."""
+    node = value.producer()
+    return node is not None and (qonnx.is_quantizer(node) or producer(value, "DequantizeLinear") is node)
 
 
 def _last_dim(value: ir.Value) -> int | None:

@@ -152,6 +152,8 @@ class Constants:
     ) -> Sequence[Array | Elementwise]:
         """The outputs of a node, none of more than ``most`` bytes."""
         try:
+            if (stored := _stored(node)) is not None:
+                return [_load(stored)]
             if node.op_type == "CastLike":
                 return [_cast_like(node, inputs[0])]
             if elementwise.is_elementwise(node, [None if a is None else a.dtype for a in inputs]):
@@ -248,6 +250,12 @@ def _initializer(value: ir.Value) -> Array:
         return _load(value.const_value)
     except Exception as error:  # a damaged tensor raises whatever numpy and onnx_ir like
         raise Refused(f"the tensor `{value.name}` cannot be read: {error}") from error
+
+
+def _stored(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor of a Constant, which may be in another file."""
+    value = node.attributes.get("value") if node.op_type == "Constant" else None
+    return None if value is None else value.as_tensor()
 
 
 def _load(tensor: ir.TensorProtocol) -> Array:

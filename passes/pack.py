@@ -51,7 +51,7 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
         return
     dead: list[ir.Node] = []
     outputs: dict[ir.Value, ir.Value] = {}  # a layer may read what an earlier one computes
-    names = _names(model)
+    names = names_of(model)
     ones = ir.tensor(ops.ONE)  # one for all layers without a norm
     for item in packed:
         dead += [node for part in item.parts if (node := part.y.producer()) is not None]
@@ -88,14 +88,15 @@ def _is_new(model: ir.Model) -> bool:
     return overloaded or any(isinstance(t, int) and t > ir.DataType.BFLOAT16 for t in types)
 
 
-def _names(model: ir.Model) -> set[str]:
+def names_of(model: ir.Model) -> set[str]:
     """Every name of a value in any graph of the model."""
     values = [v for graph in model.graphs() for node in graph for v in node.outputs]
     values += [v for graph in model.graphs() for v in (*graph.inputs, *graph.initializers.values())]
     return {str(v.name) for v in values}
 
 
-def _unique(name: str, names: set[str]) -> str:
+def unique(name: str, names: set[str]) -> str:
+    """The name, or a longer one that is not known yet; it is from now on."""
     while name in names:
         name += "_bitcc"
     names.add(name)
@@ -113,31 +114,31 @@ def _replace(
     wide = ir.DataType.FLOAT
     computed = layer.x_type if layer.x_type == layer.y_type else wide
     if layer.x_layout:
-        x = _transpose(x, layer.x_layout, _unique(f"{layer.name}_x_rows", names), graph, before=last)
+        x = _transpose(x, layer.x_layout, unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.shape is not None:
-        x = _reshape(x, layer.shape, _unique(f"{layer.name}_x_rows", names), graph, before=last)
+        x = _reshape(x, layer.shape, unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.x_type != computed:
-        x = _cast(x, computed, _unique(f"{layer.name}_x_as_float", names), graph, before=last)
+        x = _cast(x, computed, unique(f"{layer.name}_x_as_float", names), graph, before=last)
     inputs = [x, *_register(model.graph, item, names, ones)]
     attributes = [ir.Attr(k, _TYPES[type(v)], v) for k, v in layer.op.attributes().items()]
     op_type, _ = _OPS[type(layer.op)]
     node = ir.Node(ops.DOMAIN, op_type, inputs, attributes, name=layer.name)
     output = node.outputs[0]
-    output.name = _unique(f"{layer.name}_y", names)
+    output.name = unique(f"{layer.name}_y", names)
     output.type = ir.TensorType(computed)
     split = layer.product.y_shape
     rows = None if y.shape is None or layer.y_layout else y.shape[: split.count(0) or -1]
     output.shape = None if rows is None else ir.Shape([*rows, layer.op.N])
     graph.insert_before(last, node)
     if split:
-        sizes = _initializer(ir.tensor(split), _unique(f"{layer.name}.y_shape", names), model.graph)
-        output = _reshape(output, sizes, _unique(f"{layer.name}_y_split", names), graph, before=last)
+        sizes = _initializer(ir.tensor(split), unique(f"{layer.name}.y_shape", names), model.graph)
+        output = _reshape(output, sizes, unique(f"{layer.name}_y_split", names), graph, before=last)
     if layer.y_layout:
         output = _transpose(
-            output, layer.y_layout, _unique(f"{layer.name}_y_columns", names), graph, before=last
+            output, layer.y_layout, unique(f"{layer.name}_y_columns", names), graph, before=last
         )
     if layer.y_type != computed:
-        output = _cast(output, layer.y_type, _unique(f"{layer.name}_y_cast", names), graph, before=last)
+        output = _cast(output, layer.y_type, unique(f"{layer.name}_y_cast", names), graph, before=last)
     outputs = _split(output, item, names, graph, before=last) if item.siblings else (output,)
     replaced = {part.y: new for part, new in zip(item.parts, outputs, strict=True)}
     for old, new in replaced.items():
@@ -152,7 +153,7 @@ def _take_place(old: ir.Value, new: ir.Value, names: set[str]) -> None:
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)  # quantization annotations
     old.replace_all_uses_with(new, replace_graph_outputs=True)
-    old.name, new.name = _unique(f"{name}_replaced", names), name
+    old.name, new.name = unique(f"{name}_replaced", names), name
 
 
 _OPS: dict[type, tuple[str, Callable[[int], onnx.FunctionProto]]] = {
@@ -179,7 +180,7 @@ def _register(
         if known is not None and known.const_value is tensor:
             yield known  # the same weights as those of an earlier layer
         else:
-            yield _initializer(tensor, _unique(f"{layer.name}.{suffix}", names), graph)
+            yield _initializer(tensor, unique(f"{layer.name}.{suffix}", names), graph)
 
 
 def _initializer(tensor: ir.TensorProtocol, name: str, graph: ir.Graph) -> ir.Value:
@@ -199,7 +200,7 @@ def _split(
 ) -> Sequence[ir.Value]:
     name = item.layer.name
     sizes = ir.tensor([part.op.N for part in item.parts], dtype=ir.DataType.INT64)
-    inputs = [value, _initializer(sizes, _unique(f"{name}.sizes", names), graph)]
+    inputs = [value, _initializer(sizes, unique(f"{name}.sizes", names), graph)]
     axis = [ir.AttrInt64("axis", -1)]
     node = ir.Node("", "Split", inputs, axis, num_outputs=len(item.parts), name=f"{name}_split")
     graph.insert_before(before, node)

@@ -20,6 +20,7 @@ from bitcc.passes.detect import Finding, Layer, candidates, detect
 from bitcc.passes.fuse_norms import fuse_norms
 from bitcc.passes.inferred_shapes import inferred_shapes
 from bitcc.passes.inline import FACTS_INSIDE
+from bitcc.passes.lower_qonnx import lower_quantizers
 from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
 from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
@@ -115,6 +116,8 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             stored_by = {item.layer.node: stored_weights(item.layer.node, constants) for item in packed}
             replace_layers(model, layers)
             facts.update(_tied_facts(stored_by, facts))
+            if packed:
+                lower_quantizers(model, constants)
         model.meta[FACTS] = (*facts.values(), *model.meta.pop(FACTS_INSIDE, ()))
         return ir.passes.PassResult(model, modified=bool(packed))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_DOMAINS = frozenset({"qonnx.custom_op.general", "onnx.brevitas"})
+DOMAINS = frozenset({"qonnx.custom_op.general", "onnx.brevitas"})
 _OPS = frozenset({"Quant", "IntQuant", "BipolarQuant"})
 _ROUNDING: dict[str, Callable[[Array], Array]] = {
     "ROUND": np.rint,
@@ -33,7 +33,17 @@ _ROUNDING: dict[str, Callable[[Array], Array]] = {
 
 def is_quantizer(node: ir.Node) -> bool:
     """Whether the node is one of them."""
-    return node.domain in _DOMAINS and node.op_type in _OPS
+    return node.domain in DOMAINS and node.op_type in _OPS
+
+
+def bounds(node: ir.Node, bits: float) -> tuple[float, float] | None:
+    """Of the codes; None where they are the signs, as those of one signed bit are."""
+    signed, narrow = (node.attributes.get_int(*pair) != 0 for pair in (("signed", 1), ("narrow", 0)))
+    if signed and bits == 1:
+        return None
+    if signed:
+        return narrow - 2.0 ** (bits - 1), 2.0 ** (bits - 1) - 1
+    return 0.0, 2.0**bits - 1 - narrow
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
@@ -49,17 +59,13 @@ def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
     if node.op_type == "BipolarQuant":
         return np.asarray(np.where(x >= 0, scale, -scale), x.dtype)
     _, _, zero_point, bits = arrays
-    width, signed = float(bits.reshape(())), node.attributes.get_int("signed", 1) != 0
+    width = float(bits.reshape(()))
     if width < 1:
         raise ValueError(f"it has {width:g} bits")
     scaled = x / scale + zero_point
-    if signed and width == 1:
-        levels = np.where(scaled >= 0, 1.0, -1.0)
-    else:
-        narrow = node.attributes.get_int("narrow", 0) != 0
-        low = narrow - 2.0 ** (width - 1) if signed else 0.0
-        high = 2.0 ** (width - 1) - 1 if signed else 2.0**width - 1 - narrow
-        levels = _rounding(node)(np.clip(scaled, low, high))
+    signs = np.where(scaled >= 0, 1.0, -1.0)
+    limits = bounds(node, width)
+    levels = signs if limits is None else _rounding(node)(np.clip(scaled, *limits))
     return np.asarray((levels - zero_point) * scale, x.dtype)
 
 

@@ -67,6 +67,25 @@ def test_external_data_is_not_mapped_any_more_afterwards(spelling: str, tmp_path
     assert maps_of(tmp_path / "model.data") == 0
 
 
+def test_the_data_of_a_constant_node_may_be_in_a_file(tmp_path: Path) -> None:
+    model = models.build("dynamo_folded_bias")
+    (tensor,) = (t for t in model.graph.initializer if t.name == "fc.dense")
+    model.graph.initializer.remove(tensor)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["fc.dense"], value=tensor))
+    onnx.save(
+        model,
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        size_threshold=0,
+        location="model.data",
+        convert_attribute=True,
+    )
+    graph = ir.load(tmp_path / "model.onnx")
+    passes.PIPELINE(graph)
+    assert graph.meta[passes.FACTS][0].status == PACKED
+    assert maps_of(tmp_path / "model.data") == 0
+
+
 def test_external_data_gives_the_same_model(tmp_path: Path) -> None:
     model = models.build("dynamo")
     packed, _ = models.pack(model)

@@ -277,13 +277,3 @@ def test_other_quantizers_of_qonnx_are_kept(attributes: str, bits: int, reason: 
     layer = only(parse(body, {"latent": LATENT, **numbers}))
     assert layer.status == KEPT
     assert reason in layer.reason
-
-
-def test_activations_of_a_qonnx_quantizer_stay_what_they_are() -> None:
-    """Its static scale is no scale of a token: the layer is packed behind it."""
-    body = f"q = {QUANT} <narrow = 0, signed = 1> (x, step, zero, bits) y = MatMul (q, columns)"
-    numbers = {"step": np.float32(0.1), "zero": np.float32(0), "bits": np.float32(8)}
-    columns = np.ascontiguousarray((CODES * np.float32(SCALE)).T)
-    packed, (layer,) = models.pack(parse(body, {"columns": columns, **numbers}))
-    assert (layer.status, layer.activation) == (PACKED, "float")
-    assert models.op_types(packed) == ["Quant", "TernaryLinear"]
