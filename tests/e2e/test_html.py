@@ -55,7 +55,8 @@ def test_the_page_tells_of_every_layer_and_loads_nothing(report: Path) -> None:
     assert sum(text.startswith("node_linear") for text in parser.texts) == 22
     assert sum(text.startswith("the weights are dense") for text in parser.texts) == 1
     assert parser.texts.count("1.58") > 10  # bits a weight
-    assert parser.texts.count("int8, per token") == 21
+    assert sum(text.endswith("int8, per token") for text in parser.texts) == 21
+    assert parser.texts.count("RMS norm, int8, per token") == 15
     assert sum(text.startswith("ternary, tensor scale, ") for text in parser.texts) == 21
     assert parser.addresses == []
 
