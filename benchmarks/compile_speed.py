@@ -1,5 +1,7 @@
 """How fast the passes go through a model: megabytes of weights a second, and time for each node.
 
+For models of many nodes also a whole compilation, with the comparison of both models at its end.
+
 Seconds are those of one thread's processor time, the best of several runs: what else runs on the machine
 counts little.
 """
@@ -19,7 +21,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 import onnx_ir as ir
 
 from benchmarks import layer_models
-from bitcc import passes
+from bitcc import libraries, passes, pipeline
 from bitcc.facts import PACKED
 
 if TYPE_CHECKING:
@@ -62,13 +64,25 @@ def forms(names: Iterable[str], side: int, layers: int, runs: int) -> Iterator[d
 
 
 def nodes(counts: Iterable[int], runs: int) -> Iterator[dict[str, Any]]:
-    """Time for models of many small layers."""
+    """Time for models of many small layers: of the passes, and of a compilation."""
     for count in counts:
         layers = max(1, count // _NODES_IN_A_LAYER)
         with tempfile.TemporaryDirectory() as folder:
             layer_models.write(Path(folder), "latent fp32", layers, _SMALL_SIDE)
-            best = min(seconds(Path(folder, "model.onnx"), layers, prove=True) for _ in range(runs))
-            yield {"nodes": count, "layers": layers, "seconds": best, "ms_per_layer": 1e3 * best / layers}
+            model = Path(folder, "model.onnx")
+            best = min(seconds(model, layers, prove=True) for _ in range(runs))
+            compiled = min(compile_seconds(model) for _ in range(runs))
+        row = {"nodes": count, "layers": layers, "passes": best, "compiled": compiled}
+        yield row | {"ms_per_layer": 1e3 * compiled / layers}
+
+
+def compile_seconds(model: Path) -> float:
+    """Of a compilation with its verification."""
+    request = pipeline.Request(min_weights=0, verify=True)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        pipeline.compile_model(model, Path(folder, "bundle"), request)
+        return time.process_time() - start
 
 
 def main() -> None:
@@ -81,6 +95,8 @@ def main() -> None:
     parser.add_argument("--nodes", nargs="*", type=int, default=_NODES)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    if chosen.nodes:
+        libraries.library_path()  # built before anything is timed
     tables = {
         "forms": list(forms(chosen.forms, chosen.side, chosen.layers, chosen.runs)),
         "nodes": list(nodes(chosen.nodes, chosen.runs)),

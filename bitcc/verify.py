@@ -290,4 +290,8 @@ def _options() -> ort.SessionOptions:
 
 
 def _plain_session(path: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
+    options = _options()
+    # planning which buffers to reuse takes time that grows with the square of the nodes, of which function
+    # bodies have many; what is computed is the same
+    options.enable_mem_reuse = False
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -17,7 +20,6 @@ from bitcc.passes import constants, elementwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bitcc.formats import Bytes
 
@@ -80,3 +82,45 @@ def test_no_more_memory_is_taken_than_twice_the_weights_of_a_layer(tmp_path: Pat
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2 * max(stored, side * side) + (4 << 20)
+
+
+# Packs a small model, so that all is loaded, and then a large one; prints how many bytes the second one adds.
+RESIDENT = """
+import pathlib, sys, tempfile
+import onnx_ir as ir
+from bitcc import passes
+
+def status(key):
+    line = next(line for line in pathlib.Path("/proc/self/status").open() if line.startswith(key))
+    return int(line.split()[1]) << 10
+
+def pack(path):
+    with tempfile.TemporaryFile() as spool:
+        def store(data):
+            spool.write(data.data)
+            return ir.tensor(data[:0].copy())
+        passes.pipeline(passes.PackBitLinearPass(min_weights=0, store=store))(ir.load(path))
+
+pack(sys.argv[1])
+before = status("VmRSS")
+pack(sys.argv[2])
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory of a process")
+@pytest.mark.parametrize("form", ["latent fp32", "latent fp16", "int8"])
+def test_the_process_holds_the_largest_tensor_twice_and_its_packed_weights(tmp_path: Path, form: str) -> None:
+    """Pages of the mapped file included. Blocks and sessions take less than 16 MB, whatever the size."""
+    side, layers = 2048, 12
+    small, large = tmp_path / "small", tmp_path / "large"
+    for folder in (small, large):
+        folder.mkdir()
+    layer_models.write(small, form, 1, 64)
+    stored = layer_models.write(large, form, layers, side) // layers
+    paths = [str(folder / "model.onnx") for folder in (small, large)]
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT, *paths], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 2 * stored + side * side // 4 + (16 << 20)
+    (large / "model.data").unlink()
