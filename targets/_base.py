@@ -41,7 +41,8 @@ class Tiles:
         gemm_tokens: With how many tokens at most.
         gemv_float: The walk with one token of floats.
         gemm_unit: Tokens are taken by `gemm` in multiples of this; what is beyond the last one is not used.
-        panel_vectors: Vectors of a tile that are unpacked at once, a multiple of 4.
+        panel_tiles: Tiles of weights that are unpacked at once.
+        panel_vectors: Vectors of each of them, a multiple of 4.
         few_blocks: For more calls of `gemm_few` than this it is worth writing unpacked weights down.
     """
 
@@ -51,6 +52,7 @@ class Tiles:
     gemm_tokens: int
     gemv_float: Walk
     gemm_unit: int = 1
+    panel_tiles: int = 4
     panel_vectors: int = 32
     few_blocks: int = 3
 

@@ -165,15 +165,15 @@ VARIANT = Variant(
     features=f"{_AVX512VNNI.features} | BITCC_CPU_AMXINT8",
     mcpu=_AVX512VNNI.mcpu,
     mattr=(*_AVX512VNNI.mattr, "+amx-tile", "+amx-int8"),
-    # Not measured yet, but reckoned: with a panel of 16 KB the weights, the activations of 32 tokens and
-    # the sums of two such blocks are 48 KB, the L1 of CPUs with AMX. And unpacking costs as much as VNNI
-    # needs for some ten tokens.
+    # Found without AMX, by loads and stores of the same lines in place of tiles: a panel of 16 KB, the
+    # activations of 32 tokens and the sums of 128 are 48 KB, the L1 of CPUs with AMX. And reckoned:
+    # unpacking costs as much as VNNI needs for some ten tokens.
     tiles=replace(
         _AVX512VNNI.tiles,
         gemm=Walk(2),
         gemm_tokens=2 * TOKENS,
         gemm_unit=TOKENS,
-        panel_vectors=16,
+        panel_tiles=2,
         few_blocks=1,
     ),
     kernels=replace(_AVX512VNNI.kernels, gemm=TileGemm(), gemm_begin=Begin(), gemm_end=End()),

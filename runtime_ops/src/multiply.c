@@ -3,8 +3,8 @@
 
 #include "call.h"
 
-/* Tiles that kernels read side by side, and those of one gemv call. */
-enum { GROUP = 4, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC_TILE_ROWS };
+/* Tiles that gemm_few reads side by side, and those of one gemv call. */
+enum { GROUP = BITCC_MAX_PANEL_TILES, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC_TILE_ROWS };
 /* Tokens that share weights written down; their accumulators are 32 KB. */
 enum { MAX_TOKENS = 128, ACCUMULATORS = MAX_TOKENS * GROUP * BITCC_TILE_ROWS };
 enum { UNPACKED_BYTES = 4 * BITCC_VECTOR_BYTES };
@@ -45,7 +45,8 @@ static int32_t next_block(int32_t tokens, int32_t most, int32_t unit) {
   return bitcc_min(tokens, bitcc_round_up(even, unit));
 }
 
-/* Rows of Y are far apart: stores to them would wait for one line after the other. */
+/* Rows of Y are far apart: stores to them would wait for one line after the other. Beside unpacked
+ * weights it gains nothing, and takes the place of what is to stay in L1. */
 static void prefetch_y(const bitcc_call *call, int32_t token, int32_t tile, const part *p) {
   size_t bytes = (size_t)(p->tiles * BITCC_TILE_ROWS) * bitcc_x_bytes(call->node->x_type);
   for (int32_t i = 0; i < p->tokens; i++) {
@@ -68,11 +69,9 @@ static void multiply_few(const bitcc_call *call, const part *p, int32_t *acc) {
 
 /* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens. */
 static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *acc) {
-  alignas(64) uint8_t panel[GROUP * BITCC_MAX_PANEL * UNPACKED_BYTES];
-  uint8_t state[BITCC_STATE_BYTES];
+  alignas(64) uint8_t panel[GROUP * BITCC_MAX_PANEL_VECTORS * UNPACKED_BYTES];
   const bitcc_kernels *kernels = call->node->kernels;
   const bitcc_layer *layer = &call->node->layer;
-  kernels->gemm_begin(state);
   for (int32_t vector = 0, count; vector < layer->k_blocks; vector += count) {
     count = bitcc_min(kernels->panel_vectors, layer->k_blocks - vector);
     const int8_t *q = p->q + vector * BITCC_VECTOR_COLUMNS;
@@ -84,14 +83,17 @@ static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *ac
                     tokens);
     }
   }
-  kernels->gemm_end(state);
+}
+
+static bool are_few(const bitcc_kernels *kernels, int32_t tokens) {
+  return tokens <= kernels->few_blocks * kernels->few_tokens;
 }
 
 static void multiply_part(const bitcc_call *call, const part *p, int32_t *acc) {
   const bitcc_kernels *kernels = call->node->kernels;
   if (p->tokens == 1)
     kernels->gemv(p->q, p->w, acc, call->node->layer.k_blocks, 0, p->tiles);
-  else if (p->tokens <= kernels->few_blocks * kernels->few_tokens)
+  else if (are_few(kernels, p->tokens))
     multiply_few(call, p, acc);
   else
     multiply_unpacked(call, p, acc);
@@ -100,25 +102,33 @@ static void multiply_part(const bitcc_call *call, const part *p, int32_t *acc) {
 /* Tiles outside, tokens inside: each weight comes from memory once. */
 static void multiply_task(void *argument, size_t index) {
   alignas(64) int32_t acc[ACCUMULATORS];
+  uint8_t state[BITCC_STATE_BYTES];
   const job *j = argument;
   const bitcc_call *call = j->call;
+  const bitcc_kernels *kernels = call->node->kernels;
   const bitcc_layer *layer = &call->node->layer;
   int32_t begin = (int32_t)index % j->tile_tasks * j->tiles_per_task;
   int32_t end = bitcc_min(begin + j->tiles_per_task, layer->tiles);
   int32_t first = (int32_t)index / j->tile_tasks * j->tokens_per_task;
   part p = {.q = call->q + (size_t)first * (size_t)layer->k_padded,
             .tokens = bitcc_min(j->tokens_per_task, call->tokens - first)};
-  int32_t step = p.tokens == 1 ? GEMV_TILES : GROUP;
+  bool few = are_few(kernels, p.tokens);
+  int32_t step = p.tokens == 1 ? GEMV_TILES : few ? GROUP : kernels->panel_tiles;
+  if (!few)
+    kernels->gemm_begin(state);
   for (int32_t tile = begin; tile < end; tile += step) {
     p.tiles = bitcc_min(step, end - tile);
     p.w = call->weights->w + (size_t)tile * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
     start(acc, call->sums + first, &p);
-    prefetch_y(call, first, tile, &p);
+    if (few)
+      prefetch_y(call, first, tile, &p);
     multiply_part(call, &p, acc);
     int32_t rows = p.tiles * BITCC_TILE_ROWS;
     for (int32_t i = 0; i < p.tokens; i++)
       bitcc_finish(call, first + i, tile * BITCC_TILE_ROWS, rows, acc + i * rows);
   }
+  if (!few)
+    kernels->gemm_end(state);
 }
 
 /* Tasks are runs of whole groups of tiles; if there are few, tokens are split too. */

@@ -1,8 +1,8 @@
 /* The table of variants, from the list that the code generator wrote. */
 #include "library.h"
 
-#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors,   \
-                      few_blocks)                                                                 \
+#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles,     \
+                      panel_vectors, few_blocks)                                                  \
   bitcc_absmax_fn bitcc_absmax_##isa;                                                             \
   bitcc_quantize_fn bitcc_quantize_##isa;                                                         \
   bitcc_quantize_fn bitcc_quantize_divide_##isa;                                                  \
@@ -20,20 +20,22 @@
   static_assert((float_tiles) >= 1 && (float_tiles) <= BITCC_MAX_FLOAT_TILES, #isa);              \
   static_assert((gemm_unit) >= 1 && (gemm_tokens) % (gemm_unit) == 0, #isa);                      \
   static_assert(BITCC_MAX_TOKENS % (gemm_unit) == 0, #isa);                                       \
-  static_assert((panel_vectors) >= 4 && (panel_vectors) <= BITCC_MAX_PANEL, #isa);                \
+  static_assert((panel_tiles) >= 1 && (panel_tiles) <= BITCC_MAX_PANEL_TILES, #isa);              \
+  static_assert((panel_vectors) >= 4 && (panel_vectors) <= BITCC_MAX_PANEL_VECTORS, #isa);        \
   static_assert((panel_vectors) % 4 == 0 && (few_blocks) >= 1, #isa);
 #include "variants.inc"
 #undef BITCC_VARIANT
 
 const bitcc_kernels bitcc_variants[] = {
-#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors,   \
-                      few_blocks)                                                                 \
+#define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles,     \
+                      panel_vectors, few_blocks)                                                  \
   {#isa,                                                                                          \
    cpu,                                                                                           \
    few_tokens,                                                                                    \
    gemm_tokens,                                                                                   \
    float_tiles,                                                                                   \
    gemm_unit,                                                                                     \
+   panel_tiles,                                                                                   \
    panel_vectors,                                                                                 \
    few_blocks,                                                                                    \
    bitcc_absmax_##isa,                                                                            \

@@ -33,6 +33,7 @@ EMULATED = replace(
                 gemm=_AMX.tiles.gemm,
                 gemm_tokens=_AMX.tiles.gemm_tokens,
                 gemm_unit=_AMX.tiles.gemm_unit,
+                panel_tiles=_AMX.tiles.panel_tiles,
                 panel_vectors=_AMX.tiles.panel_vectors,
                 few_blocks=_AMX.tiles.few_blocks,
             ),

@@ -37,7 +37,7 @@ TYPES = {
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Compiles the shim with the reference kernels; `variants` is what variants.inc says."""
 
-    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 8, 2)\n") -> Path:
+    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2)\n") -> Path:
         folder = tmp_path_factory.mktemp("library")
         (folder / "variants.inc").write_text(variants)
         out = folder / "libbitcc_ops.so"

@@ -34,7 +34,7 @@ FAMILIES = [
 ]
 STATES = ["gemm_begin", "gemm_end"]
 # A second name for the reference kernels that asks for a CPU of the future.
-NUMBERS = "3, 4, 3, 2, 8, 2"
+NUMBERS = "3, 4, 3, 2, 3, 8, 2"
 SCALAR = f"BITCC_VARIANT(scalar, 0, {NUMBERS})\n"
 BEST = f"BITCC_VARIANT(best, 0, {NUMBERS})\n"
 FUTURE = f"BITCC_VARIANT(future, (uint64_t)1 << 63, {NUMBERS})\n"

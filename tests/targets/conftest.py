@@ -77,6 +77,7 @@ class Row(ctypes.Structure):
         ("gemm_tokens", ctypes.c_int32),
         ("float_tiles", ctypes.c_int32),
         ("gemm_unit", ctypes.c_int32),
+        ("panel_tiles", ctypes.c_int32),
         ("panel_vectors", ctypes.c_int32),
         ("few_blocks", ctypes.c_int32),
         *((family, ctypes.c_void_p) for family in _ARGUMENTS),

@@ -1,7 +1,8 @@
 /* In place of the op library: the table of kernels, for the tests to call. */
 #include "bitcc/kernel.h"
 
-#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors, few_blocks) \
+#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles, panel_vectors, \
+                      few_blocks) \
   extern bitcc_absmax_fn bitcc_absmax_##name; \
   extern bitcc_quantize_fn bitcc_quantize_##name; \
   extern bitcc_quantize_fn bitcc_quantize_divide_##name; \
@@ -17,13 +18,15 @@
 #include "variants.inc"
 #undef BITCC_VARIANT
 
-#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors, few_blocks) \
+#define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles, panel_vectors, \
+                      few_blocks) \
   {#name, \
    features, \
    few_tokens, \
    gemm_tokens, \
    float_tiles, \
    gemm_unit, \
+   panel_tiles, \
    panel_vectors, \
    few_blocks, \
    bitcc_absmax_##name, \

@@ -89,6 +89,7 @@ def test_the_table_is_that_of_the_variants(kernels: Any) -> None:
     assert row.gemm_tokens == variant.tiles.gemm_tokens
     assert row.float_tiles == variant.tiles.gemv_float.tiles
     assert row.gemm_unit == variant.tiles.gemm_unit
+    assert row.panel_tiles == variant.tiles.panel_tiles
     assert row.panel_vectors == variant.tiles.panel_vectors
     assert row.few_blocks == variant.tiles.few_blocks
     assert (row.cpu == 0) == (variant.features == "0")

@@ -97,9 +97,9 @@ typedef struct {
   int32_t gemm_tokens;  /* tokens of one gemm call at most, 1 to 64 */
   int32_t float_tiles;  /* tiles that gemv_float takes at once, at most 64; fewer are slower */
   int32_t gemm_unit;    /* of tokens, 1 to 16; gemm_tokens is a multiple of it */
-  /* What is fastest: vectors of a tile to unpack at once, a multiple of 4 up to 64; and calls of
-   * gemm_few in a row, above which it is better to unpack. */
-  int32_t panel_vectors, few_blocks;
+  /* What is fastest: a panel of up to 4 tiles and up to 64 vectors of each, a multiple of 4; and calls
+   * of gemm_few in a row, above which it is better to unpack. */
+  int32_t panel_tiles, panel_vectors, few_blocks;
   bitcc_absmax_fn *absmax;
   bitcc_quantize_fn *quantize;          /* x * scale */
   bitcc_quantize_fn *quantize_divide;   /* x / scale */
@@ -116,8 +116,8 @@ typedef struct {
 
 /* The variants of this library, best first; `isa == NULL` ends the table, a portable variant is last.
  * Made from variants.inc, which the code generator writes: one line for each variant,
- *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_vectors,
- *                 few_blocks)
+ *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles,
+ *                 panel_vectors, few_blocks)
  * whose kernels are called bitcc_<family>_avx2. */
 extern const bitcc_kernels bitcc_variants[];
 
