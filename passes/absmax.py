@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
-from bitcc.passes.normal_form import clamped, operands, producer, same, skip
+from bitcc.passes.normal_form import before_broadcast, clamped, operands, producer, same, skip
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,55 +18,84 @@ _KEEPDIMS = "take the maximum with keepdims=True, so that it needs no Reshape"
 _AXIS = "take the maximum over the axis that the product sums over, or over the whole tensor"
 
 
-def read_absmax(
-    x: ir.Value, bounded: ir.Value, constants: Constants, axis: int
-) -> tuple[ActScope, float, float]:
-    """(scope, floor, eps) of  c = clamp(max|x|, floor)  or  max|x| + eps.
+class Absmax(NamedTuple):
+    """``c = max(max|x|, floor) + eps``.
+
+    Attributes:
+        scope: What has a maximum of its own.
+        floor: Lower bound of the maximum.
+        eps: What is added to it.
+        dropped: Whether the graph's tensor of it has no axis for the columns, and gets it later.
+    """
+
+    scope: ActScope
+    floor: float
+    eps: float
+    dropped: bool = False
+
+
+def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Constants, axis: int) -> Absmax:
+    """Read  c = clamp(max|x|, floor)  or  max|x| + eps,  where |x| may be bounded instead.
 
     Args:
         x: What the maximum is of.
         bounded: ``c``.
+        scale: What is made of it and meets ``x``.
         constants: Of the model.
         axis: The axis of K in ``x``, counted from the end.
 
     Raises:
         Refused: it is computed from something else, or bounded in another way.
     """
-    floor = eps = 0.0
     value = _behind_reshapes(bounded, constants)
-    bounds = clamped(value, constants)
-    add = producer(value, "Add")
+    inner, floor, eps = _bounded(value, constants)
+    reduced = _behind_reshapes(inner, constants)
+    reduce = producer(reduced, "ReduceMax")
+    if reduce is None or reduce.inputs[0] is None:
+        raise _no_absmax()
+    magnitude, least, more = _bounded(skip(reduce.inputs[0], constants), constants)
+    if (more and (floor or eps)) or not same(_signed(magnitude, constants), x, constants):
+        raise _no_absmax()
+    scope = _scope(reduce, x, scale, constants, axis)
+    seen = before_broadcast(bounded, constants), before_broadcast(inner, constants)
+    if scope is ActScope.TOKEN and seen != (value, reduced):
+        raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
+    dropped = scope is ActScope.TOKEN and reduce.attributes.get_int("keepdims", 1) == 0
+    return Absmax(scope, max(floor, least), eps or more, dropped)
+
+
+def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, float]:
+    """(v, floor, eps) of  max(v, floor)  or  v + eps."""
+    bounds, add = clamped(value, constants), producer(value, "Add")
     if bounds is not None:
         if bounds.low is None or bounds.high is not None:
             raise Refused(
                 "the absolute maximum of the activations has an upper bound",
                 fix="bound it from below only, by the epsilon",
             )
-        floor, inner = bounds.low, bounds.value
-    elif add is not None:
+        return skip(bounds.value, constants), bounds.low, 0.0
+    if add is not None:
         inner, eps = _plus_constant(add, constants)
-    else:
-        inner = value
-    reduced = _behind_reshapes(inner, constants)
-    reduce = producer(reduced, "ReduceMax")
-    absolute = (
-        None
-        if reduce is None or reduce.inputs[0] is None
-        else producer(skip(reduce.inputs[0], constants), "Abs")
-    )
-    if reduce is None or absolute is None or not same(absolute.inputs[0], x, constants):
-        raise _no_absmax()
-    scope = _scope(reduce, x, constants, axis)
-    reshaped = value is not skip(bounded, constants) or reduced is not skip(inner, constants)
-    if reshaped and scope is not ActScope.TENSOR:
-        raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
-    return scope, floor, eps
+        return skip(inner, constants), 0.0, eps
+    return value, 0.0, 0.0
+
+
+def _signed(magnitude: ir.Value, constants: Constants) -> ir.Value | None:
+    """The v of |v|, or of max(v, -v)."""
+    node = producer(magnitude, "Abs", "Max")
+    if node is None or node.op_type == "Abs":
+        return None if node is None else node.inputs[0]
+    for value, other in operands(node):
+        negative = producer(skip(other, constants), "Neg")
+        if negative is not None and same(negative.inputs[0], value, constants):
+            return value
+    return None
 
 
 def _behind_reshapes(value: ir.Value, constants: Constants) -> ir.Value:
     """The one number behind what ``.item()`` and shapes of ones leave; all the same for other tensors."""
     value = skip(value, constants)
-    while (node := producer(value, "Reshape", "Squeeze", "Unsqueeze", "Gather")) is not None:
+    while (node := producer(value, "Reshape", "Squeeze", "Unsqueeze", "Expand", "Gather")) is not None:
         if node.inputs[0] is None:
             break
         if node.op_type == "Gather" and constants.scalar(node.inputs[1]) is None:
@@ -83,7 +112,7 @@ def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]
     raise _no_absmax()
 
 
-def _scope(reduce: ir.Node, x: ir.Value, constants: Constants, axis: int) -> ActScope:
+def _scope(reduce: ir.Node, x: ir.Value, scale: ir.Value, constants: Constants, axis: int) -> ActScope:
     """Whether the maximum is taken over the axis of K or over all of them."""
     axes: list[int] = list(reduce.attributes.get_ints("axes") or ())
     if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
@@ -94,7 +123,8 @@ def _scope(reduce: ir.Node, x: ir.Value, constants: Constants, axis: int) -> Act
         raise Refused("the absolute maximum is taken over no axis", fix=_AXIS)
     rank = None if x.shape is None else x.shape.rank()
     columns = axes == [axis] or (rank is not None and axes == [rank + axis])
-    if columns and reduce.attributes.get_int("keepdims", 1) != 0:
+    given_back = axis == -1 and rank is not None and scale.shape is not None and scale.shape.rank() == rank
+    if columns and (reduce.attributes.get_int("keepdims", 1) != 0 or given_back):
         return ActScope.TOKEN
     if not axes or (rank and {a % rank for a in axes} == set(range(rank))):
         return ActScope.TENSOR

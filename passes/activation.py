@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from bitcc.ops import ActScale, ActScope
 from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
+from bitcc.passes.act_scale import readings
 from bitcc.passes.normal_form import (
+    Clamped,
     before_widening,
     clamped,
     operands,
@@ -30,11 +31,12 @@ from bitcc.passes.normal_form import (
 from bitcc.passes.scales import ONE, read_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from bitcc.ops import ActScale, ActScope
     from bitcc.passes.constants import Constants
 
 _INT8_RANGE = (-128.0, 127.0)
@@ -51,7 +53,9 @@ class Activation:
 
     Attributes:
         x: What is quantised, [..., K].
-        largest: ``c``, [..., 1], or one number for the tensor.
+        largest: ``c``, or the step ``c / qmax``; [..., 1], or one number for the tensor.
+        divisor: ``qmax``, or 1: what takes ``largest`` to the step.
+        dropped: Whether ``largest`` has no axis for the columns.
         form: How the scale is computed and applied.
         scope: What has a scale of its own.
         floor: Lower bound of max|x|.
@@ -68,6 +72,8 @@ class Activation:
 
     x: ir.Value
     largest: ir.Value
+    divisor: float
+    dropped: bool
     form: ActScale
     scope: ActScope
     floor: float
@@ -79,6 +85,11 @@ class Activation:
     dequantised: bool
     shape: ir.Value | None = None
     gain: float = 1.0
+
+    def meets(self, scale: ir.Value, tensor: ir.Value) -> bool:
+        """Whether a factor made of ``largest`` has the axes of a tensor with the tokens of ``x``."""
+        ranks = {None if v.shape is None else v.shape.rank() for v in (scale, tensor)}
+        return not self.dropped or (len(ranks) == 1 and None not in ranks)
 
 
 def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = -1) -> Activation:
@@ -153,41 +164,43 @@ def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis:
     product = ONE
     for value, power in factors:
         factor = read_factor(value, found.largest, constants, row)
-        if factor is None:
+        if factor is None or (factor.power and not found.meets(value, found.x)):
             raise _other_scale()
         product = product.times(factor, power)
     if product.power != 1:
         raise _other_scale()
-    return replace(found, gain=float(product.constant[0]) * found.qmax)
+    return replace(found, gain=float(product.constant[0]) * found.divisor)
 
 
 def _rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, float, float] | None:
     """(v, low, high) where value = clamp(round(v), low, high), in either order, behind integer Casts."""
     if value is None:
         return None
-    low, high = _INT8_RANGE
+    low, high = -np.inf, np.inf
     value = _skip_codes(value, constants)
     if (bounds := clamped(value, constants)) is not None:
-        if bounds.low is None or bounds.high is None:
-            return None
-        low, high = _whole(bounds.low), _whole(bounds.high)
+        low, high = _whole(bounds, _near)
         value = _skip_codes(bounds.value, constants)
     node = producer(value, "Round")
     if node is None or node.inputs[0] is None:
         return None
     value = skip(node.inputs[0], constants)
     if bounds is None and (bounds := clamped(value, constants)) is not None:
-        if bounds.low is None or bounds.high is None:
-            return None
-        low, high = float(np.rint(bounds.low)), float(np.rint(bounds.high))  # as the code there is rounded
+        low, high = _whole(bounds, lambda bound: float(np.rint(bound)))  # as the code there is rounded
         value = skip(bounds.value, constants)
     return value, low, high
 
 
-def _whole(bound: float) -> float:
+def _whole(bounds: Clamped, rounded: Callable[[float], float]) -> tuple[float, float]:
+    low = -np.inf if bounds.low is None else bounds.low
+    high = np.inf if bounds.high is None else bounds.high
+    return rounded(low), rounded(high)
+
+
+def _near(bound: float) -> float:
     """A bound of codes: BitNet's first version takes an epsilon off, as little as float32 rounds products."""
     nearest = float(np.rint(bound))
-    return nearest if abs(bound - nearest) <= _FLOAT32 * abs(nearest) else bound
+    return nearest if np.isfinite(bound) and abs(bound - nearest) <= _FLOAT32 * abs(nearest) else bound
 
 
 def _skip_codes(value: ir.Value, constants: Constants) -> ir.Value:
@@ -212,13 +225,16 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
     if node is None:
         raise Refused("the rounded activations are not a product of the input and its scale", fix=_FORM)
     refused = Refused(_UNKNOWN_FORM, fix=_FORM)
-    for x, form, qmax, largest in _readings(node, constants):
+    for read in readings(node, constants):
         try:
-            scope, floor, eps = read_absmax(x, largest, constants, axis)
+            absmax = read_absmax(read.x, read.largest, read.scale, constants, axis)
         except Refused as refusal:
             refused = refusal if refused.reason == _UNKNOWN_FORM else refused
             continue
-        _check_range(qmax, low, high)
+        floor, eps = max(absmax.floor, read.floor), absmax.eps
+        if eps and read.floor:
+            continue
+        low, high = _int8_range(read.qmax, low, high)
         if floor < 0 or eps < 0:
             reason = f"the epsilon of the activation scale is negative ({min(floor, eps):g})"
             raise Refused(reason, fix="use one that is not")
@@ -226,13 +242,15 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
             reason = f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}"
             raise Refused(reason, fix="use a smaller one")
         return Activation(
-            x=before_widening(x),
-            largest=largest,
-            form=form,
-            scope=scope,
+            x=before_widening(read.x),
+            largest=read.base,
+            divisor=read.divisor,
+            dropped=absmax.dropped,
+            form=read.form,
+            scope=absmax.scope,
             floor=floor,
             eps=eps,
-            qmax=qmax,
+            qmax=read.qmax,
             low=low,
             high=high,
             codes=_skip_codes(codes, constants),
@@ -241,39 +259,19 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
     raise refused
 
 
-def _readings(node: ir.Node, constants: Constants) -> Iterator[tuple[ir.Value, ActScale, float, ir.Value]]:
-    """(x, form, qmax, c) for each way to read what is rounded to codes."""
-    for x, scale in operands(node):
-        forms = [(x, *form) for form in _forms(scale, constants, divides=node.op_type == "Div")]
-        product = producer(skip(x, constants), "Mul") if node.op_type == "Div" else None
-        if product is not None:
-            forms += [(v, ActScale.PRODUCT, number, scale) for v, number in operands(product)]
-        for v, form, number, largest in forms:
-            qmax = constants.scalar(number)
-            if qmax is not None:
-                yield v, form, qmax, largest
-
-
-def _forms(
-    scale: ir.Value, constants: Constants, *, divides: bool
-) -> Iterator[tuple[ActScale, ir.Value, ir.Value]]:
-    """(form, qmax, c) of a scale of its own."""
-    node = producer(skip(scale, constants), "Mul", "Div")
-    for first, second in () if node is None else operands(node):
-        reciprocal = producer(skip(first, constants), "Reciprocal")
-        if node is not None and node.op_type == "Div":
-            yield (ActScale.QUOTIENT, second, first) if divides else (ActScale.DIVIDE, first, second)
-        elif not divides and reciprocal is not None and reciprocal.inputs[0] is not None:
-            yield ActScale.RECIPROCAL, second, reciprocal.inputs[0]
-
-
-def _check_range(qmax: float, low: float, high: float) -> None:
+def _int8_range(qmax: float, low: float, high: float) -> tuple[float, float]:
+    """The bounds of the codes; where there are none, those that no code reaches."""
+    if np.isinf(low):
+        low = _INT8_RANGE[0]
+    if np.isinf(high) and qmax <= _INT8_RANGE[1]:
+        high = _INT8_RANGE[1]
     integral = low.is_integer() and high.is_integer()
     if not integral or not _INT8_RANGE[0] <= low < high <= _INT8_RANGE[1] or not 1 <= qmax <= 128:
         raise Refused(
             f"the activation codes, clamp(x * {qmax:g} / max, {low:g}, {high:g}), are not int8",
             fix="clamp them to whole numbers from -128 to 127",
         )
+    return low, high
 
 
 def _other_scale() -> Refused:

@@ -224,9 +224,9 @@ def _multiplied(
     if per_token and not tokens_align(reader.scale_layout, state.layout):
         return None
     inverse = ONE.times(found, power)
-    if inverse.power != 1 or not np.all(inverse.constant != 0):
+    if inverse.power != 1 or not np.all(inverse.constant != 0) or not activation.meets(factor, y):
         return None
-    return replace(state.scaled(inverse.constant * activation.qmax, y), rescaled=True)
+    return replace(state.scaled(inverse.constant * activation.divisor, y), rescaled=True)
 
 
 def _constant_row(reader: _Reader, value: ir.Value, state: Epilogue) -> Row | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 
 if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+_ONE_BOUND = ("Min", "Max", "Where")
+_COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+_LARGEST = float(np.finfo(np.float32).max)  # bounds that are no smaller are none
 _SAME_DEPTH = 12  # deeper than any quantizer; bounds the comparison of two copies of one
 
 
@@ -72,20 +76,18 @@ def before_widening(value: ir.Value) -> ir.Value:
 
 
 def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
-    node = producer(value, "Identity", "Cast", "Mul", "Div")
+    node = producer(value, "Identity", "Cast", "CastLike", "Mul", "Div")
     if node is None or node.inputs[0] is None:
         return None
     if node.op_type == "Identity":
         return node.inputs[0]
+    if node.op_type == "CastLike":
+        return node.inputs[0] if {value.dtype, node.inputs[0].dtype} <= _FLOATS else None
     if node.op_type == "Cast":
         to = ir.DataType(node.attributes.get_int("to", 0))
         from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in _FLOATS
         return node.inputs[0] if to in _FLOATS and from_float else None
-    if constants.scalar(node.inputs[1]) == 1.0:
-        return node.inputs[0]
-    if node.op_type == "Mul" and constants.scalar(node.inputs[0]) == 1.0:
-        return node.inputs[1]
-    return None
+    return next((v for v, one in operands(node) if constants.scalar(one) == 1.0), None)
 
 
 def same(a: ir.Value | None, b: ir.Value | None, constants: Constants) -> bool:
@@ -134,11 +136,14 @@ def _same_attribute(left: ir.Attr, right: ir.Attr) -> bool:
 
 
 def without_residue(value: ir.Value, constants: Constants) -> ir.Value | None:
-    """Q for ``v + (Q - v)``, the straight-through estimator of training; None for anything else."""
-    node = producer(value, "Add")
-    if node is None:
-        return None
-    for kept, other in operands(node):
+    """Q for ``v + (Q - v)``, ``v - (v - Q)`` or ``(Q + v) - v``; None for anything else.
+
+    These are the straight-through estimators of training.
+    """
+    node = producer(value, "Add", "Sub")
+    if node is not None and node.op_type == "Sub":
+        return _without_subtracted_residue(node, constants)
+    for kept, other in () if node is None else operands(node):
         difference = producer(skip(other, constants), "Sub")
         if difference is None or difference.inputs[0] is None:
             continue
@@ -147,9 +152,21 @@ def without_residue(value: ir.Value, constants: Constants) -> ir.Value | None:
     return None
 
 
+def _without_subtracted_residue(node: ir.Node, constants: Constants) -> ir.Value | None:
+    for first, second in operands(node):
+        difference, total = producer(skip(second, constants), "Sub"), producer(skip(first, constants), "Add")
+        for kept, q in () if difference is None else operands(difference):
+            if same(kept, first, constants):
+                return skip(q, constants)
+        for kept, q in () if total is None else operands(total):
+            if same(kept, second, constants):
+                return skip(q, constants)
+    return None
+
+
 def clamped(value: ir.Value, constants: Constants) -> Clamped | None:
-    """``Clip``, or ``Min`` and ``Max`` in either order, with constant bounds; None for anything else."""
-    node = producer(value, "Clip", "Min", "Max")
+    """``Clip``, or ``Min``, ``Max`` or a comparison in either order, with constant bounds; else None."""
+    node = producer(value, "Clip", *_ONE_BOUND)
     if node is None:
         return None
     if node.op_type == "Clip":
@@ -157,11 +174,9 @@ def clamped(value: ir.Value, constants: Constants) -> Clamped | None:
     outer = _one_bound(node, constants)
     if outer is None:
         return None
-    inner_node = producer(skip(outer.value, constants), "Min", "Max")
-    if inner_node is None or inner_node.op_type == node.op_type:
-        return outer
-    inner = _one_bound(inner_node, constants)
-    if inner is None:
+    inner_node = producer(skip(outer.value, constants), *_ONE_BOUND)
+    inner = None if inner_node is None else _one_bound(inner_node, constants)
+    if inner is None or (inner.low is None) is (outer.low is None):
         return outer
     low = outer.low if inner.low is None else inner.low
     high = outer.high if inner.high is None else inner.high
@@ -180,12 +195,64 @@ def _clip(node: ir.Node, constants: Constants) -> Clamped | None:
             bounds[i] = constants.scalar(bound)
             if bounds[i] is None:
                 return None
-    return Clamped(node.inputs[0], *bounds)
+    low, high = bounds
+    return Clamped(node.inputs[0], low, None if high is not None and high >= _LARGEST else high)
 
 
 def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
+    if node.op_type == "Where":
+        return _selected(node, constants)
     for value, bound in operands(node):
         number = constants.scalar(bound)
         if number is not None and value not in constants:
             return Clamped(value, number, None) if node.op_type == "Max" else Clamped(value, None, number)
     return None
+
+
+def _selected(node: ir.Node, constants: Constants) -> Clamped | None:
+    """``Where(v > bound, v, bound)`` and its like: the larger or the smaller one."""
+    condition, first, second = (*node.inputs, None)[:3]
+    compare = producer(condition, *_COMPARISONS)
+    if compare is None or first is None or second is None:
+        return None
+    left, right = compare.inputs
+    bound = constants.scalar(right)
+    value, is_greater = left, compare.op_type.startswith("Greater")
+    if bound is None:
+        bound, value, is_greater = constants.scalar(left), right, not is_greater
+    if bound is None or value is None or value in constants:
+        return None
+    if constants.scalar(first) == bound and same(second, value, constants):
+        is_greater = not is_greater
+    elif constants.scalar(second) != bound or not same(first, value, constants):
+        return None
+    return Clamped(value, bound, None) if is_greater else Clamped(value, None, bound)
+
+
+def inverted(value: ir.Value, constants: Constants) -> ir.Value | None:
+    """The v of ``1 / v``, None for anything else."""
+    node = producer(value, "Reciprocal", "Div")
+    if node is None or (node.op_type == "Div" and constants.scalar(node.inputs[0]) != 1.0):
+        return None
+    inner = node.inputs[-1]
+    return None if inner is None else skip(inner, constants)
+
+
+def before_broadcast(value: ir.Value, constants: Constants) -> ir.Value:
+    """The value behind what gives it the axes of a tensor: Expand, and Unsqueeze of a last axis."""
+    value = skip(value, constants)
+    while (node := producer(value, "Expand", "Unsqueeze")) is not None and node.inputs[0] is not None:
+        if node.op_type == "Unsqueeze" and not _is_last(node, constants):
+            break
+        value = skip(node.inputs[0], constants)
+    return value
+
+
+def _is_last(node: ir.Node, constants: Constants) -> bool:
+    """Whether an Unsqueeze appends one axis."""
+    axes = list(node.attributes.get_ints("axes") or ())
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        axis = constants.scalar(node.inputs[1])
+        axes = [] if axis is None else [int(axis)]
+    inner = None if node.inputs[0] is None else node.inputs[0].shape
+    return axes == [-1] or (inner is not None and axes == [inner.rank()])

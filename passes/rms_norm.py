@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bitcc import ops
-from bitcc.passes.normal_form import operands, producer, same, skip
+from bitcc.passes.normal_form import inverted, operands, producer, same, skip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,22 +88,11 @@ def _divided(value: ir.Value, gain: NDArray[np.float32], constants: Constants) -
         return None
     for x, other in operands(node):
         divisor = skip(other, constants)
-        root = divisor if node.op_type == "Div" else _inverted(divisor, constants)
+        root = divisor if node.op_type == "Div" else inverted(divisor, constants)
         eps = None if root is None else _root(root, x, constants)
         if eps is not None:
             return RmsNorm(x, eps, gain)
     return None
-
-
-def _inverted(value: ir.Value, constants: Constants) -> ir.Value | None:
-    """The v of ``1 / v``."""
-    node = producer(value, "Reciprocal", "Div")
-    if node is None:
-        return None
-    if node.op_type == "Div" and constants.scalar(node.inputs[0]) != 1.0:
-        return None
-    inner = node.inputs[-1]
-    return None if inner is None else skip(inner, constants)
 
 
 def _root(root: ir.Value, x: ir.Value, constants: Constants) -> float | None:

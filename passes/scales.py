@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bitcc.passes.normal_form import producer, same, skip
+from bitcc.passes.normal_form import before_broadcast, producer, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,17 +52,18 @@ def read_factor(
 
     Args:
         value: What to read.
-        largest: The bounded largest magnitude, None where there is none.
+        largest: The bounded largest magnitude, behind what broadcasts it; None where there is none.
         constants: Of the model.
         row: A constant as float64 [1] or [N], None for what is not one.
         depth: How many operations to look into.
     """
-    if largest is not None and same(value, largest, constants):
-        return Factor(1, np.ones(1))
     constant = row(value)
     if constant is not None:
         return Factor(0, constant)
-    node = producer(skip(value, constants), "Mul", "Div", "Reciprocal")
+    value = before_broadcast(value, constants)
+    if largest is not None and same(value, largest, constants):
+        return Factor(1, np.ones(1))
+    node = producer(value, "Mul", "Div", "Reciprocal")
     if node is None or depth == 0:
         return None
     factors = [read_factor(v, largest, constants, row, depth - 1) for v in node.inputs if v is not None]

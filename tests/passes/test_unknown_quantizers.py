@@ -77,7 +77,11 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
         "the activation codes, clamp(x * 255 / max, -256, 255), are not int8",
     ),
     "bounds between integers": ("dynamo", {"round_1_min = {-128}": "round_1_min = {-127.5}"}, "are not int8"),
-    "bounds that are infinite": ("dynamo", {"round_1_min = {-128}": "round_1_min = {-inf}"}, "are not int8"),
+    "no upper bound of 128": (
+        "dynamo",
+        {"round_1_max = {127}": "round_1_max = {128}", "round_1_min, round_1_max)": "round_1_min)"},
+        "clamp(x * 128 / max, -128, inf), are not int8",
+    ),
     "one scale in, another out": (
         "dynamo",
         {"div = Div (clamp_1, mul_38)": "other = Mul (mul_38, mul_38) div = Div (clamp_1, other)"},

@@ -1,0 +1,151 @@
+"""One part of an activation quantizer after the other in every spelling that computes the same codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import models
+import numpy as np
+import pytest
+
+from bitcc.facts import PACKED
+
+if TYPE_CHECKING:
+    import onnx
+
+PARTS = {
+    "magnitude": "a = Abs (x)",
+    "maximum": "m = ReduceMax <keepdims = 1> (a, last)",
+    "bounded": "c = Clip (m, eps)",
+    "scaled": "r = Reciprocal (c) scale = Mul (r, qmax) v = Mul (x, scale)",
+    "rounded": "u = Round (v) codes = Clip (u, low, qmax)",
+    "dequantised": "q = Div (codes, scale)",
+    "product": "y = MatMul (q, w)",
+}
+CODES, SCALE = models.quantized(models.latent())
+KNOWN = {
+    "w": np.ascontiguousarray(CODES.T) * np.float32(SCALE),
+    "last": np.array([-1]),
+    "first": np.array([0]),
+    "eps": np.float32(1e-5),
+    "qmax": np.float32(127),
+    "low": np.float32(-128),
+    "one": np.float32(1),
+    "most": np.float32(np.finfo(np.float32).max),
+    "column": np.array([[[0.01]]], np.float32),
+}
+
+
+def model(**parts: str) -> onnx.ModelProto:
+    body = " ".join({**PARTS, **parts}.values())
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      layer (float[2, 3, {models.K}] x) => (float[2, 3, {models.N}] y) {{ {body} }}"""
+    return models.parse(content, KNOWN)
+
+
+SPELLED = {
+    "max(x, -x)": {"magnitude": "n = Neg (x) a = Max (n, x)"},
+    "a floor of the magnitudes": {
+        "magnitude": "b = Abs (x) a = Clip (b, eps)",
+        "bounded": "c = Identity (m)",
+    },
+    "an epsilon of the magnitudes": {
+        "magnitude": "b = Abs (x) a = Add (b, eps)",
+        "bounded": "c = Identity (m)",
+    },
+    "two floors": {"magnitude": "b = Abs (x) a = Max (b, eps)", "bounded": "c = Max (m, column)"},
+    "an axis that is added": {"maximum": "n = ReduceMax <keepdims = 0> (a, last) m = Unsqueeze (n, last)"},
+    "an axis that is added to the scale": {
+        "maximum": "m = ReduceMax <keepdims = 0> (a, last)",
+        "scaled": "r = Reciprocal (c) s = Mul (r, qmax) scale = Unsqueeze (s, last) v = Mul (x, scale)",
+    },
+    "an axis that is added twice": {
+        "maximum": "m = ReduceMax <keepdims = 0> (a, last)",
+        "scaled": "r = Reciprocal (c) s = Mul (r, qmax) t = Unsqueeze (s, last) v = Mul (x, t)",
+        "dequantised": "step = Div (c, qmax) back = Unsqueeze (step, last) q = Mul (codes, back)",
+    },
+    "a scale that is expanded": {
+        "scaled": """r = Reciprocal (c) s = Mul (r, qmax) d = Shape (x) scale = Expand (s, d)
+          v = Mul (x, scale)"""
+    },
+    "a comparison": {"bounded": "g = Greater (m, eps) c = Where (g, m, eps)"},
+    "another comparison": {"bounded": "g = LessOrEqual (m, eps) c = Where (g, eps, m)"},
+    "a comparison of the epsilon": {"bounded": "g = Less (eps, m) c = Where (g, m, eps)"},
+    "a bound that is none": {"bounded": "c = Clip (m, eps, most)"},
+    "one divided by the maximum": {
+        "scaled": "r = Div (one, c) scale = Mul (qmax, r) v = Mul (scale, x)",
+    },
+    "a floor of the step": {
+        "bounded": "c = Identity (m)",
+        "scaled": "s = Div (c, qmax) step = Max (s, eps) v = Div (x, step)",
+        "dequantised": "q = Mul (step, codes)",
+    },
+    "comparisons for bounds": {
+        "rounded": """u = Round (v) g = Greater (u, qmax) t = Where (g, qmax, u) h = Less (t, low)
+          codes = Where (h, low, t)"""
+    },
+    "no bounds": {"rounded": "codes = Round (v)"},
+    "one bound": {"rounded": "u = Round (v) codes = Max (u, low)"},
+    "a residue that is subtracted": {"dequantised": "d = Div (codes, scale) e = Sub (x, d) q = Sub (x, e)"},
+    "a residue that is added first": {"dequantised": "d = Div (codes, scale) e = Add (x, d) q = Sub (e, x)"},
+    "a type that is its own": {"dequantised": "d = Div (codes, scale) q = CastLike (d, x)"},
+    "codes and an axis that is added": {
+        "maximum": "m = ReduceMax <keepdims = 0> (a, last)",
+        "scaled": "r = Reciprocal (c) s = Mul (r, qmax) scale = Unsqueeze (s, last) v = Mul (x, scale)",
+        "dequantised": "q = Identity (codes)",
+        "product": "p = MatMul (q, w) t = Reciprocal (s) back = Unsqueeze (t, last) y = Mul (p, back)",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_it_is_computed_with_integer_kernels(name: str) -> None:
+    original = model(**SPELLED[name])
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation, layer.reason) == (PACKED, "int8_token", "")
+    assert models.op_types(models.assert_same(original)) == ["BitLinear"]
+
+
+def test_a_floor_of_the_step_is_that_of_the_maximum() -> None:
+    (node,) = models.bit_linears(models.pack(model(**SPELLED["a floor of the step"]))[0])
+    floor = np.float32(models.attributes(node)["act_floor"])
+    assert floor / np.float32(127) == np.float32(1e-5)
+
+
+OTHERS = {
+    "max(x, x)": {"magnitude": "n = Identity (x) a = Max (n, x)"},
+    "an epsilon twice": {"magnitude": "b = Abs (x) a = Add (b, eps)", "bounded": "c = Add (m, eps)"},
+    "an epsilon and a floor": {"magnitude": "b = Abs (x) a = Add (b, eps)"},
+    "an upper bound": {"bounded": "c = Clip (m, eps, qmax)"},
+    "a comparison with something else": {"bounded": "g = Greater (m, eps) c = Where (g, m, one)"},
+    "a comparison the other way round": {"bounded": "g = Greater (m, eps) c = Where (g, eps, m)"},
+    "a step with an epsilon": {
+        "bounded": "c = Identity (m)",
+        "scaled": "s = Div (c, qmax) step = Add (s, eps) v = Div (x, step)",
+        "dequantised": "q = Mul (step, codes)",
+    },
+    "two divided by the maximum": {"scaled": "r = Div (qmax, c) scale = Mul (qmax, r) v = Mul (x, scale)"},
+    "a residue of something else": {"dequantised": "d = Div (codes, scale) e = Sub (v, d) q = Sub (x, e)"},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_computes_other_codes_keeps_its_quantizer(name: str) -> None:
+    original = model(**OTHERS[name])
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation) == (PACKED, "float")
+    models.assert_same(original)
+
+
+def test_an_axis_that_is_added_elsewhere_is_not_that_of_the_columns() -> None:
+    """As many tokens as columns: the shapes fit, and the scale of a token divides a column."""
+    body = " ".join(
+        {**PARTS, "maximum": "n = ReduceMax <keepdims = 0> (a, last) m = Unsqueeze (n, first)"}.values()
+    )
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      layer (float[{models.K}, {models.K}] x) => (float[{models.K}, {models.N}] y) {{ {body} }}"""
+    original = models.parse(content, KNOWN)
+    assert models.pack(original)[1][0].activation == "float"
+    models.assert_same(original)
