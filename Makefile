@@ -63,7 +63,7 @@ $(VENV)/.torch: $(VENV)/.dev
 	touch $@
 
 $(VENV)/.arm64: $(VENV)/.dev tests/arm64/environment.py
-	$(BIN)/python tests/arm64/environment.py $(VENV)/arm64
+	PYTHONPATH=tests $(BIN)/python -m arm64.environment $(VENV)/arm64
 	touch $@
 
 # in a folder of their own: nothing of them is imported, whichever Python they are made for

@@ -211,14 +211,19 @@ def targets(as_json: Json = False) -> None:
                 _print(f"  {variant.name}: {variant.note}")
 
 
-@app.command(epilog="Example: `bitcc doctor --json`")
-def doctor(as_json: Json = False) -> None:
+@app.command(epilog="Examples: `bitcc doctor`, `bitcc doctor --target arm64`")
+def doctor(
+    target: Annotated[
+        str | None, typer.Option(help="Build its library, and say which kernels it takes on which CPU.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Say what this machine has, which kernels it would run, and whether the toolchain works."""
     from bitcc import doctor as medicine
     from bitcc import report
 
     with _progress() as say:
-        checks = medicine.examine(lambda step: say(step, 0, 0))
+        checks = medicine.examine(lambda step: say(step, 0, 0), target)
     good = all(check.ok for check in checks)
     if as_json:
         _print_json({"ok": good, "checks": [asdict(check) for check in checks]})

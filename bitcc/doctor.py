@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bitcc.runtime_ops import LibraryInfo
+    from bitcc.targets import Target
 
 _PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy", "apache-tvm", "apache-tvm-ffi", "ziglang")
 
@@ -39,9 +40,19 @@ class Check:
     hint: str = ""
 
 
-def examine(progress: Callable[[str], None] | None = None) -> list[Check]:
-    """Look at everything; a failure of one thing does not stop the others."""
+def examine(progress: Callable[[str], None] | None = None, target: str | None = None) -> list[Check]:
+    """Look at everything; a failure of one thing does not stop the others.
+
+    Args:
+        progress: Called with a few words when a step starts.
+        target: Build its library and say which kernels it takes on which CPU; None to ask the library of
+            this machine what it takes here.
+
+    Raises:
+        TargetError: there is no such target.
+    """
     say = progress or (lambda _: None)
+    asked = targets.get(target) if target else None
     say("machine")
     checks = [
         Check(
@@ -57,7 +68,7 @@ def examine(progress: Callable[[str], None] | None = None) -> list[Check]:
     say("C compiler")
     checks.append(_zig())
     say("kernel library")
-    checks += _library(say)
+    checks += _library(say) if asked is None else _library_for(asked, say)
     return checks
 
 
@@ -96,6 +107,18 @@ def _library(say: Callable[[str], None]) -> list[Check]:
             "kernel library", ok=True, detail=f"{path} ({path.stat().st_size >> 10} KB; weights {formats})"
         ),
         _kernels(info),
+    ]
+
+
+def _library_for(target: Target, say: Callable[[str], None]) -> list[Check]:
+    """Of a target that may be another machine's: what its library would take there."""
+    try:
+        path = libraries.library_path(target.name, say)
+    except BitccError as error:
+        return [Check("kernel library", ok=False, detail=str(error), hint=error.hint)]
+    return [
+        Check("kernel library", ok=True, detail=f"{path} ({path.stat().st_size >> 10} KB)"),
+        *(Check(f"kernels {v.name}", ok=True, detail=v.cpus) for v in target.variants),
     ]
 
 

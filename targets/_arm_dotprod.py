@@ -112,4 +112,5 @@ VARIANT = Variant(
         gemm_few=GemmFew(Dot(1, _REGISTERS, _multiply_unpacking, lambda _, sums: sums)),
         gemm=Gemm(Dot(1, _REGISTERS, _multiply_unpacked, lambda _, sums: sums)),
     ),
+    cpus="Cortex-A55, A75 to A78 and X1, Neoverse N1",
 )

@@ -102,4 +102,5 @@ VARIANT = Variant(
         gemm_few=GemmFew(Dot(1, _REGISTERS, _multiply_unpacking, lambda _, sums: sums, _by_token)),
         gemm=Gemm(Dot(1, _REGISTERS, _multiply_unpacked, lambda _, sums: sums, _by_token)),
     ),
+    cpus="Cortex-A510, A710, X2 and newer, Neoverse V1, N2 and V2, Apple M2 and newer",
 )

@@ -130,4 +130,5 @@ VARIANT = Variant(
         gemm_few=GemmFew(_Smlal(1).packed),
         gemm=Gemm(_Smlal(1).unpacked),
     ),
+    cpus="Cortex-A35, A53, A57, A72 and A73",
 )

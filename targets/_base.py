@@ -100,6 +100,7 @@ class Variant:
         tiles: Block sizes.
         kernels: How to write each kernel.
         note: What users should know of it, as the end of a sentence; mostly nothing.
+        cpus: For which it is the best one, in words.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Variant:
     tiles: Tiles
     kernels: Kernels
     note: str = ""
+    cpus: str = ""
 
 
 @dataclass(frozen=True)

@@ -178,4 +178,5 @@ VARIANT = Variant(
     ),
     kernels=replace(_AVX512VNNI.kernels, gemm=TileGemm(), gemm_begin=Begin(), gemm_end=End()),
     note="exact in an emulation of its instructions, not timed on a CPU yet",
+    cpus="Sapphire Rapids and newer Xeons",
 )

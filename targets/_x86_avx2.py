@@ -166,4 +166,5 @@ VARIANT = Variant(
         finish_bias_first=Finish(8, bias_first=True),
         gemv_float=GemvFloat(FloatDot(8, 2, _look_up, lambda sums: sums)),
     ),
+    cpus="Haswell, Zen and newer",
 )

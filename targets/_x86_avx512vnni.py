@@ -69,4 +69,5 @@ VARIANT = Variant(
         finish_bias_first=Finish(16, bias_first=True),
         gemv_float=GemvFloat(FloatDot(16, 2, _look_up, lambda sums: [sums[0] + sums[1]])),
     ),
+    cpus="Ice Lake, Tiger Lake, Zen 4 and newer",
 )

@@ -29,4 +29,5 @@ VARIANT = Variant(
         gemm_few=GemmFew(_DOT.unpacking),
         gemm=Gemm(_DOT.unpacked),
     ),
+    cpus="Alder Lake and newer without AVX-512",
 )

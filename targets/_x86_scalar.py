@@ -96,4 +96,5 @@ VARIANT = Variant(
         finish_bias_first=Finish(4, bias_first=True),
         gemv_float=gemv_float_by_table,
     ),
+    cpus="any other x86-64",
 )

@@ -35,3 +35,9 @@ def machine(folder: Path, request: pytest.FixtureRequest) -> Machine:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The example for arm64."""
     return bitcc.compile(EXAMPLE, tmp_path_factory.mktemp("arm64") / "bundle", targets=["arm64"])
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The example for this machine."""
+    return bitcc.compile(EXAMPLE, tmp_path_factory.mktemp("here") / "bundle", verify=False)

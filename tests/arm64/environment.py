@@ -1,6 +1,6 @@
 """An arm64 Linux in a folder, to be run by qemu's user-mode emulation on a machine of another kind.
 
-    python tests/arm64/environment.py FOLDER [--releases 1.17.0,1.31.1]
+    PYTHONPATH=tests python -m arm64.environment FOLDER [--releases 1.17.0,1.31.1]
 
 Python and the libraries that it needs are Debian packages, unpacked and not installed; onnxruntime and numpy
 are wheels. All is downloaded by this machine's apt and pip, from where they are set to download, into FOLDER:
@@ -15,8 +15,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arm64.apt import Apt, unpack
+
 RELEASES = ("1.17.0", "1.31.1")  # of onnxruntime
 _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+_HEADERS = "libonnxruntime-dev"
+_STANDARD_LIBRARY = r"libstdc\+\+-[0-9]+-dev"  # zig's own is compiled from its source, for minutes
 # qemu shows the CPUs of the machine that it runs on, and onnxruntime takes the lack of arm64 ones badly
 _CPUINFO = """\
 processor\t: 0
@@ -40,12 +44,17 @@ def main() -> None:
         sys.exit(f"{' and '.join(missing)} not found: this needs Debian, Ubuntu or another system with apt")
     folder = options.folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
-    root = folder / "root"
-    _unpack(_download(folder / "apt-arm64", "python3", "libstdc++6", architecture="arm64"), root)
-    _complete(root)
+    folder.mkdir(parents=True)
+    apt = Apt(folder / "apt-arm64", "arm64")
+    apt.update()
+    unpack(apt.download("python3", "libstdc++6"), folder / "root")
+    _complete(folder / "root")
+    _add_headers(apt, folder)
     if _emulator() is None:
         host = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
-        _unpack(_download(folder / "apt-host", "qemu-user-static", architecture=host), folder / "qemu")
+        apt = Apt(folder / "apt-host", host)
+        apt.update()
+        unpack(apt.download("qemu-user-static"), folder / "qemu")
     for release in options.releases.split(","):
         _install(folder / f"onnxruntime-{release}", release, python(folder))
 
@@ -60,40 +69,27 @@ def python(folder: Path) -> Path:
     return (folder / "root" / "usr" / "bin" / "python3").resolve()
 
 
+def cpp_flags(folder: Path) -> list[str]:
+    """What `zig c++` needs beside a source and onnxruntime's library; empty where apt has not all of it."""
+    root = folder / "root"
+    headers = folder / "headers" / "usr" / "include" / "onnxruntime"
+    versions = sorted((root / "usr" / "include" / "c++").glob("*"))
+    if not headers.is_dir() or not versions:
+        return []
+    machine = "aarch64-linux-gnu"
+    standard = (versions[-1], root / "usr" / "include" / machine / "c++" / versions[-1].name)
+    libraries = (next(root.glob(f"**/{machine}/{name}")) for name in ("libstdc++.so.6", "libgcc_s.so.1"))
+    return [
+        *("-target", f"{machine}.2.34", "-nostdinc++", "-nostdlib++", "-Wl,--allow-shlib-undefined"),
+        *(f"-I{folder}" for folder in standard),
+        *("-isystem", str(headers)),
+        *map(str, libraries),
+    ]
+
+
 def _emulator() -> Path | None:
     found = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     return Path(found) if found else None
-
-
-def _download(folder: Path, *packages: str, architecture: str) -> list[Path]:
-    """Packages and all that they depend on, by an apt that has no other state than in `folder`."""
-    for name in ("state/lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    (folder / "state" / "status").touch()
-    settings = {
-        "APT::Architecture": architecture,
-        "APT::Architectures": architecture,
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "",  # the folder may be closed to others
-        "Debug::NoLocking": "true",
-        "Dir::State": folder / "state",
-        "Dir::State::status": folder / "state" / "status",
-        "Dir::Cache": folder / "cache",
-    }
-    apt = [
-        "apt-get",
-        "--quiet=2",
-        *(part for key, value in settings.items() for part in ("-o", f"{key}={value}")),
-    ]
-    subprocess.run([*apt, "update"], check=True)
-    subprocess.run([*apt, "install", "--yes", "--download-only", *packages], check=True)
-    return sorted((folder / "cache" / "archives").glob("*.deb"))
-
-
-def _unpack(packages: list[Path], root: Path) -> None:
-    root.mkdir()
-    for package in packages:
-        subprocess.run(["dpkg-deb", "--extract", package, root], check=True)
 
 
 def _complete(root: Path) -> None:
@@ -102,6 +98,21 @@ def _complete(root: Path) -> None:
         (root / "lib").symlink_to("usr/lib")
     (root / "proc").mkdir(exist_ok=True)
     (root / "proc" / "cpuinfo").write_text(_CPUINFO, encoding="ascii")
+
+
+def _add_headers(apt: Apt, folder: Path) -> None:
+    """What a C++ program is compiled with.
+
+    The wheels of onnxruntime lack its headers; Debian has them from release 13 (trixie) on.
+    """
+    unpack(apt.download_alone(_STANDARD_LIBRARY), folder / "root")
+    packages = apt.download_alone(_HEADERS)
+    if not packages and apt.mirror():
+        newer = Apt(folder / "apt-headers", "arm64", f"deb {apt.mirror()} trixie main\n")
+        newer.update()
+        packages = newer.download_alone(_HEADERS)
+    if packages:
+        unpack(packages, folder / "headers")
 
 
 def _install(site: Path, release: str, interpreter: Path) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from arm64 import environment
 from arm64.machine import Machine
-from e2e.command import EXAMPLE
 from generate import generate
 
 import bitcc
@@ -15,15 +14,11 @@ import bitcc
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from e2e.command import Run
+
     from bitcc.bundle import Bundle
 
 TOKENS = 40
-
-
-@pytest.fixture(scope="session")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The example for this machine."""
-    return bitcc.compile(EXAMPLE, tmp_path_factory.mktemp("here") / "bundle", verify=False)
 
 
 @pytest.mark.parametrize("release", environment.RELEASES)
@@ -47,3 +42,18 @@ def test_where_the_library_cannot_run_the_body_is_verified(bundle: Bundle) -> No
     assert verdict["reason"].startswith("the library was not run: it is built for arm64, this host is ")
     assert verdict["max_error_library"] is None
     assert verdict["max_error_body"] < 1e-5
+
+
+def test_doctor_says_which_kernels_run_where(bitcc_command: Run, bundle: Bundle) -> None:
+    done = bitcc_command("doctor", "--target", bundle.manifest.targets[0].name)
+    assert done.returncode == 0, done.stdout
+    lines = [line for line in done.stdout.splitlines() if "kernels" in line]
+    assert [line.split()[2] for line in lines] == ["i8mm", "dotprod", "neon", "scalar"]
+    for line, core in zip(lines, ("X2", "N1", "A53", "none"), strict=True):
+        assert core in line
+
+
+def test_doctor_knows_no_other_machines(bitcc_command: Run) -> None:
+    done = bitcc_command("doctor", "--target", "pdp11")
+    assert done.returncode == 1
+    assert "there is no target `pdp11`" in done.stderr
