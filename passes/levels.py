@@ -55,6 +55,10 @@ class Levels(NamedTuple):
         """Whether a magnitude lies between zero and half of the largest of its group."""
         return bool((self.smallest <= self.largest / 2).any())
 
+    def is_one_level(self, tolerance: float) -> bool:
+        """Whether there are weights, and all are as close to the mean of their group as that."""
+        return bool(self.number.any() and np.isfinite(self.largest).all()) and self.stray() <= tolerance
+
     def stray(self) -> float:
         """How far a magnitude is from the mean of its group, relative to that mean, at most."""
         mean = self.mean()
@@ -79,6 +83,34 @@ def levels(matrix: Matrix, size: int, codes: Int8 | None = None) -> Levels:
         found.total[at] += part.total
         found.number[at] += part.number
     return found
+
+
+def levels_of_all(matrix: Matrix, spread: float, codes: Int8) -> Levels | None:
+    """Of all columns of all rows, arrays [1, 1]; the signs of all values go to ``codes``, int8 [N, K].
+
+    None, as soon as that is known, if the largest magnitude is over ``1 + spread`` times the smallest.
+    """
+    largest, smallest, total, number = 0.0, np.inf, 0.0, 0
+    signs = matrix.as_content(codes)
+    for rows in matrix.content.block_rows():
+        values = floats(matrix.content.rows(rows))
+        above, below = values > 0, values < 0
+        np.subtract(above.view(np.int8), below.view(np.int8), out=signs[rows])
+        number += int(np.count_nonzero(above) + np.count_nonzero(below))
+        magnitude = np.abs(values)
+        total += float(magnitude.sum(dtype=np.float64))
+        largest = float(np.maximum(largest, magnitude.max()))  # max() would drop NaN
+        smallest = min(smallest, _smallest_nonzero(magnitude))
+        if largest > (1 + spread) * smallest:
+            return None
+    return Levels(*(np.full((1, 1), figure) for figure in (largest, smallest, total, number)))
+
+
+def _smallest_nonzero(magnitude: NDArray[Any]) -> float:
+    """Infinity where there is none. The bits of positive numbers are ordered like them."""
+    bits = magnitude.view(f"u{magnitude.itemsize}")
+    least = (bits - 1).min(keepdims=True) + bits.dtype.type(1)  # zero wraps around to the largest, and back
+    return float(least.view(magnitude.dtype).item()) or np.inf
 
 
 def _of_tile(values: NDArray[Any], size: int) -> Levels:

@@ -77,6 +77,10 @@ class CodeTable:
             negative = patterns >= _SIGN + self._step[0]
             np.subtract(positive.view(np.int8), negative.view(np.int8), out=out)
             return True
+        if self._first is not None:
+            from_first = patterns - np.uint8(self._first)  # smaller ones wrap around to large numbers
+            np.subtract(from_first, 1, out=out, casting="unsafe")
+            return bool(from_first.max() <= 2)
         if len(self._runs) > _MOST_RUNS:
             np.take(self.codes, patterns, mode="clip", out=out)
             return bool(out.max() < NO_CODE)
@@ -88,6 +92,14 @@ class CodeTable:
             if code:
                 (np.add if code > 0 else np.subtract)(out, inside.view(np.int8), out=out)
         return found == patterns.size
+
+    @cached_property
+    def _first(self) -> int | None:
+        """The byte of code -1 if the next ones are those of 0 and 1, and no other has a code: of integers."""
+        first = int(np.argmax(self.codes == -1))
+        from_first = np.roll(self.codes, -first)
+        is_line = from_first[:3].tolist() == [-1, 0, 1] and (from_first[3:] == NO_CODE).all()
+        return first if is_line and self.codes.size < _SIGN else None
 
     @cached_property
     def _step(self) -> tuple[int, int] | None:

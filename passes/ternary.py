@@ -17,7 +17,7 @@ import numpy as np
 from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Matrix
-from bitcc.passes.levels import GROUPS, Levels, finest, floats, levels
+from bitcc.passes.levels import GROUPS, Levels, finest, floats, levels, levels_of_all
 from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:
@@ -76,9 +76,11 @@ class Ternary:
     def _counts(self) -> tuple[int, int, int]:
         """How many codes are -1, 0 and 1."""
         flat = self.codes.ravel(order="K")
-        blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
-        negative = sum(int(np.count_nonzero(block < 0)) for block in blocks)
-        positive = sum(int(np.count_nonzero(block > 0)) for block in blocks)
+        negative = positive = 0
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK]
+            negative += int(np.count_nonzero(block < 0))
+            positive += int(np.count_nonzero(block > 0))
         return negative, flat.size - negative - positive, positive
 
     @property
@@ -105,7 +107,10 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
             raise _dense()  # most dense matrices end here
         if (codes := _codes_of_one_level(matrix, largest)) is not None:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
-    codes = np.empty((n, k), np.int8)
+    codes = np.empty((n, k), np.int8, order=matrix.order)
+    everything = levels_of_all(matrix, 2 * _TOLERANCE, codes)  # more, and one is away from the mean
+    if everything is not None and everything.is_one_level(_TOLERANCE):
+        return Ternary(codes, _full(_sample_mode(matrix)), k)
     rows = levels(matrix, k, codes)
     scale, group_size, noisy = _scale(matrix, rows)
     return Ternary(codes, scale, group_size, noisy)
@@ -197,9 +202,6 @@ def _scale(matrix: Matrix, rows: Levels) -> tuple[NDArray[np.float32], int, bool
         raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
     if not everything.number[0, 0]:
         raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
-    one_level = not everything.has_more()
-    if one_level and everything.stray() <= _TOLERANCE:
-        return _full(_sample_mode(matrix)), k, False
     finer = [rows]
     if (size := finest(k)) < k:
         groups = levels(matrix, size)

@@ -110,6 +110,18 @@ def test_codes_of_bytes_are_those_of_the_table(ends: list[tuple[int, int]], used
     check_codes(table, np.array([*used, *used], np.uint8).reshape(2, -1))
 
 
+@pytest.mark.parametrize("first", [0, 1, 100, 253, 254, 255])
+@pytest.mark.parametrize("other", [None, 3, 200])
+def test_codes_of_integers_in_a_row_are_those_of_the_table(first: int, other: int | None) -> None:
+    """``other`` is a byte that has no code."""
+    table = np.full(256, NO_CODE, np.int8)
+    line = (first + np.arange(3)) % 256
+    table[line] = [-1, 0, 1]
+    some = np.tile(line, 5)
+    some[7] = some[7] if other is None else (first + other) % 256
+    check_codes(table, some.astype(np.uint8).reshape(3, 5))
+
+
 @pytest.mark.parametrize("first", [1, 100, 0x3C00])
 @pytest.mark.parametrize("last", [0x3C00, 0x7C00, 0x8000])
 @pytest.mark.parametrize("other", [0, -1, 1, 2])
