@@ -71,6 +71,11 @@ def read_product(node: ir.Node, constants: Constants) -> Product:
     x, weight = (None, None) if index is None else (node.inputs[1 - index], node.inputs[index])
     if index is None or x is None or weight is None:
         raise Refused("it has no constant weight")
+    if node.op_type == "MatMulInteger":
+        raise Refused(
+            "it multiplies integers, with a scale that is applied elsewhere",
+            fix="multiply the codes as floats, with a MatMul: bitcc makes integers of them",
+        )
     product = Product(node, x, weight)
     if node.op_type == "Conv":
         product = _pointwise(product, constants)

@@ -27,6 +27,7 @@ _KNOWN = frozenset(
         ("", "Gemm"),
         ("", "Conv"),
         ("", "Einsum"),
+        ("", "MatMulInteger"),
         ("com.microsoft", "FusedMatMul"),
         MATMUL_NBITS,
     }

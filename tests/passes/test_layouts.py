@@ -192,6 +192,7 @@ def arrays(axis: int) -> dict[str, Array]:
         "rows_of_inputs": rows.T.reshape(K, 4, 15),
         "split": np.array([K, 4, 15]),
         "bias_of_heads": bias.reshape(4, 15),
+        "codes": np.ascontiguousarray(codes.T.astype(np.float32)),
         "batched": rows.T[None],
         "batched_rows": rows[None],
         "zero": np.array([0]),
@@ -325,6 +326,16 @@ REFUSED = {
     "an equation of a diagonal": (
         Case("7, 100, 100", "7, 60", 2, EINSUM.format("skk,kn->sn", "columns")),
         EQUATION,
+    ),
+    "integers": (
+        Case(
+            "2, 7, 100",
+            "2, 7, 60",
+            2,
+            """s = Cast <to = 3> (q) t = Cast <to = 3> (codes) i = MatMulInteger (s, t)
+            y = Cast <to = 1> (i)""",
+        ),
+        "it multiplies integers",
     ),
     "heads that are moved": (
         Case("2, 7, 100", "2, 4, 7, 15", 2, EINSUM.format("bsd,dhk->bhsk", "heads")),
