@@ -1,6 +1,7 @@
 """The vocabulary of the kernels: writes TVM TIR functions that become plain C functions.
 
-Only this module and `_codegen` import tvm. Loops that a kernel should unroll are Python loops.
+Only this module, `_codegen` and the same of CUDA import tvm. Loops that a kernel should unroll are
+Python loops.
 Every pointer is one to bytes, so that no alignment is ever promised to LLVM, and every offset is
 counted in bytes in 64 bits, because tile * k_blocks * 64 passes 2^31.
 """

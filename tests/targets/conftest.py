@@ -126,6 +126,12 @@ class Kernels:
 
 
 @pytest.fixture(scope="session")
+def buffer() -> type[Buffer]:
+    """For tests that put arrays before a guard page themselves."""
+    return Buffer
+
+
+@pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of this session."""
     with pytest.MonkeyPatch.context() as patch:
