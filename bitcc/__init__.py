@@ -10,6 +10,7 @@ none of onnx, onnxruntime or tvm.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitcc.errors import BitccError
@@ -18,7 +19,6 @@ from bitcc.version import __version__
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from pathlib import Path
 
     import onnx_ir
     import onnxruntime
@@ -38,6 +38,7 @@ def compile(  # noqa: A001 - the name that users expect
     force: bool = False,
     strict: bool = False,
     numerics: str = "fp32",
+    tiles: str | os.PathLike[str] | None = None,
 ) -> Bundle:
     """Compile a model into a bundle folder.
 
@@ -53,6 +54,7 @@ def compile(  # noqa: A001 - the name that users expect
         strict: Fail if a layer with ternary or binary weights would stay as it is.
         numerics: Activation scales and codes of half-precision models: ``fp32``, or ``faithful`` to the
             original.
+        tiles: A file of tile sizes, as ``bitcc tune`` makes it.
 
     Returns:
         The bundle. ``bundle.packed`` is empty if the model holds no BitLinear; it is unchanged then.
@@ -70,6 +72,7 @@ def compile(  # noqa: A001 - the name that users expect
         force=force,
         strict=strict,
         numerics=Numerics(numerics),
+        tiles=None if tiles is None else Path(tiles),
     )
     return pipeline.compile_model(model, output, request)
 
@@ -91,12 +94,16 @@ def session(
     return runtime.session(bundle, options)
 
 
-def library_path(target: str | None = None) -> Path:
+def library_path(target: str | None = None, tiles: str | os.PathLike[str] | None = None) -> Path:
     """The op library for a target, default this machine's; built when it is not in the cache.
+
+    Args:
+        target: Name of the target.
+        tiles: A file of tile sizes, as ``bitcc tune`` makes it.
 
     Raises:
         BitccError: the target is unknown or its library cannot be built.
     """
     from bitcc import libraries  # noqa: PLC0415 - heavy
 
-    return libraries.library_path(target)
+    return libraries.library_path(target, tiles=None if tiles is None else Path(tiles))

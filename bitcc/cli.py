@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bitcc.facts import LayerFacts
+    from bitcc.targets import Remote
 
 NOTHING_FOUND = 3
 
@@ -46,6 +47,11 @@ MinWeights = Annotated[
     ),
 ]
 
+TileSizes = Annotated[
+    Path | None,
+    typer.Option("--tiles", help="Tile sizes of the kernels, found by `bitcc tune`.", show_default=False),
+]
+
 HalfNumerics = Annotated[
     Numerics,
     typer.Option(
@@ -64,6 +70,7 @@ def compile(  # noqa: A001 - the name of the command
     ] = None,
     min_weights: MinWeights = None,
     numerics: HalfNumerics = Numerics.FP32,
+    tiles: TileSizes = None,
     verify: Annotated[
         bool | None,
         typer.Option(
@@ -81,7 +88,7 @@ def compile(  # noqa: A001 - the name of the command
     from bitcc import verify as certificates
 
     request = pipeline.Request(
-        tuple(target) if target else None, min_weights, verify, force, strict, numerics
+        tuple(target) if target else None, min_weights, verify, force, strict, numerics, tiles
     )
     with _progress() as say:
         bundle = pipeline.compile_model(model, output, request, say)
@@ -158,6 +165,7 @@ def bench(
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="For a bundle; 0 is onnxruntime's default.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Time the op on two shapes only.")] = False,
+    tiles: TileSizes = None,
     as_json: Json = False,
 ) -> None:
     """Time the op against onnxruntime's own kernels, or a bundle against its model, in interleaved rounds."""
@@ -166,7 +174,7 @@ def bench(
 
     with _progress() as say:
         if bundle is None:
-            library = libraries.library_path(progress=lambda step: say(step, 0, 0))
+            library = libraries.library_path(progress=lambda step: say(step, 0, 0), tiles=tiles)
             of_op = op.run(library, op.quick() if quick else None, progress=say)
             data, rendered = of_op.to_dict(), table.op_table(of_op)
         else:
@@ -177,6 +185,54 @@ def bench(
         _print_json(data)
     else:
         _print(rendered)
+
+
+@app.command(
+    epilog="Example: `bitcc tune -o tiles.json`, then `bitcc compile model.onnx --tiles tiles.json -o bundle`"
+)
+def tune(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.", show_default=False)],
+    target: Annotated[str | None, typer.Option(help="Default: this machine's.", show_default=False)] = None,
+    isa: Annotated[
+        str | None, typer.Option(help="Which kernels. Default: those that run here.", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="To measure; compiling takes about as long.")] = 120.0,
+    rpc: Annotated[
+        str | None,
+        typer.Option(help="Measure on the RPC server of TVM at HOST:PORT.", show_default=False),
+    ] = None,
+    key: Annotated[
+        str, typer.Option(help="With --rpc, which is then a tracker: the machine to ask it for.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Find the tile sizes with which the kernels are fastest on this machine, or on another one."""
+    from bitcc import report, tuning
+
+    remote = _remote(rpc, key)
+    with _progress() as say:
+        found = tuning.tune(
+            target, isa, seconds=seconds, remote=remote, progress=lambda step: say(step, 0, 0)
+        )
+    _write(output, found.file.to_json())
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _print(report.tuned_table(found.changes))
+        _print(f"{found.isa} on {found.file.machine}\n{output}")
+
+
+def _remote(rpc: str | None, key: str) -> Remote | None:
+    from bitcc.targets import Remote
+
+    if rpc is None:
+        if key:
+            raise typer.BadParameter("--key belongs to --rpc")
+        return None
+    host, _, port = rpc.rpartition(":")
+    if not host or not port.isdigit():
+        raise typer.BadParameter("write --rpc HOST:PORT")
+    return Remote(host, int(port), key)
 
 
 def _dims(arguments: list[str]) -> dict[str, int]:

@@ -32,18 +32,22 @@ def host_target() -> str:
     return _HOSTS[machine]
 
 
-def library_path(name: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
+def library_path(
+    name: str | None = None, progress: Callable[[str], None] | None = None, tiles: Path | None = None
+) -> Path:
     """The library of a target, from the cache or built now.
 
     Args:
         name: The target; None for this machine's.
         progress: Called with a few words when a step of building starts.
+        tiles: A file of tile sizes, from ``bitcc tune``; None for those that come with bitcc.
 
     Raises:
-        TargetError: the target is unknown or its library cannot be built.
+        TargetError: the target is unknown, its library cannot be built, or the tiles are not for it.
     """
+    target = targets.get(name or host_target())
     return targets.build_library(
-        targets.get(name or host_target()),
+        target if tiles is None else targets.read_tiles(tiles).apply(target),
         sources=runtime_ops.sources(),
         include=runtime_ops.include_dir(),
         version=__version__,

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from bitcc import bundle, libraries, passes, source, targets, verify
 from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.digest import sha256
-from bitcc.errors import BitccError, ModelError
+from bitcc.errors import BitccError, ModelError, TargetError
 from bitcc.facts import KEPT, PACKED, Numerics
 from bitcc.version import __version__
 
@@ -44,6 +44,7 @@ class Request:
         force: Replace an existing bundle.
         strict: Fail if a layer with ternary or binary weights would stay as it is.
         numerics: Of the activation quantizers of half-precision models.
+        tiles: A file of tile sizes for one of the targets; None for those that come with bitcc.
     """
 
     targets: tuple[str, ...] | None = None
@@ -52,6 +53,7 @@ class Request:
     force: bool = False
     strict: bool = False
     numerics: Numerics = Numerics.FP32
+    tiles: Path | None = None
 
 
 def compile_model(
@@ -75,6 +77,7 @@ def compile_model(
     names = request.targets or (libraries.host_target(),)
     chosen = [targets.get(name) for name in dict.fromkeys(names)]
     path = None if isinstance(model, ir.Model) else Path(model)
+    tiles = _tiles_for(chosen, request.tiles)
     with bundle.writing(Path(output), force=request.force) as staging:
         loaded = model if isinstance(model, ir.Model) else source.load(Path(model))
         source.check_not_compiled(loaded, f"`{path or 'the model'}`")
@@ -84,7 +87,10 @@ def compile_model(
         changed = any(layer.status == PACKED for layer in layers)
         say("writing the model", 0, 0)
         _write_model(loaded, path, staging, changed=changed)
-        entries = [_add_library(t, staging, say, alone=len(chosen) == 1) for t in chosen] if changed else []
+        entries = [
+            _add_library(t, staging, say, tiles=tiles.get(t.name), alone=len(chosen) == 1)
+            for t in (chosen if changed else [])
+        ]
         manifest = Manifest(
             bitcc=__version__,
             source=_source(path),
@@ -212,8 +218,23 @@ def _copy_model(model: ir.Model, path: Path, staging: Path) -> None:
         shutil.copyfile(path.parent / location, staging / location)
 
 
-def _add_library(target: targets.Target, staging: Path, say: Progress, *, alone: bool) -> TargetEntry:
-    built = libraries.library_path(target.name, lambda step: say(f"kernels for {target.name}: {step}", 0, 0))
+def _tiles_for(chosen: list[targets.Target], path: Path | None) -> dict[str, Path]:
+    """The file of tile sizes, by the target that it is for."""
+    if path is None:
+        return {}
+    name = targets.read_tiles(path).target
+    if name not in {target.name for target in chosen}:
+        raise TargetError(f"it is for target `{name}`, which is not compiled for", where=f"tiles `{path}`")
+    return {name: path}
+
+
+def _add_library(
+    target: targets.Target, staging: Path, say: Progress, *, tiles: Path | None, alone: bool
+) -> TargetEntry:
+    def progress(step: str) -> None:
+        say(f"kernels for {target.name}: {step}", 0, 0)
+
+    built = libraries.library_path(target.name, progress, tiles)
     name = target.library if alone else f"{target.name}/{target.library}"
     copy = staging / name
     copy.parent.mkdir(exist_ok=True)

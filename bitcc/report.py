@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bitcc.doctor import Check
     from bitcc.facts import LayerFacts
+    from bitcc.targets import Change
 
 _KILO = 1024
 _RESULTS = ("bytes", "error", "")
@@ -121,6 +122,16 @@ def summary(layers: Sequence[LayerFacts]) -> str:
     after = sum(layer.bytes_after for layer in packed)
     line = f"{len(packed)} of {len(layers)} layers packed"
     return f"{line}: {size(before)} of weights become {size(after)}" if packed else line
+
+
+def tuned_table(changes: Iterable[Change]) -> Table:
+    """One row for each kernel that ``bitcc tune`` looked at."""
+    table = Table(*("kernel", "default", "fastest", "times as fast"), box=None, pad_edge=False)
+    for change in changes:
+        faster = change.ratio > 1
+        after, ratio = (change.after, f"{change.ratio:.2f}") if faster else ("the same", "")
+        table.add_row(change.kernel, change.before, after, ratio)
+    return table
 
 
 def checks_table(checks: Iterable[Check]) -> Table:

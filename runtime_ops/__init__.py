@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-__all__ = ["LibraryInfo", "include_dir", "library_info", "register", "sources"]
+__all__ = ["LibraryInfo", "include_dir", "library_info", "register", "sources", "tuner_sources"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -33,6 +33,15 @@ def sources() -> tuple[Path, ...]:
     path, ``-fvisibility=hidden`` and ``-ffp-contract=off``: results are to be the same everywhere.
     """
     return tuple(sorted((_HERE / "src").glob("*.c")))
+
+
+def tuner_sources() -> tuple[Path, ...]:
+    """The C files of a library that times kernels instead of being one of ops: for ``targets.tune``.
+
+    They want what ``sources`` do, and the headers beside those.
+    """
+    names = ["self_test.c", "variants.c", *(path.name for path in (_HERE / "src").glob("cpu_*.c"))]
+    return (_HERE / "tune" / "measure.c", *sorted(_HERE / "src" / name for name in names))
 
 
 def include_dir() -> Path:

@@ -14,11 +14,27 @@ from bitcc.errors import TargetError
 from bitcc.targets import arm64, x86_64
 from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
 from bitcc.targets._build import build_library
+from bitcc.targets._tiles import TileFile, read_tiles
+from bitcc.targets._tuned import Change, Remote, tune_variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TARGETS", "Kernels", "Target", "Tiles", "Variant", "Walk", "build_library", "get"]
+__all__ = [
+    "TARGETS",
+    "Change",
+    "Kernels",
+    "Remote",
+    "Target",
+    "TileFile",
+    "Tiles",
+    "Variant",
+    "Walk",
+    "build_library",
+    "get",
+    "read_tiles",
+    "tune_variant",
+]
 
 TARGETS: Mapping[str, Target] = MappingProxyType({
     target.name: target

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitcc.errors import TargetError
 from bitcc.targets import _cache
 from bitcc.targets._base import Shim
 from bitcc.targets._link import link
@@ -13,7 +14,7 @@ from bitcc.targets._link import link
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bitcc.targets._base import Target
+    from bitcc.targets._base import Target, Variant
 
 
 def build_library(
@@ -42,9 +43,6 @@ def build_library(
     cached = _cache.find(target.library, entry)
     if cached is not None:
         return cached
-    # takes seconds to import, and a cached library needs none of it
-    from bitcc.targets._codegen import write_object  # noqa: PLC0415
-
     say = progress or (lambda _: None)
     root = _cache.root()
     with _cache.writing(root), tempfile.TemporaryDirectory(dir=root, prefix="build-") as name:
@@ -52,7 +50,17 @@ def build_library(
         objects = []
         for variant in target.variants:
             objects.append(directory / f"{variant.name}.o")
-            write_object(target, variant, objects[-1], say)
+            _write(target, variant, objects[-1], say)
         say("linking")
         library = link(target, objects, shim, directory, zig_cache=root / "zig")
         return _cache.publish(library, entry)
+
+
+def _write(target: Target, variant: Variant, path: Path, say: Callable[[str], None]) -> None:
+    # takes seconds to import, and a cached library needs none of it
+    from bitcc.targets._codegen import write_object  # noqa: PLC0415
+
+    try:
+        write_object(target, variant, path, say)
+    except ValueError as error:  # of tiles from a file
+        raise TargetError(f"ISA {variant.name} cannot have these tiles: {error}") from error

@@ -11,7 +11,7 @@ from tvm import tirx
 from bitcc.targets import _tir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from bitcc.targets._base import Builder, Target, Tiles, Variant
@@ -44,18 +44,31 @@ _PARAMETERS = {
 }
 
 
-def write_object(target: Target, variant: Variant, path: Path, progress: Callable[[str], None]) -> None:
-    """Write the object file of all kernels of `variant`.
+def write_object(
+    target: Target,
+    variant: Variant,
+    path: Path,
+    progress: Callable[[str], None],
+    families: Collection[str] | None = None,
+) -> None:
+    """Write the object file of the kernels of `variant`: of all, or of some families.
 
     The same input gives the same bytes. Nothing is left undefined but, at most, libc's `memset`.
     """
-    module(target, variant, progress).write_to_file(str(path), "o")
+    module(target, variant, progress, families).write_to_file(str(path), "o")
 
 
-def module(target: Target, variant: Variant, progress: Callable[[str], None]) -> Any:
-    """All kernels of `variant` in TVM's hands, which can also show their assembly."""
+def module(
+    target: Target,
+    variant: Variant,
+    progress: Callable[[str], None],
+    families: Collection[str] | None = None,
+) -> Any:
+    """The kernels of `variant` in TVM's hands, which can also show their assembly."""
     functions = {}
     for family, build in variant.kernels:
+        if families is not None and family not in families:
+            continue
         progress(f"{variant.name}: {family}")
         symbol = f"bitcc_{family}_{variant.name}"
         functions[symbol] = _function(symbol, _PARAMETERS[family], build, variant.tiles)

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from bitcc.targets._base import Shim, Target, Variant
@@ -38,8 +39,18 @@ _FLAGS = (
 _LAST_LINES = 12
 
 
-def link(target: Target, objects: Sequence[Path], shim: Shim, directory: Path, zig_cache: Path) -> Path:
+def link(
+    target: Target,
+    objects: Sequence[Path],
+    shim: Shim,
+    directory: Path,
+    *,
+    zig_cache: Path,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Make the library in `directory`, which holds `objects` and is used for everything else.
+
+    `aliases` are kernels that the table names but no object has, and those that are there instead.
 
     All paths that the compiler sees are relative to `directory`, so that none gets into the result
     and the same input gives the same bytes anywhere.
@@ -52,7 +63,7 @@ def link(target: Target, objects: Sequence[Path], shim: Shim, directory: Path, z
     for path in shim.files():
         shutil.copy(path, directory / "src")
     (directory / "variants.inc").write_text(variant_lines(target.variants), encoding="ascii")
-    (directory / "exports.map").write_text(_exports(target.variants), encoding="ascii")
+    (directory / "exports.map").write_text(_exports(target.variants, aliases), encoding="ascii")
     # The portable object goes first: every object has weak copies of the compiler's float16
     # conversions, made for its own CPU, and the linker takes the first copy.
     inputs = [f"src/{source.name}" for source in shim.sources]
@@ -62,6 +73,7 @@ def link(target: Target, objects: Sequence[Path], shim: Shim, directory: Path, z
         "-I.",
         f'-DBITCC_VERSION="{shim.version}"',
         f"-Wl,-soname,{target.library}",
+        *(f"-D{name}={other}" for name, other in aliases.items()),
         *_FLAGS,
     )
     command = [
@@ -83,10 +95,11 @@ def variant_lines(variants: Sequence[Variant]) -> str:
     )
 
 
-def _exports(variants: Sequence[Variant]) -> str:
+def _exports(variants: Sequence[Variant], aliases: Mapping[str, str]) -> str:
     """A linker script that hides the kernels; TVM gives them default visibility."""
-    names = [f"bitcc_{family}_{v.name};" for v in variants for family, _ in v.kernels]
-    return "{ local: " + " ".join((*names, "__extendhfsf2;", "__truncsfhf2;")) + " };\n"
+    kernels = {f"bitcc_{family}_{v.name}" for v in variants for family, _ in v.kernels}
+    names = (*sorted(kernels - aliases.keys()), "__extendhfsf2", "__truncsfhf2")
+    return "{ local: " + " ".join(f"{name};" for name in names) + " };\n"
 
 
 def _run(command: Sequence[str], directory: Path, target: Target, zig_cache: Path) -> None:
