@@ -45,8 +45,7 @@ static int32_t next_block(int32_t tokens, int32_t most, int32_t unit) {
   return bitcc_min(tokens, bitcc_round_up(even, unit));
 }
 
-/* Rows of Y are far apart: stores to them would wait for one line after the other. Beside unpacked
- * weights it gains nothing, and takes the place of what is to stay in L1. */
+/* Rows of Y are far apart: stores to them would wait for one line, and one page, after the other. */
 static void prefetch_y(const bitcc_call *call, int32_t token, int32_t tile, const part *p) {
   size_t bytes = (size_t)(p->tiles * BITCC_TILE_ROWS) * bitcc_x_bytes(call->node->x_type);
   for (int32_t i = 0; i < p->tokens; i++) {
@@ -120,8 +119,7 @@ static void multiply_task(void *argument, size_t index) {
     p.tiles = bitcc_min(step, end - tile);
     p.w = call->weights->w + (size_t)tile * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
     start(acc, call->sums + first, &p);
-    if (few)
-      prefetch_y(call, first, tile, &p);
+    prefetch_y(call, first, tile, &p);
     multiply_part(call, &p, acc);
     int32_t rows = p.tiles * BITCC_TILE_ROWS;
     for (int32_t i = 0; i < p.tokens; i++)
