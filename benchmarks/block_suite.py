@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +63,9 @@ def run(choice: Choice) -> dict[str, Any]:
             if len(bundle.packed) != len(choice.shape.layers()):
                 raise SystemExit("bitcc did not pack all layers of the block")
             opens: dict[str, Callable[[ort.SessionOptions], ort.InferenceSession]] = {
-                _OURS: lambda options, bundle=bundle: runtime.session(bundle, options)
+                _OURS: partial(runtime.session, bundle)
             }
-            opens |= {form: lambda options, file=file: _open(file, options) for form, file in files.items()}
+            opens |= {form: partial(_open, file) for form, file in files.items()}
             cases += [_case(choice, opens, tokens, threads) for threads in choice.threads]
     here = machine.describe(bitcc.library_path())
     about = {_OURS: "the original, compiled"} | {form.name: form.about for form in _FORMS}

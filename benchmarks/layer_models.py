@@ -39,9 +39,9 @@ def write(folder: Path, form: str, layers: int, side: int) -> int:
     latent = np.random.default_rng(0).standard_normal((side, side), np.float32) * np.float32(0.02)
     weight, steps = _weight(form, latent)
     nodes: list[onnx.NodeProto] = []
-    tensors = [numpy_helper.from_array(np.float32(value), name) for name, value in _SCALARS.items()]
+    tensors = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in _SCALARS.items()]
     tensors.append(numpy_helper.from_array(np.array([-1]), "axes"))
-    tensors.append(numpy_helper.from_array(np.float32(0.0125), "scale"))
+    tensors.append(numpy_helper.from_array(np.array(0.0125, np.float32), "scale"))
     with (folder / "model.data").open("wb") as stream:
         for layer in range(layers):
             stored = np.roll(weight, layer, axis=1)  # no two layers share their weights

@@ -50,7 +50,8 @@ def variants() -> tuple[list[str], dict[str, str]]:
 
 def _may_use_tiles() -> bool:
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18
-    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+    refused: int = ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data)
+    return refused == 0
 
 
 def build(folder: Path) -> ctypes.CDLL:

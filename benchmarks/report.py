@@ -154,7 +154,9 @@ def _times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2f}"
 
 
-def _share(value: float, roof: float | None) -> str:
+def _share(value: float | None, roof: float | None) -> str:
+    if value is None:  # lost in the time of the session's call
+        return "n/a"
     return f"{value:.1f}" + (f" ({value / roof:.0%})" if roof else "")
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SHAPES = ((2560, 2560), (6912, 2560), (2560, 6912), (4096, 4096), (14336, 4096))
 _LEAST = 1e-9  # seconds; what is left of a run after the overhead, at least
+_CLEAR = 0.1  # of the overhead; from less than that left no speed can be told
 
 
 class Runner(Protocol):
@@ -204,21 +205,23 @@ class _Step:
     ) -> CaseResult:
         (tokens, k), n = self.layer.x.shape, len(self.layer.weights)
         overhead = spread(samples.pop(OVERHEAD.name)).median
-        each = {}
+        each, lost = {}, set()
         for name, found in samples.items():
             stack = stacks[name]
             paid = overhead if self.regime == CACHED and stack.in_session else 0.0
             each[name] = [max(_LEAST, seconds - paid) / stack.copies for seconds in found]
-        done = tuple(_timed(timing, each) for timing in timings)
+            if spread(each[name]).median < _CLEAR * paid:
+                lost.add(name)
+        done = tuple(_timed(timing, each, is_lost=timing.contender in lost) for timing in timings)
         return CaseResult(Case(n, k, tokens, threads, self.regime), done, overhead)
 
 
-def _timed(timing: Timing, each: Samples) -> Timing:
+def _timed(timing: Timing, each: Samples, *, is_lost: bool) -> Timing:
     if timing.contender not in each:
         return timing
     own = each[timing.contender]
     seconds = spread(own)
-    speed = timing.weight_bytes / seconds.median / 1e9
+    speed = None if is_lost else timing.weight_bytes / seconds.median / 1e9
     return replace(timing, seconds=seconds, ratio=ratio(own, each[BITCC.name]), gb_per_s=speed)
 
 

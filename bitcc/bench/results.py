@@ -44,7 +44,8 @@ class Timing:
         ratio: Its time over ours in the same round, the median over the rounds; None if it did not run.
         copies: Layers in the session, each with its own weights.
         weight_bytes: Constants that one layer reads.
-        gb_per_s: ``weight_bytes`` over the median.
+        gb_per_s: ``weight_bytes`` over the median; None if it did not run, or if it took so little that the
+            overhead, which was subtracted, is all but all of it.
         error: Largest difference from our op relative to max|y|.
         reason: Why it did not run, or was not timed; else empty.
     """

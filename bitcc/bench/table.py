@@ -31,6 +31,7 @@ def op_table(bench: OpBench) -> Group:
     notes = [
         f"milliseconds for one layer, median of {bench.rounds} rounds (quartiles); x: times ours, same round",
         "cached: one layer again and again, a run that computes nothing subtracted; streamed: from memory",
+        "GB/s n/a: less than a tenth of what was subtracted is left, so no speed can be told",
     ]
     return Group(_machine(bench.machine), *tables, *map(Text, (*notes, *legend, *_failures(bench))))
 
@@ -86,7 +87,7 @@ def _kind_table(bench: OpBench, tokens: int, regime: str, threads: int, results:
         table.add_column("x", justify="right", footer=f"{mean.ratio:.2f}" if mean else "-")
     for result in results:
         own, *others = result.timings
-        cells = [_cell(own), f"{own.gb_per_s:.1f}" if own.gb_per_s else "-"]
+        cells = [_cell(own), f"{own.gb_per_s:.1f}" if own.gb_per_s else "n/a"]
         for timing in others:
             cells += [_cell(timing), f"{timing.ratio:.2f}" if timing.ratio else "-"]
         table.add_row(f"{result.case.n} x {result.case.k}", *cells)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from bitcc.bench import op, results
+from bitcc.bench import op, results, table
 from bitcc.bench.contenders import BITCC, PEERS, Contender, random_layer
 from bitcc.errors import TargetError, VerificationError
 
@@ -67,8 +67,28 @@ def test_speed_and_ratios_follow_from_the_times(tiny: results.OpBench) -> None:
         for timing in result.timings:
             assert timing.seconds is not None
             assert ours.seconds is not None
-            assert timing.gb_per_s == pytest.approx(timing.weight_bytes / timing.seconds.median / 1e9)
+            if timing.gb_per_s is not None:  # else the overhead is all of such a tiny layer
+                assert timing.gb_per_s == pytest.approx(timing.weight_bytes / timing.seconds.median / 1e9)
             assert timing.ratio == pytest.approx(timing.seconds.median / ours.seconds.median)  # one round
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1.2, True), (1.05, False), (0.9, False)])
+def test_no_speed_is_told_of_a_time_that_is_lost_in_the_overhead(
+    library: Path,
+    tiny_plan: op.Plan,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    told: bool,  # noqa: FBT001 - a parameter of a test
+) -> None:
+    """A call of a session takes one second here, a call with the layer a bit more or less."""
+    times = {"bitcc": [seconds], "overhead": [1.0]}
+    monkeypatch.setattr(op, "interleave", lambda *_: times)
+    bench = op.run(library, replace(one_case(tiny_plan), kinds=((1, results.CACHED),)), peers=())
+    own = bench.cases[0].timing("bitcc")
+    assert own.seconds is not None
+    assert (own.gb_per_s is not None) == told
+    words = table.to_text(table.op_table(bench)).split()
+    assert words.count("n/a") == (not told)  # "n/a:" begins the note that explains it
 
 
 def test_means_are_geometric_over_the_shapes(tiny: results.OpBench) -> None:
