@@ -32,7 +32,7 @@ def compile(  # noqa: A001 - the name that users expect
     model: str | os.PathLike[str] | onnx_ir.Model,
     output: str | os.PathLike[str],
     *,
-    targets: Sequence[str] | None = None,
+    targets: str | Sequence[str] | None = None,
     min_weights: int | None = None,
     verify: bool | None = None,
     force: bool = False,
@@ -45,7 +45,7 @@ def compile(  # noqa: A001 - the name that users expect
     Args:
         model: An ONNX file, or a model in memory (which is rewritten in place).
         output: The folder to make.
-        targets: Names of targets; default: this machine's.
+        targets: Name of a target, or of several: a library for each in one bundle; default: this machine's.
         min_weights: Layers with fewer weights stay as they are; None leaves those that are faster so: float
             activations and fewer than 4096 weights.
         verify: Run the whole model before and after; None does so for models up to 256 MB. Every layer is
@@ -66,7 +66,7 @@ def compile(  # noqa: A001 - the name that users expect
     from bitcc.facts import Numerics  # noqa: PLC0415 - only needed here
 
     request = pipeline.Request(
-        targets=None if targets is None else tuple(targets),
+        targets=(targets,) if isinstance(targets, str) else None if targets is None else tuple(targets),
         min_weights=min_weights,
         verify=verify,
         force=force,

@@ -245,26 +245,25 @@ def _dims(arguments: list[str]) -> dict[str, int]:
 @app.command(epilog="Example: `bitcc targets --json`")
 def targets(as_json: Json = False) -> None:
     """List what can be compiled for."""
+    from bitcc import report
     from bitcc import targets as known
 
     rows = [
         {
             "name": t.name,
-            "triple": t.zig_triple,
-            "library": t.library,
+            "needs": t.needs,
             "isas": [v.name for v in t.variants],
             "notes": {v.name: v.note for v in t.variants if v.note},
+            "proof": t.proof,
+            "library": t.library,
+            "triple": t.zig_triple,
         }
         for t in known.TARGETS.values()
     ]
     if as_json:
         _print_json({"targets": rows})
-        return
-    for t in known.TARGETS.values():
-        _print(f"{t.name}: {', '.join(v.name for v in t.variants)} ({t.zig_triple}, {t.library})")
-        for variant in t.variants:
-            if variant.note:
-                _print(f"  {variant.name}: {variant.note}")
+    else:
+        _print(report.targets_table(tuple(known.TARGETS.values())))
 
 
 @app.command(epilog="Examples: `bitcc doctor`, `bitcc doctor --target arm64`")

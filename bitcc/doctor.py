@@ -69,6 +69,7 @@ def examine(progress: Callable[[str], None] | None = None, target: str | None = 
     checks.append(_zig())
     say("kernel library")
     checks += _library(say) if asked is None else _library_for(asked, say)
+    checks.append(_cache())
     return checks
 
 
@@ -117,9 +118,19 @@ def _library_for(target: Target, say: Callable[[str], None]) -> list[Check]:
     except BitccError as error:
         return [Check("kernel library", ok=False, detail=str(error), hint=error.hint)]
     return [
-        Check("kernel library", ok=True, detail=f"{path} ({path.stat().st_size >> 10} KB)"),
+        Check("kernel library", ok=True, detail=f"{path} ({path.stat().st_size >> 10} KB; {target.needs})"),
         *(Check(f"kernels {v.name}", ok=True, detail=v.cpus) for v in target.variants),
+        Check("tested", ok=True, detail=target.proof),
     ]
+
+
+def _cache() -> Check:
+    try:
+        used = targets.usage()
+    except BitccError as error:
+        return Check("cache", ok=False, detail=str(error), hint=error.hint)
+    detail = f"{used.folder} ({used.libraries} libraries, {used.bytes >> 20} MB; may be deleted)"
+    return Check("cache", ok=True, detail=detail)
 
 
 def _kernels(info: LibraryInfo) -> Check:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_HOSTS = {("linux", "x86_64"): "x86-64", ("linux", "aarch64"): "arm64"}
-
 
 def host_target() -> str:
     """The name of the target for the running machine.
@@ -23,13 +21,14 @@ def host_target() -> str:
     Raises:
         TargetError: there is none.
     """
-    machine = (sys.platform, platform.machine())
-    if machine not in _HOSTS:
+    system, machine = sys.platform, platform.machine()
+    target = targets.of_machine(system, machine)
+    if target is None:
         raise TargetError(
-            f"there is no target for this machine ({machine[0]}, {machine[1]}) yet",
+            f"there is no target for this machine ({system}, {machine}) yet",
             hint="compile for another machine with --target; onnxruntime alone runs the model here",
         )
-    return _HOSTS[machine]
+    return target.name
 
 
 def library_path(
@@ -52,4 +51,18 @@ def library_path(
         include=runtime_ops.include_dir(),
         version=__version__,
         progress=progress,
+    )
+
+
+def check(name: str) -> None:
+    """Whether ``library_path`` could begin, without building anything.
+
+    Raises:
+        TargetError: the target is unknown, a tool is not installed, or the cache folder cannot be made.
+    """
+    targets.check_tools(
+        targets.get(name),
+        sources=runtime_ops.sources(),
+        include=runtime_ops.include_dir(),
+        version=__version__,
     )

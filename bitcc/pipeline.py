@@ -76,6 +76,8 @@ def compile_model(
     say = progress or (lambda _what, _done, _all: None)
     names = request.targets or (libraries.host_target(),)
     chosen = [targets.get(name) for name in dict.fromkeys(names)]
+    for target in chosen:
+        libraries.check(target.name)
     path = None if isinstance(model, ir.Model) else Path(model)
     tiles = _tiles_for(chosen, request.tiles)
     with bundle.writing(Path(output), force=request.force) as staging:

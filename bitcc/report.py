@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bitcc.doctor import Check
     from bitcc.facts import LayerFacts
-    from bitcc.targets import Change
+    from bitcc.targets import Change, Target
 
 _KILO = 1024
 _RESULTS = ("bytes", "error", "")
@@ -132,6 +132,18 @@ def tuned_table(changes: Iterable[Change]) -> Table:
         after, ratio = (change.after, f"{change.ratio:.2f}") if faster else ("the same", "")
         table.add_row(change.kernel, change.before, after, ratio)
     return table
+
+
+def targets_table(targets: Sequence[Target]) -> Group:
+    """One row for each target, and what users should know of its kernels."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("target", "runs on", "kernels, best first", "tested"):
+        table.add_column(name, no_wrap=name == "target")
+    for target in targets:
+        isas = ", ".join(variant.name for variant in target.variants)
+        table.add_row(target.name, target.needs, isas, target.proof)
+    notes = (f"{t.name}, {v.name}: {v.note}" for t in targets for v in t.variants if v.note)
+    return Group(table, *map(Text, notes))
 
 
 def checks_table(checks: Iterable[Check]) -> Table:

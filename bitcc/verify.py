@@ -159,12 +159,12 @@ def compare(
         return Certificate(
             FAILED, f"the compiled model does not run: {first_line(error)}", described, tolerance
         )
-    elsewhere = _not_for_here(built)
-    by_library = None if elsewhere else _by_library(built, feeds, by_body)
+    runs_here, elsewhere = _where_it_runs(built)
+    by_library = _by_library(built, feeds, by_body) if runs_here else None
     of_body = distance(by_body, want)
     of_library = None if by_library is None else distance(by_library, want)
     worst = of_body if of_library is None else max(of_body, of_library)
-    status, reason = (NOT_RUN if elsewhere else PASSED), elsewhere
+    status, reason = (PASSED if runs_here else NOT_RUN), elsewhere
     if not worst <= tolerance:  # written so that NaN fails
         status, reason = FAILED, _difference(worst, tolerance)
     equal = None
@@ -173,16 +173,16 @@ def compare(
     return Certificate(status, reason, described, tolerance, of_library, of_body, equal)
 
 
-def _not_for_here(built: Bundle) -> str:
-    """Why the library of a bundle cannot run on this machine; empty if it can."""
-    names = {entry.name for entry in built.manifest.targets}
+def _where_it_runs(built: Bundle) -> tuple[bool, str]:
+    """Whether this machine runs a library of the bundle, or needs none; and which others it cannot run."""
+    names = [entry.name for entry in built.manifest.targets]
     try:
         host = libraries.host_target()
     except TargetError:
         host = f"{platform.system()} {platform.machine()}"
-    if not names or host in names:
-        return ""
-    return f"the library was not run: it is built for {', '.join(sorted(names))}, this host is {host}"
+    others = [name for name in names if name != host]
+    words = f"not run: this machine ({host}) cannot run {', '.join(others)}" if others else ""
+    return host in names or not names, words
 
 
 def _by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:

@@ -71,6 +71,9 @@ class LibraryInfo:
     cpu: tuple[str, ...]
 
 
+_INFO_BYTES = 4096
+
+
 def library_info(path: Path) -> LibraryInfo:
     """Load a library and ask it.
 
@@ -86,9 +89,13 @@ def library_info(path: Path) -> LibraryInfo:
         ) from error
     except AttributeError as error:
         raise TargetError("is not a library of bitcc", where=where) from error
-    function.argtypes = ()
-    function.restype = ctypes.c_char_p
-    info = json.loads(function())
+    function.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    function.restype = ctypes.c_size_t
+    text = ctypes.create_string_buffer(_INFO_BYTES)
+    function(text, len(text))
+    if not text.value:
+        raise TargetError("was built by another bitcc", where=where, hint="compile the model again")
+    info = json.loads(text.value)
     return LibraryInfo(
         version=info["bitcc"],
         weight_formats=info["weight_formats"],

@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
-from bitcc.targets import arm64, x86_64
+from bitcc.targets import arm64, x86_64, x86_64_macos, x86_64_windows
 from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
-from bitcc.targets._build import build_library
+from bitcc.targets._build import build_library, check_tools
+from bitcc.targets._cache import Usage, usage
 from bitcc.targets._tiles import TileFile, read_tiles
 from bitcc.targets._tuned import Change, Remote, tune_variant
 
@@ -28,18 +29,28 @@ __all__ = [
     "Target",
     "TileFile",
     "Tiles",
+    "Usage",
     "Variant",
     "Walk",
     "build_library",
+    "check_tools",
     "get",
+    "of_machine",
     "read_tiles",
     "tune_variant",
+    "usage",
 ]
 
 TARGETS: Mapping[str, Target] = MappingProxyType({
     target.name: target
-    for target in (x86_64.TARGET, arm64.TARGET)
+    for target in (x86_64.TARGET, x86_64_windows.TARGET, x86_64_macos.TARGET, arm64.TARGET)
 })  # fmt: skip
+
+
+def of_machine(system: str, machine: str) -> Target | None:
+    """The target for what `sys.platform` and `platform.machine()` say, if there is one."""
+    fitting = (t for t in TARGETS.values() if t.system == system and machine in t.machines)
+    return next(fitting, None)
 
 
 def get(name: str) -> Target:

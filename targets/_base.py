@@ -114,24 +114,54 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class FileFormat:
+    """What a system's linkers read and write.
+
+    Attributes:
+        library: File name of the op library.
+        flags: For the C compiler; ``{zig}`` is the folder of zig's headers, ``{library}`` the file name.
+        libraries: Of the system, behind all other inputs.
+        hide: From an object file of TVM's, which exports every kernel, to one that exports none.
+    """
+
+    library: str
+    flags: tuple[str, ...]
+    libraries: tuple[str, ...]
+    hide: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
 class Target:
     """A platform that a library of kernels can be built for.
 
     Attributes:
         name: As written in the CLI, such as ``x86-64``.
+        system: As `sys.platform` says it.
+        machines: As `platform.machine()` says it.
+        needs: In words, what the library runs on.
+        proof: In words, what it was tested on.
         triple: LLVM triple of the kernels.
-        zig_triple: The same for the C compiler, with the oldest libc that the library runs on.
-        library: File name of the library.
-        cpu_source: File name of the C source that finds the features of the running CPU.
+        zig_triple: The same for the C compiler, with the oldest system that the library runs on.
         variants: Best first; the last one runs on every CPU of the platform.
+        files: What object files and the library look like.
+        flags: More flags for the C compiler.
     """
 
     name: str
+    system: str
+    machines: tuple[str, ...]
+    needs: str
+    proof: str
     triple: str
     zig_triple: str
-    library: str
-    cpu_source: str
     variants: tuple[Variant, ...]
+    files: FileFormat
+    flags: tuple[str, ...] = ()
+
+    @property
+    def library(self) -> str:
+        """File name of the library."""
+        return self.files.library
 
 
 @dataclass(frozen=True)

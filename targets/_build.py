@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from bitcc.targets._base import Target, Variant
 
 
+def check_tools(target: Target, *, sources: Sequence[Path], include: Path, version: str) -> None:
+    """Whether the library of `target` is there or could be begun.
+
+    Raises:
+        TargetError: a tool is not installed, or the cache folder cannot be made.
+    """
+    _cache.key(target, Shim(tuple(sources), include, version))
+    _cache.root()
+
+
 def build_library(
     target: Target,
     *,

@@ -19,7 +19,7 @@ import json
 import os
 import tempfile
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -54,6 +54,32 @@ def root() -> Path:
             hint="set BITCC_CACHE_DIR to a folder that you may write to",
         ) from error
     return path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the cache takes.
+
+    Attributes:
+        folder: Where it is.
+        bytes: The size of all files in it.
+        libraries: How many libraries it holds, those of other versions and targets too.
+    """
+
+    folder: Path
+    bytes: int
+    libraries: int
+
+
+def usage() -> Usage:
+    """What the cache takes now.
+
+    Raises:
+        TargetError: its folder cannot be made.
+    """
+    folder = root()
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return Usage(folder, sum(sizes), sum(1 for _ in (folder / "libraries").glob("*.sha256")))
 
 
 @contextmanager

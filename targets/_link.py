@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,6 @@ from bitcc.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from bitcc.targets._base import Shim, Target, Variant
 
@@ -21,20 +22,14 @@ _FLAGS = (
     "-std=c11",
     "-O3",
     "-shared",
-    "-fPIC",
     "-fvisibility=hidden",
     "-ffp-contract=off",  # results are a contract, also on CPUs that could fuse
+    "-fno-math-errno",  # a square root is an instruction, and no call
     "-fno-sanitize=all",
     "-ffunction-sections",
     "-Wall",
     "-Wextra",
     "-Wpedantic",
-    "-nostdlib",  # zig would first build a compiler runtime for seconds, with its own slow memset
-    "-Wl,-z,defs",
-    "-Wl,-z,nodelete",  # onnxruntime keeps pointers into the library after it is unloaded
-    "-Wl,--gc-sections",
-    "-Wl,--version-script=exports.map",
-    "-Wl,-s",
 )
 _LAST_LINES = 12
 
@@ -64,6 +59,8 @@ def link(
         shutil.copy(path, directory / "src")
     (directory / "variants.inc").write_text(variant_lines(target.variants), encoding="ascii")
     (directory / "exports.map").write_text(_exports(target.variants, aliases), encoding="ascii")
+    for path in objects:
+        path.write_bytes(target.files.hide(path.read_bytes()))
     # The portable object goes first: every object has weak copies of the compiler's float16
     # conversions, made for its own CPU, and the linker takes the first copy.
     inputs = [f"src/{source.name}" for source in shim.sources]
@@ -72,16 +69,21 @@ def link(
         "-Iinclude",
         "-I.",
         f'-DBITCC_VERSION="{shim.version}"',
-        f"-Wl,-soname,{target.library}",
         *(f"-D{name}={other}" for name, other in aliases.items()),
         *_FLAGS,
+        *(flag.format(zig=_zig_lib(), library=target.library) for flag in target.files.flags),
+        *target.flags,
     )
     command = [
         sys.executable, "-m", "ziglang", "cc", "-target", target.zig_triple,
-        *flags, *inputs, "-lc", "-lm", "-o", target.library,
+        *flags, *inputs, *target.files.libraries, "-o", target.library,
     ]  # fmt: skip
     _run(command, directory, target, zig_cache)
     return directory / target.library
+
+
+def _zig_lib() -> Path:
+    return Path(str(distribution("ziglang").locate_file("ziglang/lib")))
 
 
 def variant_lines(variants: Sequence[Variant]) -> str:

@@ -83,7 +83,8 @@ class Workshop:
             for variant in variants:
                 objects.append(folder / f"{variant.name}.o")
                 write_object(self._target, variant, objects[-1], say, (family,))
-            target = replace(self._target, variants=tuple(variants), library="libbitcc_tune.so")
+            files = replace(self._target.files, library="libbitcc_tune.so")
+            target = replace(self._target, variants=tuple(variants), files=files)
             aliases = dict(pair for variant in variants for pair in self._aliases(variant, family))
             cache = _cache.root() / "zig"
             library = link(target, objects, self._shim, folder, zig_cache=cache, aliases=aliases)

@@ -56,6 +56,9 @@ typedef struct {
 } bitcc_choice;
 bitcc_choice bitcc_choose(void);
 
+/* Called when the library is registered. */
+void bitcc_stay_loaded(void);
+
 /* Comma-separated names, each between `quote`s: of the table's variants that run on `cpu`. */
 void bitcc_list_variants(char *out, size_t size, const bitcc_kernels *table, uint64_t cpu,
                          const char *quote);

@@ -23,6 +23,7 @@ static OrtStatus *add_ops(const OrtApi *api, OrtSessionOptions *options,
   bitcc_op *ops = malloc(BITCC_OPS * sizeof *ops);
   if (ops == NULL)
     return bitcc_error(api, ORT_FAIL, "bitcc: out of memory");
+  bitcc_stay_loaded();
   bitcc_fill_ops(ops, api, kernels);
   OrtCustomOpDomain *domain = NULL;
   OrtStatus *status = api->CreateCustomOpDomain("bitcc", &domain);

@@ -37,9 +37,9 @@ def main(library: str, folder: Path, isas: list[str]) -> None:
                 (y,) = session.run(None, dict(feeds))
             np.savez(folder / f"{model.stem}.{isa}.npz", y=y)
     os.environ["BITCC_ISA"] = ""
-    about = ctypes.CDLL(library).bitcc_library_info
-    about.restype = ctypes.c_char_p
-    sys.stdout.write(json.dumps({"refusals": refusals, "library": json.loads(about())}))
+    about = ctypes.create_string_buffer(4096)
+    ctypes.CDLL(library).bitcc_library_info(about, ctypes.c_size_t(len(about)))
+    sys.stdout.write(json.dumps({"refusals": refusals, "library": json.loads(about.value)}))
 
 
 if __name__ == "__main__":

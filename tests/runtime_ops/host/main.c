@@ -16,7 +16,9 @@ int main(int count, char **arguments) {
     void (*run)(void);
   } modes[] = {{"numbers", numbers}, {"refusals", refusals}, {"faults", faults},
                {"threads", threads}, {"overrun", overrun},   {"race", race}};
-  fprintf(stderr, "%s\n", bitcc_library_info());
+  char about[1024];
+  bitcc_library_info(about, sizeof about);
+  fprintf(stderr, "%s\n", about);
   open_library();
   for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
     if (count == 2 && strcmp(arguments[1], modes[i].name) == 0) {

@@ -1,0 +1,19 @@
+"""x86-64 on macOS."""
+
+from __future__ import annotations
+
+from bitcc.targets import x86_64
+from bitcc.targets._base import Target
+from bitcc.targets._macho import MACHO
+
+TARGET = Target(
+    name="x86-64-macos",
+    system="darwin",
+    machines=("x86_64",),
+    needs="macOS 11 or newer",
+    proof="built and inspected, never run by us",
+    triple="x86_64-apple-macos11",
+    zig_triple="x86_64-macos.11.0",
+    variants=x86_64.VARIANTS,
+    files=MACHO,
+)
