@@ -1,5 +1,7 @@
 /* What a library on Windows would take from a compiler's runtime: the entry point, stack probes and
  * printf. Everything else is in the C runtime that Windows 10 and newer bring along. */
+#include "library.h"
+
 #if defined(_WIN32)
 
 #include <stdarg.h>

@@ -39,7 +39,7 @@ def test_model_and_weights_are_those_of_any_other_target(bundle: Bundle, here: B
 def test_where_the_library_cannot_run_the_body_is_verified(bundle: Bundle) -> None:
     verdict = bundle.manifest.verify
     assert verdict["status"] == "not run"
-    assert verdict["reason"].startswith("the library was not run: it is built for arm64, this host is ")
+    assert verdict["reason"].endswith("cannot run arm64")
     assert verdict["max_error_library"] is None
     assert verdict["max_error_body"] < 1e-5
 

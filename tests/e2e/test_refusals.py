@@ -100,7 +100,7 @@ def test_a_compiled_model_is_not_compiled_again(
 
 def test_an_unknown_target(bitcc_command: Run, tmp_path: Path) -> None:
     done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "b", "--target", "pdp11")
-    _refused(done, 1, "`pdp11`", "hint: choose one of `x86-64`, `arm64`")
+    _refused(done, 1, "`pdp11`", "hint: choose one of `x86-64`, ")
 
 
 def test_an_existing_output_is_replaced_only_by_force(bitcc_command: Run, tmp_path: Path) -> None:
@@ -220,18 +220,19 @@ def test_a_bundle_for_another_machine_is_verified_without_its_library(
     assert done.returncode == 0, done.stderr
     certificate = json.loads(done.stdout)
     assert certificate["status"] == "not run"
-    assert certificate["reason"].startswith("the library was not run: it is built for pdp11, this host is ")
+    assert certificate["reason"].startswith("not run: this machine (")
+    assert certificate["reason"].endswith(") cannot run pdp11")
     assert certificate["max_error_library"] is None
     assert certificate["max_error_body"] < 1e-2
     spoken = bitcc_command("verify", broken, "--against", EXAMPLE)
-    assert "of max|y| without (random inputs, seed 0); the library was not run" in spoken.stdout
+    assert "of max|y| without (random inputs, seed 0); not run: this machine" in spoken.stdout
 
 
 def test_a_model_is_compiled_for_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(libraries, "host_target", lambda: "pdp11")
     built = bitcc.compile(EXAMPLE, tmp_path / "b", targets=["x86-64"])
     assert built.manifest.verify["status"] == "not run"
-    assert built.manifest.verify["reason"].endswith("it is built for x86-64, this host is pdp11")
+    assert built.manifest.verify["reason"] == "not run: this machine (pdp11) cannot run x86-64"
 
 
 def test_kernels_that_do_not_exist_are_named(

@@ -18,7 +18,7 @@
 
 /* What the library exports. */
 OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base);
-const char *bitcc_library_info(void);
+size_t bitcc_library_info(char *out, size_t size);
 
 enum { RANK = 40, INPUTS = 5, OPS = 6, ATTRIBUTES = 16, TERNARY = 3 /* of OPS */ };
 
