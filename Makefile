@@ -3,6 +3,7 @@
 # make test-torch   compile what PyTorch, transformers and optimisers write, and compare with PyTorch
 # make test-sanitizers    the op library under valgrind and the sanitizers of the C compiler
 # make test-stress    sessions in many threads for a minute, each result compared bit for bit (SECONDS=15 for less)
+# make test-windows  the Windows library in onnxruntime for Windows, under Wine where that is installed
 # make test-arm64  the arm64 library in onnxruntime for arm64, emulated by qemu; needs apt, not root
 # make bench  one layer against all peers (SUITE=op); SUITE=block or SUITE=model for more than that
 # make check  linters, types, import contracts
@@ -14,7 +15,7 @@ SUITE ?= op
 SECONDS ?= 60
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test test-torch test-real-models test-sanitizers test-stress test-arm64 check matrix bench clean
+.PHONY: demo test test-torch test-real-models test-sanitizers test-stress test-arm64 test-windows check matrix bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -37,6 +38,9 @@ test-stress: $(VENV)/.dev
 
 test-arm64: $(VENV)/.arm64
 	BITCC_ARM64_ENVIRONMENT=$(VENV)/arm64 $(BIN)/pytest tests/arm64
+
+test-windows: $(VENV)/.windows
+	BITCC_WINDOWS_ONNXRUNTIME=$(VENV)/windows $(BIN)/pytest tests/platforms/test_windows.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -64,6 +68,11 @@ $(VENV)/.torch: $(VENV)/.dev
 
 $(VENV)/.arm64: $(VENV)/.dev tests/arm64/environment.py
 	PYTHONPATH=tests $(BIN)/python -m arm64.environment $(VENV)/arm64
+	touch $@
+
+$(VENV)/.windows: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --no-deps --platform win_amd64 --python-version 3.11 --only-binary :all: \
+		--target $(VENV)/windows --upgrade onnxruntime==1.31.1
 	touch $@
 
 # in a folder of their own: nothing of them is imported, whichever Python they are made for
