@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
-from bitcc.targets import arm64, x86_64, x86_64_macos, x86_64_windows
+from bitcc.targets import arm64, arm64_android, arm64_macos, x86_64, x86_64_macos, x86_64_windows
 from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
 from bitcc.targets._build import build_library, check_tools
 from bitcc.targets._cache import Usage, usage
@@ -43,7 +43,14 @@ __all__ = [
 
 TARGETS: Mapping[str, Target] = MappingProxyType({
     target.name: target
-    for target in (x86_64.TARGET, x86_64_windows.TARGET, x86_64_macos.TARGET, arm64.TARGET)
+    for target in (
+        x86_64.TARGET,
+        x86_64_windows.TARGET,
+        x86_64_macos.TARGET,
+        arm64.TARGET,
+        arm64_macos.TARGET,
+        arm64_android.TARGET,
+    )
 })  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""arm64 on Linux, glibc 2.17 (2012) or newer, or musl."""
+"""arm64 on Linux, glibc 2.17 (2012) or newer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TARGET = Target(
     name="arm64",
     system="linux",
     machines=("aarch64",),
-    needs="Linux with glibc 2.17 or newer, or musl",
+    needs="Linux with glibc 2.17 or newer",
     proof="run under qemu, on four emulated CPUs",
     triple="aarch64-linux-gnu",
     zig_triple="aarch64-linux-gnu.2.17",

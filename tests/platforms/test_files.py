@@ -42,6 +42,17 @@ def test_a_library_for_linux(name: str, library: Callable[[str], Path]) -> None:
     assert not any(segment.type == lief.ELF.Segment.TYPE.TLS for segment in elf.segments)
 
 
+@of_system("android")
+def test_a_library_for_android(name: str, library: Callable[[str], Path]) -> None:
+    elf = lief.ELF.parse(str(library(name)))
+    assert {symbol.name for symbol in elf.exported_symbols} == EXPORTS
+    assert {symbol.name for symbol in elf.imported_symbols} <= LIBC | {"stderr", "getauxval"}
+    assert elf.libraries == ["libc.so"]
+    loaded = [segment for segment in elf.segments if segment.type == lief.ELF.Segment.TYPE.LOAD]
+    assert all(segment.alignment == 16384 for segment in loaded)  # devices with such pages load nothing else
+    assert not elf.has(lief.ELF.DynamicEntry.TAG.TEXTREL)
+
+
 @of_system("win32")
 def test_a_library_for_windows(name: str, library: Callable[[str], Path]) -> None:
     pe = lief.PE.parse(str(library(name)))
@@ -61,9 +72,9 @@ def test_a_library_for_macos(name: str, library: Callable[[str], Path]) -> None:
     macho = lief.MachO.parse(str(library(name)))[0]
     exported = {symbol.name.removeprefix("_") for symbol in macho.exported_symbols}
     assert exported - {"_mh_dylib_header", "__dso_handle"} == EXPORTS
-    loader = {"dyld_stub_binder", "_dladdr", "_dlopen", "___stderrp"}
+    loader = {"dyld_stub_binder", "_dladdr", "_dlopen", "___stderrp", "_sysctlbyname"}
     conversions = {"___extendhfsf2", "___truncsfhf2"}  # of half precision, since macOS 10.11
-    libc = {f"_{function}" for function in LIBC} | {"___bzero"}
+    libc = {f"_{function}" for function in LIBC} | {"_bzero", "___bzero"}
     assert {symbol.name for symbol in macho.imported_symbols} <= libc | loader | conversions
     assert [dylib.name for dylib in macho.libraries] == [
         "@rpath/libbitcc_ops.dylib",
