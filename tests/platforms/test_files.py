@@ -104,5 +104,5 @@ def test_the_same_input_gives_the_same_bytes_anywhere(name: str, tmp_path: Path)
     for folder in (tmp_path / "one", tmp_path / "another"):
         folder.mkdir()
         copy = Path(shutil.copy(kernels, folder))
-        built.append(link(target, [copy], shim, folder, folder / "zig").read_bytes())
+        built.append(link(target, [copy], shim, folder, zig_cache=folder / "zig").read_bytes())
     assert built[0] == built[1]
