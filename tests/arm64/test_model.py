@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,17 @@ def test_the_example_writes_the_same_text(
 def test_model_and_weights_are_those_of_any_other_target(bundle: Bundle, here: Bundle) -> None:
     for name in ("model.onnx", "model.onnx.data"):
         assert (bundle.path / name).read_bytes() == (here.path / name).read_bytes()
+
+
+def test_the_library_is_for_arm64_and_needs_an_old_libc_alone(bundle: Bundle) -> None:
+    content = bundle.library("arm64").read_bytes()
+    assert content[:4] == b"\x7fELF"
+    assert int.from_bytes(content[18:20], "little") == 183  # EM_AARCH64
+    versions = re.findall(rb"GLIBC_(\d+)\.(\d+)", content)
+    assert versions
+    assert all((int(major), int(minor)) <= (2, 17) for major, minor in versions)
+    needed = set(re.findall(rb"\0([\w+.-]+\.so[.\d]*)(?=\0)", content))
+    assert needed <= {b"libbitcc_ops.so", b"libc.so.6", b"libm.so.6"}
 
 
 def test_where_the_library_cannot_run_the_body_is_verified(bundle: Bundle) -> None:
