@@ -167,7 +167,7 @@ def tune(
     for family in (family for family in FAMILIES if family in axes):
         chosen = parts(tiles, family)
         for axis in axes[family]:
-            options = [tiles, *(option for option in _buildable(variant, axis(tiles)) if option != tiles)]
+            options = [tiles, *(option for option in buildable(variant, axis(tiles)) if option != tiles)]
             with workshop.open(family, options, say) as bench:
                 say(f"{variant.name}: timing {len(options)} times {family}")
                 for part in chosen:
@@ -183,9 +183,12 @@ def tune(
     return tiles, changes
 
 
-def _buildable(variant: Variant, options: Iterator[Tiles]) -> Iterator[Tiles]:
-    """Those whose loops divide: an instruction set may take several vectors in a step."""
+def buildable(variant: Variant, options: Iterator[Tiles]) -> Iterator[Tiles]:
+    """Those whose loops divide, as a step may take several vectors, and whose sums fit the registers."""
+    limits = [kernel.fits for _, kernel in variant.kernels if hasattr(kernel, "fits")]
     for tiles in options:
+        if not all(fits(tiles) for fits in limits):
+            continue
         walks = (tiles.gemv, tiles.gemm, *tiles.gemm_few)
         if all(4 % (vectors * walk.unroll) == 0 for walk in walks for vectors in _steps(variant)):
             yield tiles

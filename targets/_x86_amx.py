@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bitcc.errors import TargetError
 from bitcc.targets import _x86_avx512vnni
 from bitcc.targets._base import Variant, Walk
 from bitcc.targets._matmul import UNPACKED_BYTES, VECTOR_COLUMNS, walk_tiles
@@ -87,15 +88,20 @@ class TileGemm:
 
     instruction: Instruction = hardware
 
+    def fits(self, tiles: Tiles) -> bool:
+        """Whether there are tile registers for so many tiles and tokens."""
+        return tiles.gemm.tiles <= len(_WEIGHTS) and tiles.gemm_tokens <= TOKENS * len(_ACTIVATIONS)
+
     def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body.
 
         Raises:
-            ValueError: the tiles of the walk, or the tokens, are more than there are tile registers for.
+            TargetError: there are not enough tile registers.
         """
+        if not self.fits(tiles):
+            sizes = f"{tiles.gemm.tiles} tiles and {tiles.gemm_tokens} tokens"
+            raise TargetError(f"`gemm` of amx has {sizes}, at most 2 and 32 fit its registers")
         halves = range(len(_ACTIVATIONS))
-        if tiles.gemm.tiles > len(_WEIGHTS) or tiles.gemm_tokens > TOKENS * len(halves):
-            raise ValueError(f"{tiles.gemm} and {tiles.gemm_tokens} tokens do not fit 8 tile registers")
         with t.when(a.tokens <= TOKENS):
             self._write(t, a, tiles.gemm, halves[:1])
         with t.when(a.tokens > TOKENS):

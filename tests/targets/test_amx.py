@@ -15,7 +15,8 @@ import pytest
 from emulation import amx
 
 from bitcc import targets
-from bitcc.targets import Walk, _codegen, _x86_amx
+from bitcc.errors import TargetError
+from bitcc.targets import Walk, _codegen, _tune, _x86_amx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,5 +173,12 @@ def test_the_inner_loops_do_nothing_but_load_and_multiply(assembly: str) -> None
 def test_a_walk_with_more_tiles_than_registers_is_refused() -> None:
     tiles = _x86_amx.VARIANT.tiles
     for more in (replace(tiles, gemm=Walk(3)), replace(tiles, gemm_tokens=48)):
-        with pytest.raises(ValueError, match="do not fit 8 tile registers"):
+        with pytest.raises(TargetError, match="at most 2 and 32 fit its registers"):
             _x86_amx.TileGemm()(None, None, more)  # type: ignore[arg-type]
+
+
+def test_tuning_tries_what_fits_the_registers() -> None:
+    variant = _x86_amx.VARIANT
+    options = [o for axis in _tune.AXES["gemm"] for o in _tune.buildable(variant, axis(variant.tiles))]
+    assert {option.gemm.tiles for option in options} == {1, 2}
+    assert {option.gemm_tokens for option in options} == {16, 32}
