@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks import decoder_block, native, onnx_peers
-from bitcc.bench.contenders import PEERS
+from bitcc.bench.contenders import PEERS, T5
 from bitcc.errors import first_line
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bitcc.bench.op import Peer
 
-_ONNX = (*PEERS, onnx_peers.NBITS4, decoder_block.fake_quantized(PEERS[0]))
+_ONNX = (*PEERS, T5, onnx_peers.NBITS4, decoder_block.fake_quantized(PEERS[0]))
 _OPTIONAL: dict[str, Callable[[], Peer]] = {
     "onnxsim": onnx_peers.onnxsim,
     "litespark": native.litespark,

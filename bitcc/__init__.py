@@ -39,6 +39,7 @@ def compile(  # noqa: A001 - the name that users expect
     strict: bool = False,
     numerics: str = "fp32",
     tiles: str | os.PathLike[str] | None = None,
+    weight_format: str = "auto",
 ) -> Bundle:
     """Compile a model into a bundle folder.
 
@@ -55,6 +56,8 @@ def compile(  # noqa: A001 - the name that users expect
         numerics: Activation scales and codes of half-precision models: ``fp32``, or ``faithful`` to the
             original.
         tiles: A file of tile sizes, as ``bitcc tune`` makes it.
+        weight_format: Of layers with int8 activations: ``t2``, ``t5`` or ``auto``, which is ``t2``; see
+            docs/formats.md.
 
     Returns:
         The bundle. ``bundle.packed`` is empty if the model holds no BitLinear; it is unchanged then.
@@ -63,7 +66,7 @@ def compile(  # noqa: A001 - the name that users expect
         BitccError: with the reason and what to do.
     """
     from bitcc import pipeline  # noqa: PLC0415 - heavy
-    from bitcc.facts import Numerics  # noqa: PLC0415 - only needed here
+    from bitcc.facts import FormatChoice, Numerics  # noqa: PLC0415 - only needed here
 
     request = pipeline.Request(
         targets=(targets,) if isinstance(targets, str) else None if targets is None else tuple(targets),
@@ -73,6 +76,7 @@ def compile(  # noqa: A001 - the name that users expect
         strict=strict,
         numerics=Numerics(numerics),
         tiles=None if tiles is None else Path(tiles),
+        weight_format=FormatChoice(weight_format),
     )
     return pipeline.compile_model(model, output, request)
 

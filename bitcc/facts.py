@@ -25,6 +25,25 @@ class Numerics(str, enum.Enum):
         raise BitccError(f"numerics cannot be `{value}`", hint=f"it is one of {known}")
 
 
+class FormatChoice(str, enum.Enum):
+    """The layout in which weights of layers with int8 activations are packed."""
+
+    AUTO = "auto"
+    """What is fastest or level on every CPU and with any number of tokens: `t2`."""
+    T2 = "t2"
+    T5 = "t5"
+
+    @property
+    def layout(self) -> str:
+        """The name of the format."""
+        return FormatChoice.T2.value if self is FormatChoice.AUTO else self.value
+
+    @classmethod
+    def _missing_(cls, value: object) -> FormatChoice:
+        known = ", ".join(f"`{member.value}`" for member in cls)
+        raise BitccError(f"the weight format cannot be `{value}`", hint=f"it is one of {known}")
+
+
 @dataclass(frozen=True)
 class LayerFacts:
     """One place where the source model multiplies by a constant matrix.
@@ -61,6 +80,7 @@ class LayerFacts:
         shares: The fraction of weights at each of ``levels``.
         entropy: Of the levels, in bits a weight; None for a histogram.
         nearest: What a dense weight comes closest to, in words, such as ``4 levels (2 bits)``.
+        weight_format: The layout of the packed weight, such as ``t2``; empty for a layer left alone.
         norm: ``rms`` if the op has the norm in front of the layer, else empty.
     """
 
@@ -82,6 +102,7 @@ class LayerFacts:
     max_error: float | None = None
     fix: str = ""
     merged: str = ""
+    weight_format: str = ""
     norm: str = ""
     levels: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()

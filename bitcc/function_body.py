@@ -1,9 +1,10 @@
 """The op in standard ONNX ops: what runs where the kernel library is not registered.
 
-One model-local function serves every node of a model, since all numbers are attributes. It is the fast
-form of a fallback: the weights are decoded through a table of 256 bytes (constant-folded by the runtime)
-into int8, and multiplied with uint8 activations, for which onnxruntime has integer kernels; int8 x int8
-is tens of times slower there. Weights in {-1, 0, 1} cannot saturate the 16-bit sums of AVX2 machines.
+One model-local function serves every node of a model, since all numbers are attributes and all weights have
+one format. It is the fast form of a fallback: the weights are decoded through a table of what each byte holds
+(constant-folded by the runtime) into int8, and multiplied with uint8 activations, for which onnxruntime has
+integer kernels; int8 x int8 is tens of times slower there. Weights in {-1, 0, 1} cannot saturate the 16-bit
+sums of AVX2 machines.
 """
 
 from __future__ import annotations
@@ -19,15 +20,23 @@ from bitcc import ops
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from bitcc.formats import WeightFormat
+
 MIN_OPSET = 15  # CastLike
 _AXES_ARE_INPUTS = 18  # ReduceMax; ReduceSum since 13
 _FLOATS = ("act_floor", "act_eps", "qmax", "act_min", "act_max", "norm_eps")
 _INTS = ("N", "K", "act_scale", "act_scope", "bias_before_scale", "norm")
 
 
-def function(opset: int) -> FunctionProto:
+def function(opset: int, weight_format: WeightFormat) -> FunctionProto:
     """The function ``bitcc::BitLinear`` for a model of that opset, at least ``MIN_OPSET``."""
-    nodes = [*_constants(), *_normalize(opset), *_quantize(opset), *decode(), *_epilogue()]
+    nodes = [
+        *_constants(),
+        *_normalize(opset),
+        *_quantize(opset),
+        *decode(weight_format),
+        *_epilogue(),
+    ]
     attributes = list(ops.BitLinear(1, 1).attributes())
     return helper.make_function(
         ops.DOMAIN,
@@ -174,13 +183,12 @@ def _quantize(opset: int) -> list[NodeProto]:
     ]
 
 
-def decode() -> list[NodeProto]:
-    """W [N/16, K/16, 64] -> ``weights`` int8 [K, N]; a function of constants, so runtimes fold it."""
-    byte = np.arange(256)[:, None]
-    table = (((byte >> np.array([0, 2, 4, 6])) & 3) - 1).astype(np.int8)  # [256, 4]: the codes of a byte
+def decode(weight_format: WeightFormat) -> list[NodeProto]:
+    """W [N/16, vectors, 64] -> ``weights`` int8 [K, N]; a function of constants, so runtimes fold it."""
+    table = weight_format.byte_weights
     return [
         constant("table", table),
-        constant("split", np.array([0, 0, 16, 4, 4], np.int64)),  # tile, vector, n, kk, i
+        constant("split", np.array([0, 0, 16, 4, table.shape[1]], np.int64)),  # tile, vector, n, kk, i
         node("Cast", "W", "bytes", to=TensorProto.INT32),
         node("Gather", "table bytes", "crumbs"),
         node("Reshape", "crumbs split", "split_crumbs"),

@@ -16,7 +16,7 @@ from bitcc import bundle, libraries, passes, source, targets, verify
 from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.digest import sha256
 from bitcc.errors import BitccError, ModelError, TargetError
-from bitcc.facts import KEPT, PACKED, Numerics
+from bitcc.facts import KEPT, PACKED, FormatChoice, Numerics
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Request:
         strict: Fail if a layer with ternary or binary weights would stay as it is.
         numerics: Of the activation quantizers of half-precision models.
         tiles: A file of tile sizes for one of the targets; None for those that come with bitcc.
+        weight_format: Of layers with int8 activations.
     """
 
     targets: tuple[str, ...] | None = None
@@ -54,6 +55,7 @@ class Request:
     strict: bool = False
     numerics: Numerics = Numerics.FP32
     tiles: Path | None = None
+    weight_format: FormatChoice = FormatChoice.AUTO
 
 
 def compile_model(
@@ -109,8 +111,7 @@ def compile_model(
 
 def examine(
     model: str | os.PathLike[str],
-    min_weights: int | None = None,
-    numerics: Numerics = Numerics.FP32,
+    request: Request,
     progress: Progress | None = None,
 ) -> tuple[LayerFacts, ...]:
     """What ``compile_model`` would do with each layer; nothing is written.
@@ -122,7 +123,6 @@ def examine(
     loaded = source.load(path)
     source.check_not_compiled(loaded, f"`{path}`")
     with tempfile.TemporaryDirectory() as name:
-        request = Request(min_weights=min_weights, numerics=numerics)
         return _pack(loaded, Path(name), request, progress or (lambda *_: None))
 
 
@@ -147,6 +147,7 @@ def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tu
     pack = passes.PackBitLinearPass(
         min_weights=request.min_weights,
         numerics=request.numerics,
+        weight_format=request.weight_format,
         store=store,
         progress=lambda done, count, name: say(f"layer {name}", done, count),
     )

@@ -40,7 +40,13 @@ def layers_table(layers: Sequence[LayerFacts], *, detailed: bool = False) -> Gro
         detailed: Tell also of scopes, entropies and activations.
     """
     table = Table(box=None, pad_edge=False)
-    for name in ("layer", "N x K", "weights", *(("bits", "activations") if detailed else ()), *_RESULTS):
+    for name in (
+        "layer",
+        "N x K",
+        "weights",
+        *(("bits", "activations", "format") if detailed else ()),
+        *_RESULTS,
+    ):
         table.add_column(
             name,
             no_wrap=name not in {"layer", "weights"},
@@ -50,12 +56,12 @@ def layers_table(layers: Sequence[LayerFacts], *, detailed: bool = False) -> Gro
     for layer in layers:
         packed = layer.status == PACKED
         after = f" -> {size(layer.bytes_after)}" if packed else ""
-        details = (bits(layer) or "-", activations(layer) or "-") if detailed else ()
+        details = (bits(layer), activations(layer), layer.weight_format) if detailed else ()
         table.add_row(
             Text(layer.name),
             shape(layer) or "-",
             weights(layer, scope=detailed),
-            *details,
+            *(detail or "-" for detail in details),
             f"{size(layer.bytes_before)}{after}",
             error(layer) or "-",
             Text(layer.status, style="green" if packed else "yellow"),

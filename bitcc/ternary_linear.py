@@ -90,13 +90,13 @@ def reference(
         return y.astype(x.dtype).reshape(*x.shape[:-1], op.N)
 
 
-def function(opset: int) -> FunctionProto:
+def function(opset: int, weight_format: formats.WeightFormat) -> FunctionProto:
     """The function body of the op for a model of that opset, at least ``function_body.MIN_OPSET``."""
     node, constant, attribute = function_body.node, function_body.constant, function_body.attribute
     nodes = [
         *(attribute(name, "value_int", name) for name in ("N", "K", "group_size")),
         *(constant(f"int_{i}", [i]) for i in (-1, 0, 1)),
-        *function_body.decode(),
+        *function_body.decode(weight_format),
         node("Cast", "weights", "levels", to=TensorProto.FLOAT),
         # w_scale [G, N] -> one row for each column of W
         node("Unsqueeze", "w_scale int_1", "grouped"),

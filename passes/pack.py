@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from bitcc import function_body, ops, ternary_linear
+from bitcc import formats, function_body, ops, ternary_linear
 from bitcc.ternary_linear import TERNARY_LINEAR, TernaryLinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from bitcc.formats import WeightFormat
     from bitcc.passes.detect import Layer
 
 _FIRST_IR_WITH_FUNCTIONS = 8
@@ -59,11 +60,16 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
         outputs.update(_replace(model, item, names, x, ones))
     _remove_dead(dead)
     opset = model.opset_imports[""]
-    for make in dict.fromkeys(_OPS[type(item.layer.op)][1] for item in packed):
-        function = ir.serde.deserialize_function(make(opset))
+    for op in dict.fromkeys(type(item.layer.op) for item in packed):
+        (fmt,) = {_format(item.layer) for item in packed if isinstance(item.layer.op, op)}
+        function = ir.serde.deserialize_function(_OPS[op][1](opset, fmt))
         model.functions[function.identifier()] = function
     model.opset_imports[ops.DOMAIN] = ops.OPSET
     model.ir_version = _lowest_ir_version(model)
+
+
+def _format(layer: Layer) -> WeightFormat:
+    return formats.get(layer.op.weight_format, layer.op.layout_version)
 
 
 def _lowest_ir_version(model: ir.Model) -> int:
@@ -156,7 +162,7 @@ def _take_place(old: ir.Value, new: ir.Value, names: set[str]) -> None:
     old.name, new.name = unique(f"{name}_replaced", names), name
 
 
-_OPS: dict[type, tuple[str, Callable[[int], onnx.FunctionProto]]] = {
+_OPS: dict[type, tuple[str, Callable[[int, WeightFormat], onnx.FunctionProto]]] = {
     ops.BitLinear: (ops.BIT_LINEAR, function_body.function),
     TernaryLinear: (TERNARY_LINEAR, ternary_linear.function),
 }

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bitcc import formats
 from bitcc.errors import ModelError
-from bitcc.facts import KEPT, PACKED, LayerFacts, Numerics
+from bitcc.facts import KEPT, PACKED, FormatChoice, LayerFacts, Numerics
 from bitcc.function_body import MIN_OPSET
 from bitcc.ops import BitLinear
 from bitcc.passes._refused import Refused
@@ -67,6 +67,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         prove: bool = True,
         merge: bool = True,
         numerics: Numerics = Numerics.FP32,
+        weight_format: FormatChoice = FormatChoice.AUTO,
         store: Store | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -77,6 +78,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             prove: Run every layer before and after in onnxruntime, and keep those that differ.
             merge: Make one op of layers that quantise the same activations, where that is faster.
             numerics: Of the activation quantizers of half-precision models.
+            weight_format: Of layers with int8 activations; those with float ones are packed as ``t2``.
             store: Where packed weights go until the model is saved; default: memory.
             progress: Called with (done, all, name) before each candidate.
         """
@@ -85,6 +87,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         self._prove = prove
         self._merge = merge
         self._numerics = Numerics(numerics)
+        self._format = formats.FORMATS[FormatChoice(weight_format).layout]
         self._store: Store = store or ir.tensor
         self._progress = progress
 
@@ -132,7 +135,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         found: Finding = detect(node, constants, self.min_weights)
         if isinstance(found, LayerFacts):
             return None, found
-        where, prepared = _Where(model, constants, runner), _prepared(found)
+        where, prepared = _Where(model, constants, runner), self._prepared(found)
         del found  # with its codes
         try:
             return self._proven(prepared, where, stored)
@@ -142,8 +145,14 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             as_float = detect(node, constants, self.min_weights, not_int8=not_int8)
             with suppress(Refused):
                 if isinstance(as_float, Layer):
-                    return self._proven(_prepared(as_float), where, stored)
+                    return self._proven(self._prepared(as_float), where, stored)
         return None, _kept(prepared.facts, not_int8)
+
+    def _prepared(self, layer: Layer) -> _Prepared:
+        op, fmt = layer.op, self._format if isinstance(layer.op, BitLinear) else formats.FORMATS["t2"]
+        op = replace(op, weight_format=fmt.name, layout_version=fmt.layout_version)
+        data = fmt.pack(layer.ternary.codes)
+        return _Prepared(replace(layer.without_codes(), op=op), data, _facts(layer, fmt, data.nbytes))
 
     def _proven(
         self, prepared: _Prepared, where: _Where, stored: dict[bytes, ir.TensorProtocol]
@@ -188,11 +197,6 @@ class _Prepared(NamedTuple):
     facts: LayerFacts
 
 
-def _prepared(layer: Layer) -> _Prepared:
-    data = formats.get(layer.op.weight_format, layer.op.layout_version).pack(layer.ternary.codes)
-    return _Prepared(layer.without_codes(), data, _facts(layer, data.nbytes))
-
-
 def _check_opset(model: ir.Model) -> None:
     opset = model.opset_imports.get("", 0)
     if opset < MIN_OPSET:
@@ -202,7 +206,7 @@ def _check_opset(model: ir.Model) -> None:
         )
 
 
-def _facts(layer: Layer, packed_bytes: int) -> LayerFacts:
+def _facts(layer: Layer, fmt: formats.WeightFormat, packed_bytes: int) -> LayerFacts:
     facts = LayerFacts(
         name=layer.name,
         op=layer.node.op_type,
@@ -214,6 +218,7 @@ def _facts(layer: Layer, packed_bytes: int) -> LayerFacts:
         fix=layer.fix,
         bytes_before=layer.bytes_before,
         bytes_after=packed_bytes + layer.w_scale.nbytes + layer.bias.nbytes,
+        weight_format=fmt.name,
         **asdict(of_ternary(layer.ternary)),
     )
     return replace(facts, scale=float(layer.w_scale.mean()))
@@ -222,7 +227,8 @@ def _facts(layer: Layer, packed_bytes: int) -> LayerFacts:
 def _kept(facts: LayerFacts, refusal: Refused) -> LayerFacts:
     """What is told of a layer that cannot be proven."""
     reason, fix = refusal.reason, refusal.fix
-    return replace(facts, status=KEPT, reason=reason, fix=fix, bytes_after=facts.bytes_before)
+    bytes_after = facts.bytes_before
+    return replace(facts, status=KEPT, reason=reason, fix=fix, bytes_after=bytes_after, weight_format="")
 
 
 def _merged_facts(

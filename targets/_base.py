@@ -68,7 +68,11 @@ def no_state(_t: Tir, _a: Any, _tiles: Tiles) -> None:
 
 @dataclass(frozen=True)
 class Kernels:
-    """One builder for each kernel family of `bitcc_kernels` in kernel.h, under its name there."""
+    """One builder for each kernel family of `bitcc_kernels` in kernel.h, under its name there.
+
+    Those for weights in layout `t5` come together or not at all: where `t2` is as fast, weights are better
+    expanded once.
+    """
 
     absmax: Builder
     quantize: Builder
@@ -82,10 +86,18 @@ class Kernels:
     gemv_float: Builder
     gemm_begin: Builder = no_state
     gemm_end: Builder = no_state
+    gemv_t5: Builder | None = None
+    unpack_t5: Builder | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Builder]]:
-        """Yield (family, builder) in the order of kernel.h."""
-        return ((field.name, getattr(self, field.name)) for field in fields(self))
+        """Yield (family, builder) in the order of kernel.h, of those that there are."""
+        builders = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ((name, builder) for name, builder in builders if builder is not None)
+
+    @property
+    def reads_t5(self) -> bool:
+        """Whether there are kernels for weights in layout `t5`."""
+        return self.gemv_t5 is not None
 
 
 @dataclass(frozen=True)

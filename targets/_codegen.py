@@ -41,6 +41,10 @@ _PARAMETERS = {
     ),
     "gemm_begin": "state: pointer",
     "gemm_end": "state: pointer",
+    "gemv_t5": _PACKED,
+    "unpack_t5": (
+        "w: pointer, panel: pointer, k_blocks: int32, count: int32, panel_stride: int32, tiles: int32"
+    ),
 }
 
 

@@ -92,7 +92,7 @@ def variant_lines(variants: Sequence[Variant]) -> str:
         f"BITCC_VARIANT({variant.name}, {variant.features}, "
         f"{variant.tiles.few_tokens}, {variant.tiles.gemm_tokens}, {variant.tiles.gemv_float.tiles}, "
         f"{variant.tiles.gemm_unit}, {variant.tiles.panel_tiles}, {variant.tiles.panel_vectors}, "
-        f"{variant.tiles.few_blocks})\n"
+        f"{variant.tiles.few_blocks}, {int(variant.kernels.reads_t5)})\n"
         for variant in variants
     )
 

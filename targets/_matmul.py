@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VECTOR_BYTES = 64
 VECTOR_COLUMNS = 16
+T5_VECTOR_COLUMNS = 20  # of a vector of `t5`: five groups of four columns
 CRUMBS = range(4)  # codes in a byte: four groups of four columns in a vector
 UNPACKED_BYTES = 256  # of a vector whose codes have a byte each, one group after the other
 _ROW_BYTES = 64  # 16 int32 of the result
@@ -75,6 +76,24 @@ class Gemv:
         _check(self.dot, tiles.gemv)
         loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.long(a.k_blocks) * VECTOR_COLUMNS)
         loops.write(1, t.long(a.begin), t.long(a.end), tiles.gemv)
+
+
+@dataclass(frozen=True)
+class GemvT5:
+    """Writes `gemv_t5`: as `gemv`, for weights in layout `t5`.
+
+    The walk is the kernel's own, since no other kernel shares it.
+    """
+
+    dot: Dot
+    walk: Walk
+
+    def __call__(self, t: Tir, a: Any, _tiles: Tiles) -> None:
+        """Write the body."""
+        if self.dot.vectors * self.walk.unroll != 1:
+            raise ValueError("the loop over K takes one vector: there is any number of them")
+        loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.long(0), vector_columns=T5_VECTOR_COLUMNS)
+        loops.write(1, t.long(a.begin), t.long(a.end), self.walk)
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,7 @@ class _Loops:
         w: The weights.
         q_stride: Bytes from the activations of a token to those of the next one.
         vector_bytes: Of a vector of weights.
+        vector_columns: The same in columns.
     """
 
     t: Tir
@@ -174,6 +194,7 @@ class _Loops:
     w: Pointer
     q_stride: Any
     vector_bytes: int = VECTOR_BYTES
+    vector_columns: int = VECTOR_COLUMNS
 
     def write(self, tokens: int, begin: Any, end: Any, walk: Walk) -> None:
         """For the tiles begin .. end - 1, both in 64 bits."""
@@ -214,7 +235,7 @@ class _Loops:
             self._prefetch(offsets, vector, prefetch)
         return Block(
             q=self.a.q,
-            q_offsets=[t.let(self.q_stride * m + vector * VECTOR_COLUMNS) for m in range(tokens)],
+            q_offsets=[t.let(self.q_stride * m + vector * self.vector_columns) for m in range(tokens)],
             w=self.w,
             w_offsets=offsets,
         )

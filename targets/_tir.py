@@ -101,6 +101,10 @@ class Tir:
         kind = DataType(dtype)
         return self.broadcast(tirx.const(value, str(kind.with_lanes(1))), kind.lanes)
 
+    def constants(self, values: Sequence[int], dtype: str) -> Expr:
+        """A constant for each lane, scalars of type `dtype`."""
+        return tirx.Shuffle([tirx.const(int(value), dtype) for value in values], list(range(len(values))))
+
     def floats(self, value: float, lanes: int) -> Expr:
         """The float32 constant `value`, in every lane."""
         return self.broadcast(tirx.const(value, "float32"), lanes)

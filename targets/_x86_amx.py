@@ -1,4 +1,4 @@
-"""AMX-INT8: `tdpbsud` on tiles of 16 rows of 64 bytes; everything but `gemm` is as on AVX512-VNNI.
+"""AMX-INT8: `tdpbsud` on tiles of 16 rows of 64 bytes; everything but `gemm` is as on AVX512-VBMI.
 
 A tile of activations is 16 tokens of 64 columns, as they lie in memory. A tile of unpacked weights is 16
 lines of the panel, four columns of 16 rows in each, which is the order that `tdpbsud` wants. Two of either
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bitcc.errors import TargetError
-from bitcc.targets import _x86_avx512vnni
+from bitcc.targets import _x86_avx512vbmi
 from bitcc.targets._base import Variant, Walk
 from bitcc.targets._matmul import UNPACKED_BYTES, VECTOR_COLUMNS, walk_tiles
 
@@ -164,25 +164,25 @@ class _Block:
                 self.instruction(t, "tdpbsud", *map(t.tile, tiles))
 
 
-_AVX512VNNI = _x86_avx512vnni.VARIANT
+_AVX512VBMI = _x86_avx512vbmi.VARIANT
 
 VARIANT = Variant(
     name="amx",
-    features=f"{_AVX512VNNI.features} | BITCC_CPU_AMXINT8",
-    mcpu=_AVX512VNNI.mcpu,
-    mattr=(*_AVX512VNNI.mattr, "+amx-tile", "+amx-int8"),
+    features=f"{_AVX512VBMI.features} | BITCC_CPU_AMXINT8",
+    mcpu=_AVX512VBMI.mcpu,
+    mattr=(*_AVX512VBMI.mattr, "+amx-tile", "+amx-int8"),
     # Found without AMX, by loads and stores of the same lines in place of tiles: a panel of 16 KB, the
     # activations of 32 tokens and the sums of 128 are 48 KB, the L1 of CPUs with AMX. And reckoned:
     # unpacking costs as much as VNNI needs for some ten tokens.
     tiles=replace(
-        _AVX512VNNI.tiles,
+        _AVX512VBMI.tiles,
         gemm=Walk(2),
         gemm_tokens=2 * TOKENS,
         gemm_unit=TOKENS,
         panel_tiles=2,
         few_blocks=1,
     ),
-    kernels=replace(_AVX512VNNI.kernels, gemm=TileGemm(), gemm_begin=Begin(), gemm_end=End()),
+    kernels=replace(_AVX512VBMI.kernels, gemm=TileGemm(), gemm_begin=Begin(), gemm_end=End()),
     note="exact in an emulation of its instructions, not timed on a CPU yet",
     cpus="Sapphire Rapids and newer Xeons",
 )

@@ -52,12 +52,12 @@ class Vnni:
         return (f"int32x{self.lanes}",) * len(self._parts)
 
     def _multiply_in_place(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
-        q = [self._four_columns(t, block, 0, i) for i in CRUMBS]
+        q = [self.four_columns(t, block, 0, i) for i in CRUMBS]
         for registers, packed in zip(accumulators[0], self._load(t, block, 0), strict=True):
             for part, lanes in enumerate(packed):
                 codes = t.let(self._bytes(t, lanes))
                 for i in CRUMBS:
-                    self._add(t, registers[i * len(self._parts) + part], t.mask(codes, 3 << 2 * i), q[i])
+                    self.add(t, registers[i * len(self._parts) + part], t.mask(codes, 3 << 2 * i), q[i])
 
     def _combine(self, t: Tir, sums: Sequence[Any]) -> Sequence[Any]:
         """The exact quotients of the four accumulators."""
@@ -87,10 +87,10 @@ class Vnni:
     ) -> None:
         """Columns 4i .. 4i + 3 of all tiles and tokens."""
         for token, tiles in enumerate(accumulators):
-            q = self._four_columns(t, block, token, i)
+            q = self.four_columns(t, block, token, i)
             for registers, parts in zip(tiles, codes, strict=True):
                 for register, code in zip(registers, parts, strict=True):
-                    self._add(t, register, code, q)
+                    self.add(t, register, code, q)
 
     def _load(self, t: Tir, block: Block, distance: int) -> list[list[Any]]:
         """By tile and part, 64 bytes of each tile, in lanes that can be shifted."""
@@ -106,11 +106,12 @@ class Vnni:
     def _bytes(self, t: Tir, lanes: Any) -> Any:
         return t.reinterpret(f"uint8x{4 * self.lanes}", lanes)
 
-    def _four_columns(self, t: Tir, block: Block, token: int, i: int) -> Any:
+    def four_columns(self, t: Tir, block: Block, token: int, i: int) -> Any:
         """Activations 4i .. 4i + 3 of a token, for every row."""
         four = block.q.load(block.q_offsets[token] + 4 * i, "int32")
         return t.let(t.reinterpret(f"int8x{4 * self.lanes}", t.broadcast(four, self.lanes)))
 
-    def _add(self, t: Tir, accumulator: Register, codes: Any, q: Any) -> None:
+    def add(self, t: Tir, accumulator: Register, codes: Any, q: Any) -> None:
+        """Add the products of four bytes of each row."""
         name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"  # of AVX-VNNI too
         accumulator.set(t.intrinsic(accumulator.dtype, name, accumulator.get(), codes, q))

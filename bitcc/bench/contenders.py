@@ -6,6 +6,7 @@ To add a peer, write its two functions and name it in ``PEERS``; the benchmark a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -107,16 +108,18 @@ class Contender:
         return models.write(folder, self, layer, stream_bytes)
 
 
-def _bitcc_tensors(layer: Layer) -> dict[str, Array]:
-    fmt = formats.get(layer.op.weight_format, layer.op.layout_version)
+def _bitcc_tensors(layer: Layer, weight_format: str) -> dict[str, Array]:
+    fmt = formats.FORMATS[weight_format]
     bias = np.zeros(1, np.float32)
     return {"W": fmt.pack(layer.weights), "w_scale": layer.scale, "bias": bias, "gain": ops.ONE}
 
 
-def _bitcc_nodes(layer: Layer) -> list[NodeProto]:
+def _bitcc_nodes(layer: Layer, weight_format: str) -> list[NodeProto]:
+    fmt = formats.FORMATS[weight_format]
+    op = replace(layer.op, weight_format=fmt.name, layout_version=fmt.layout_version)
     inputs = ["x", "W", "w_scale", "bias", "gain"]
     node = helper.make_node(ops.BIT_LINEAR, inputs, ["y"], domain=ops.DOMAIN)
-    node.attribute.extend(helper.make_attribute(*pair) for pair in layer.op.attributes().items())
+    node.attribute.extend(helper.make_attribute(*pair) for pair in op.attributes().items())
     return [node]
 
 
@@ -175,8 +178,16 @@ BITCC = Contender(
     "bitcc",
     "bitcc::BitLinear, int8 activations per token",
     0.0,
-    _bitcc_tensors,
-    _bitcc_nodes,
+    partial(_bitcc_tensors, weight_format="t2"),
+    partial(_bitcc_nodes, weight_format="t2"),
+    needs_library=True,
+)
+T5 = Contender(
+    "t5",
+    "bitcc::BitLinear, weights in format t5",
+    0.0,
+    partial(_bitcc_tensors, weight_format="t5"),
+    partial(_bitcc_nodes, weight_format="t5"),
     needs_library=True,
 )
 PEERS = (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from bitcc.bench import machine, models
-from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, Layer, random_layer
+from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, T5, Layer, random_layer
 from bitcc.bench.results import CACHED, STREAMED, Case, CaseResult, OpBench, Timing, means
 from bitcc.bench.rounds import Pace, Samples, interleave, ratio, spread
 from bitcc.errors import VerificationError
@@ -111,7 +111,7 @@ def run(
     library: Path,
     plan: Plan | None = None,
     *,
-    peers: Sequence[Peer] = PEERS,
+    peers: Sequence[Peer] = (*PEERS, T5),
     progress: Progress | None = None,
 ) -> OpBench:
     """Time the op of a library against its peers.

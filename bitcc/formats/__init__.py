@@ -6,12 +6,12 @@ To add one, write ``<name>.py`` with a ``FORMAT`` and name it in ``_FORMATS``; t
 from __future__ import annotations
 
 from bitcc.errors import PackedWeightError
-from bitcc.formats import t2
+from bitcc.formats import t2, t5
 from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
 
 __all__ = ["FORMATS", "Bytes", "Int8", "Order", "WeightFormat", "get"]
 
-_FORMATS = (t2.FORMAT,)
+_FORMATS = (t2.FORMAT, t5.FORMAT)
 
 FORMATS: dict[str, WeightFormat] = {fmt.name: fmt for fmt in _FORMATS}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -32,17 +32,19 @@ class WeightFormat:
         name: As in the op attribute ``weight_format`` and in the manifest, such as ``t2``.
         layout_version: Raised with every change of the bytes; readers refuse what they don't know.
         bits: Bits for one weight, padding aside.
+        byte_weights: int8 [256, weights in a byte], those of every byte in the order of their columns.
         packed_shape: (n, k) -> the shape of the packed uint8 array.
         pack: (n, k) int8 weights in {-1, 0, 1}, in memory of any order -> packed uint8. Raises
             ``PackedWeightError``.
         unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
-            code that no weight has, or padding that is not zero.
+            byte that no packer writes, or padding that is not zero.
         stack: (packed, n) of several (n, k) matrices, k -> packed, of all their rows below one another.
     """
 
     name: str
     layout_version: int
     bits: float
+    byte_weights: Int8 = field(compare=False, repr=False)
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
     unpack: Unpack

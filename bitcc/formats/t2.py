@@ -46,7 +46,7 @@ def pack(weights: Int8) -> Bytes:
     if weights.ndim != 2 or 0 in weights.shape:
         raise PackedWeightError(f"a weight matrix of shape {list(weights.shape)} cannot be packed")
     if weights.dtype != np.int8 or weights.min() < -1 or weights.max() > 1:
-        raise PackedWeightError("only int8 weights in {-1, 0, 1} fit `t2`")
+        raise PackedWeightError("only int8 weights in {-1, 0, 1} can be packed")
     packed = np.empty(packed_shape(*weights.shape), np.uint8)
     is_transposed = weights.flags.f_contiguous and not weights.flags.c_contiguous
     (_pack_columns if is_transposed else _pack_rows)(weights, packed)
@@ -162,4 +162,5 @@ def stack(parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
     return pack(np.concatenate([unpack(packed, n, k) for packed, n in parts]))
 
 
-FORMAT = WeightFormat("t2", 1, 2.0, packed_shape, pack, unpack, stack)
+_BYTE_WEIGHTS = (np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3).astype(np.int8) - np.int8(1)
+FORMAT = WeightFormat("t2", 1, 2.0, _BYTE_WEIGHTS, packed_shape, pack, unpack, stack)

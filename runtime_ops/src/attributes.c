@@ -57,27 +57,32 @@ static float read_float(reader *r, const char *name, float low, float high) {
   return value;
 }
 
-/* A string attribute has one known value so far. */
-static void read_word(reader *r, const char *name, const char *known) {
+/* The weight format: one of the first `known`. */
+static bitcc_format read_format(reader *r, int32_t known) {
+  static const char *const names[BITCC_FORMATS] = {"t2", "t5"};
+  static const char name[] = "weight_format";
   char value[64] = "";
   size_t size = 0;
   const OrtApi *api = r->node->api;
   if (r->error != NULL)
-    return;
+    return BITCC_T2;
   OrtStatus *status = api->KernelInfoGetAttribute_string(r->info, name, NULL, &size);
   if (has_failed(r, status, name, "string"))
-    return;
+    return BITCC_T2;
   if (size <= sizeof value) {
     status = api->KernelInfoGetAttribute_string(r->info, name, value, &size);
     if (has_failed(r, status, name, "string"))
-      return;
+      return BITCC_T2;
   } else {
     memcpy(value, "...", sizeof "...");
   }
-  if (strcmp(value, known) != 0)
-    r->error = bitcc_node_error(
-        r->node, "attribute `%s` is `%s`, known is `%s`; was the model made by a newer bitcc?",
-        name, value, known);
+  for (int32_t i = 0; i < known; i++)
+    if (strcmp(value, names[i]) == 0)
+      return (bitcc_format)i;
+  r->error =
+      bitcc_node_error(r->node, "attribute `%s` is `%s`, known is `%s`%s%s", name, value, names[0],
+                       known == 1 ? "" : " and `t5`", newer);
+  return BITCC_T2;
 }
 
 /* A bound of the quantized values: a whole number that int8 holds. */
@@ -104,23 +109,38 @@ static void read_activation(reader *r, bitcc_layer *out) {
                                 out->act_max);
 }
 
-/* What every op has. */
-static void read_matrix(reader *r, bitcc_layer *out) {
-  read_word(r, "weight_format", "t2");
-  read_int(r, "layout_version", BITCC_LAYOUT_VERSION, BITCC_LAYOUT_VERSION, newer);
+static int32_t pad(int32_t columns) {
+  return (columns + BITCC_K_ALIGNMENT - 1) / BITCC_K_ALIGNMENT * BITCC_K_ALIGNMENT;
+}
+
+/* Vectors of a tile. */
+static int32_t blocks(const bitcc_layer *layer, bitcc_format format) {
+  if (format == BITCC_T5)
+    return (layer->k + BITCC_T5_VECTOR_COLUMNS - 1) / BITCC_T5_VECTOR_COLUMNS;
+  return pad(layer->k) / BITCC_VECTOR_COLUMNS;
+}
+
+/* What every op has. `formats` is how many its kernels can do with. */
+static void read_matrix(reader *r, bitcc_layer *out, int32_t formats) {
+  static const int64_t versions[BITCC_FORMATS] = {BITCC_LAYOUT_VERSION, BITCC_T5_LAYOUT_VERSION};
+  out->given = read_format(r, formats);
+  read_int(r, "layout_version", versions[out->given], versions[out->given], newer);
   out->k = (int32_t)read_int(r, "K", 1, BITCC_MAX_K, "");
   out->n = (int32_t)read_int(r, "N", 1, INT32_MAX - BITCC_TILE_ROWS, "");
   out->tiles = (out->n + BITCC_TILE_ROWS - 1) / BITCC_TILE_ROWS;
   out->rows = out->tiles * BITCC_TILE_ROWS;
-  out->k_padded = (out->k + BITCC_K_ALIGNMENT - 1) / BITCC_K_ALIGNMENT * BITCC_K_ALIGNMENT;
-  out->k_blocks = out->k_padded / BITCC_VECTOR_COLUMNS;
+  out->w_blocks = blocks(out, out->given);
+  out->format = r->node->kernels->gemv_t5 != NULL ? out->given : BITCC_T2;
+  out->k_blocks = blocks(out, out->format);
+  int32_t columns = out->format == BITCC_T5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS;
+  out->k_padded = pad(out->k_blocks * columns);
   out->group_vectors = out->k_blocks;
 }
 
 OrtStatus *bitcc_read_bit_linear(const bitcc_node *node, const OrtKernelInfo *info,
                                  bitcc_layer *out) {
   reader r = {node, info, NULL};
-  read_matrix(&r, out);
+  read_matrix(&r, out, BITCC_FORMATS);
   read_activation(&r, out);
   out->bias_before_scale = read_int(&r, "bias_before_scale", 0, 1, newer) != 0;
   out->has_norm = read_int(&r, "norm", 0, 1, newer) != 0;
@@ -131,7 +151,7 @@ OrtStatus *bitcc_read_bit_linear(const bitcc_node *node, const OrtKernelInfo *in
 OrtStatus *bitcc_read_ternary_linear(const bitcc_node *node, const OrtKernelInfo *info,
                                      bitcc_layer *out) {
   reader r = {node, info, NULL};
-  read_matrix(&r, out);
+  read_matrix(&r, out, BITCC_T2 + 1);
   int32_t size = (int32_t)read_int(&r, "group_size", 1, out->k, "");
   if (r.error != NULL)
     return r.error;

@@ -21,7 +21,8 @@ size_t bitcc_library_info(char *out, size_t size) {
   bitcc_list_features(features, sizeof features, bitcc_cpu_features(), "\"");
   return (size_t)snprintf(
       out, size,
-      "{\"bitcc\":\"%s\",\"weight_formats\":{\"t2\":%d},\"variants\":[%s],\"selected\":%s,"
-      "\"wrong\":{%s},\"cpu\":[%s]}",
-      BITCC_VERSION, BITCC_LAYOUT_VERSION, variants, selected, wrong, features);
+      "{\"bitcc\":\"%s\",\"weight_formats\":{\"t2\":%d,\"t5\":%d},\"variants\":[%s],"
+      "\"selected\":%s,\"wrong\":{%s},\"cpu\":[%s]}",
+      BITCC_VERSION, BITCC_LAYOUT_VERSION, BITCC_T5_LAYOUT_VERSION, variants, selected, wrong,
+      features);
 }

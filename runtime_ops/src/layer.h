@@ -18,9 +18,16 @@ typedef enum {
   BITCC_SCALE_FORMS
 } bitcc_scale_form;
 
+/* A layout of packed weights. */
+typedef enum { BITCC_T2, BITCC_T5, BITCC_FORMATS } bitcc_format;
+
 /* The attributes, valid. */
 typedef struct {
   int32_t n, k;
+  bitcc_format given; /* of W as the model has it */
+  int32_t w_blocks;   /* its vectors of a tile */
+  /* What the kernels read: `given`, or `t2` where they do not know that. */
+  bitcc_format format;
   int32_t tiles, k_blocks, k_padded;
   int32_t rows; /* n, padded to whole tiles */
   /* TernaryLinear: columns of one scale, in vectors, and how many scales of a row w_scale holds.
@@ -43,6 +50,7 @@ enum { BITCC_MAX_WEIGHTS = 4 };
  * groups of the padded columns: [groups][rows] with zeros where nothing was given. */
 typedef struct {
   const uint8_t *w;
+  uint8_t *expanded; /* owned: `w`, where it is not as the model has it */
   float *scale; /* owned; `bias` and `gain` are in the same block */
   float *bias;
   float *gain; /* [k], with a norm */
@@ -101,6 +109,8 @@ OrtStatus *bitcc_read_weights(const bitcc_node *node,
                               const OrtValue *const inputs[BITCC_MAX_WEIGHTS],
                               bitcc_weights *out);
 void bitcc_free_weights(bitcc_weights *weights);
+/* W in layout `t5` to `t2`: out is [tiles][k_blocks][64]. */
+void bitcc_expand_t5(const bitcc_layer *layer, const uint8_t *w, uint8_t *out);
 
 /* At least `size` bytes aligned to a cache line, NULL if there are none; to be given back. */
 void *bitcc_take_scratch(bitcc_node *node, size_t size, bitcc_scratch **scratch);

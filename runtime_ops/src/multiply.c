@@ -1,5 +1,6 @@
 /* Quantized tokens times weights, in tasks of tiles x tokens. */
 #include <stdalign.h>
+#include <string.h>
 
 #include "call.h"
 
@@ -8,12 +9,15 @@ enum { GROUP = BITCC_MAX_PANEL_TILES, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC
 /* Tokens that share weights written down; their accumulators are 32 KB. */
 enum { MAX_TOKENS = 128, ACCUMULATORS = MAX_TOKENS * GROUP * BITCC_TILE_ROWS };
 enum { UNPACKED_BYTES = 4 * BITCC_VECTOR_BYTES };
+/* Vectors of `t5` of a tile that are unpacked at once: whole steps of gemm. */
+enum { T5_PANEL_VECTORS = 16 };
 enum { LINE = 64 };
 /* Enough tasks for any machine to balance: tokens are not split for more, nor to fewer than this.
  */
 enum { ENOUGH_TASKS = 16, MIN_TOKENS = 32 };
 
 static_assert((int)GEMV_TILES * BITCC_TILE_ROWS <= ACCUMULATORS, "gemv");
+static_assert(T5_PANEL_VECTORS * 5 / 4 <= (int)BITCC_MAX_PANEL_VECTORS, "panels of t5");
 static_assert((int)MAX_TOKENS % BITCC_MAX_TOKENS == 0, "rounding up to units of tokens");
 
 typedef struct {
@@ -66,15 +70,34 @@ static void multiply_few(const bitcc_call *call, const part *p, int32_t *acc) {
   }
 }
 
+/* Vectors [0, count) of each tile into a panel; how many vectors of gemm they are. */
+static int32_t unpack(const bitcc_kernels *kernels, const bitcc_layer *layer, const uint8_t *w,
+                      int32_t count, int32_t tiles, uint8_t *panel) {
+  if (layer->format == BITCC_T2) {
+    kernels->unpack(w, panel, layer->k_blocks, count, tiles);
+    return count;
+  }
+  int32_t columns = count * BITCC_T5_VECTOR_COLUMNS;
+  int32_t blocks =
+      bitcc_divide_up(columns, BITCC_K_ALIGNMENT) * (BITCC_K_ALIGNMENT / BITCC_VECTOR_COLUMNS);
+  int32_t stride = blocks * UNPACKED_BYTES;
+  if (columns % BITCC_K_ALIGNMENT != 0)
+    memset(panel, 0, (size_t)(tiles * stride));
+  kernels->unpack_t5(w, panel, layer->k_blocks, count, stride, tiles);
+  return blocks;
+}
+
 /* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens. */
 static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *acc) {
   alignas(64) uint8_t panel[GROUP * BITCC_MAX_PANEL_VECTORS * UNPACKED_BYTES];
   const bitcc_kernels *kernels = call->node->kernels;
   const bitcc_layer *layer = &call->node->layer;
-  for (int32_t vector = 0, count; vector < layer->k_blocks; vector += count) {
-    count = bitcc_min(kernels->panel_vectors, layer->k_blocks - vector);
-    const int8_t *q = p->q + vector * BITCC_VECTOR_COLUMNS;
-    kernels->unpack(p->w + vector * BITCC_VECTOR_BYTES, panel, layer->k_blocks, count, p->tiles);
+  bool is_t5 = layer->format == BITCC_T5;
+  int32_t step = is_t5 ? T5_PANEL_VECTORS : kernels->panel_vectors;
+  for (int32_t vector = 0; vector < layer->k_blocks; vector += step) {
+    const int8_t *q = p->q + vector * (is_t5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS);
+    int32_t count = unpack(kernels, layer, p->w + vector * BITCC_VECTOR_BYTES,
+                           bitcc_min(step, layer->k_blocks - vector), p->tiles, panel);
     for (int32_t done = 0, tokens; done < p->tokens; done += tokens) {
       tokens = next_block(p->tokens - done, kernels->gemm_tokens, kernels->gemm_unit);
       kernels->gemm(q + (size_t)done * (size_t)layer->k_padded, panel,
@@ -84,15 +107,19 @@ static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *ac
   }
 }
 
-static bool are_few(const bitcc_kernels *kernels, int32_t tokens) {
-  return tokens <= kernels->few_blocks * kernels->few_tokens;
+/* So few that weights are not written down unpacked. */
+static bool are_few(const bitcc_node *node, int32_t tokens) {
+  int32_t few = node->kernels->few_blocks * node->kernels->few_tokens;
+  return tokens == 1 || (node->layer.format == BITCC_T2 && tokens <= few);
 }
 
 static void multiply_part(const bitcc_call *call, const part *p, int32_t *acc) {
   const bitcc_kernels *kernels = call->node->kernels;
+  const bitcc_layer *layer = &call->node->layer;
+  bool is_t5 = layer->format == BITCC_T5;
   if (p->tokens == 1)
-    kernels->gemv(p->q, p->w, acc, call->node->layer.k_blocks, 0, p->tiles);
-  else if (are_few(kernels, p->tokens))
+    (is_t5 ? kernels->gemv_t5 : kernels->gemv)(p->q, p->w, acc, layer->k_blocks, 0, p->tiles);
+  else if (are_few(call->node, p->tokens))
     multiply_few(call, p, acc);
   else
     multiply_unpacked(call, p, acc);
@@ -111,7 +138,7 @@ static void multiply_task(void *argument, size_t index) {
   int32_t first = (int32_t)index / j->tile_tasks * j->tokens_per_task;
   part p = {.q = call->q + (size_t)first * (size_t)layer->k_padded,
             .tokens = bitcc_min(j->tokens_per_task, call->tokens - first)};
-  bool few = are_few(kernels, p.tokens);
+  bool few = are_few(call->node, p.tokens);
   int32_t step = p.tokens == 1 ? GEMV_TILES : few ? GROUP : kernels->panel_tiles;
   if (!few)
     kernels->gemm_begin(state);

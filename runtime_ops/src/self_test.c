@@ -15,6 +15,9 @@ enum {
   FIRST = 1,
   STRIDE = K_BLOCKS * BITCC_VECTOR_BYTES,
   ROWS = BITCC_TILE_ROWS,
+  T5_BLOCKS = 5,
+  T5_COLUMNS = T5_BLOCKS * BITCC_T5_VECTOR_COLUMNS,
+  T5_BYTES = TILES * T5_BLOCKS * BITCC_VECTOR_BYTES,
 };
 
 typedef struct {
@@ -140,6 +143,46 @@ static bool gemv_float_is_right(const bitcc_kernels *kernels, const pattern *p) 
   return true;
 }
 
+/* Every byte in turn, and codes by the definition of the layout. */
+static void fill_t5(pattern *p) {
+  for (int32_t i = 0; i < T5_BYTES; i++) {
+    int32_t byte = 7 * i % 256, given = byte < 243 ? byte : 104; /* of five codes 1 */
+    int32_t v = given < 192 ? given % 64 : 64 + (given - 192) / 3;
+    int32_t last = given < 192 ? given / 64 : given % 3;
+    int32_t codes[] = {v / 27, v / 9 % 3, v / 3 % 3, v % 3, last};
+    int32_t vector = i / BITCC_VECTOR_BYTES, n = i % BITCC_VECTOR_BYTES / 4;
+    int8_t *row = p->rows[vector / T5_BLOCKS * ROWS + n];
+    p->w[i] = (uint8_t)byte;
+    for (int32_t j = 0; j < 5; j++)
+      row[vector % T5_BLOCKS * BITCC_T5_VECTOR_COLUMNS + 4 * j + i % 4] = (int8_t)(codes[j] - 1);
+  }
+  for (int32_t row = 0; row < TILES * ROWS; row++)
+    memset(p->rows[row] + T5_COLUMNS, 0, K_PADDED - T5_COLUMNS);
+}
+
+static bool gemv_t5_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  int32_t acc[TILES * ROWS];
+  start(p, acc, 1, TILES * ROWS);
+  for (int32_t i = 0; i < TILES * ROWS; i++) /* columns that are not there add no activations */
+    for (int32_t k = T5_COLUMNS; k < K_PADDED; k++)
+      acc[i] += p->q[k];
+  kernels->gemv_t5(p->q, p->w, acc, T5_BLOCKS, FIRST, TILES);
+  return are_products(p, acc, FIRST, 1);
+}
+
+/* All vectors but the last one. */
+static bool unpack_t5_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  enum { GROUPS = 5 * (T5_BLOCKS - 1), TILE = (GROUPS + 1) * BITCC_VECTOR_BYTES };
+  uint8_t panel[TILES * TILE];
+  kernels->unpack_t5(p->w, panel, T5_BLOCKS, T5_BLOCKS - 1, TILE, TILES);
+  for (int32_t i = 0; i < TILES * TILE; i++) {
+    int32_t group = i % TILE / BITCC_VECTOR_BYTES, n = i % BITCC_VECTOR_BYTES / 4;
+    if (group < GROUPS && panel[i] != p->rows[i / TILE * ROWS + n][4 * group + i % 4] + 1)
+      return false;
+  }
+  return true;
+}
+
 static bool absmax_is_right(bitcc_absmax_fn *absmax) {
   static const float tails[] = {-3.0f, INFINITY, NAN}; /* each larger than what is before it */
   float x[K];
@@ -234,5 +277,10 @@ const char *bitcc_self_test(const bitcc_kernels *kernels) {
     return "finish_bias_first";
   if (!gemv_float_is_right(kernels, &p))
     return "gemv_float";
-  return NULL;
+  if (kernels->gemv_t5 == NULL)
+    return NULL;
+  fill_t5(&p);
+  if (!gemv_t5_is_right(kernels, &p))
+    return "gemv_t5";
+  return unpack_t5_is_right(kernels, &p) ? NULL : "unpack_t5";
 }

@@ -2,7 +2,7 @@
 #include "library.h"
 
 #define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles,     \
-                      panel_vectors, few_blocks)                                                  \
+                      panel_vectors, few_blocks, t5)                                              \
   bitcc_absmax_fn bitcc_absmax_##isa;                                                             \
   bitcc_quantize_fn bitcc_quantize_##isa;                                                         \
   bitcc_quantize_fn bitcc_quantize_divide_##isa;                                                  \
@@ -15,6 +15,8 @@
   bitcc_gemv_float_fn bitcc_gemv_float_##isa;                                                     \
   bitcc_gemm_state_fn bitcc_gemm_begin_##isa;                                                     \
   bitcc_gemm_state_fn bitcc_gemm_end_##isa;                                                       \
+  bitcc_gemv_fn bitcc_gemv_t5_##isa;                                                              \
+  bitcc_unpack_t5_fn bitcc_unpack_t5_##isa;                                                       \
   static_assert((few_tokens) >= 3 && (few_tokens) <= BITCC_MAX_TOKENS, #isa);                     \
   static_assert((gemm_tokens) >= 1 && (gemm_tokens) <= BITCC_MAX_TOKENS, #isa);                   \
   static_assert((float_tiles) >= 1 && (float_tiles) <= BITCC_MAX_FLOAT_TILES, #isa);              \
@@ -26,9 +28,12 @@
 #include "variants.inc"
 #undef BITCC_VARIANT
 
+#define BITCC_IF_0(kernel) NULL
+#define BITCC_IF_1(kernel) kernel
+
 const bitcc_kernels bitcc_variants[] = {
 #define BITCC_VARIANT(isa, cpu, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles,     \
-                      panel_vectors, few_blocks)                                                  \
+                      panel_vectors, few_blocks, t5)                                              \
   {#isa,                                                                                          \
    cpu,                                                                                           \
    few_tokens,                                                                                    \
@@ -49,7 +54,9 @@ const bitcc_kernels bitcc_variants[] = {
    bitcc_finish_bias_first_##isa,                                                                 \
    bitcc_gemv_float_##isa,                                                                        \
    bitcc_gemm_begin_##isa,                                                                        \
-   bitcc_gemm_end_##isa},
+   bitcc_gemm_end_##isa,                                                                          \
+   BITCC_IF_##t5(bitcc_gemv_t5_##isa),                                                            \
+   BITCC_IF_##t5(bitcc_unpack_t5_##isa)},
 #include "variants.inc"
 #undef BITCC_VARIANT
     {.isa = NULL},

@@ -34,21 +34,32 @@ static OrtStatus *wrong(const bitcc_node *node, const char *input, const bitcc_t
                           type_name(got->type), shape, expected, node->layer.n, node->layer.k);
 }
 
-static OrtStatus *read_packed(const bitcc_node *node, const OrtValue *value, const uint8_t **out) {
+static OrtStatus *expand(const bitcc_node *node, bitcc_weights *out) {
+  const bitcc_layer *layer = &node->layer;
+  size_t size = (size_t)layer->tiles * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
+  out->expanded = malloc(size);
+  if (out->expanded == NULL)
+    return bitcc_node_error(node, "out of memory for %zu bytes of expanded weights", size);
+  bitcc_expand_t5(layer, out->w, out->expanded);
+  out->w = out->expanded;
+  return NULL;
+}
+
+static OrtStatus *read_packed(const bitcc_node *node, const OrtValue *value, bitcc_weights *out) {
   const bitcc_layer *layer = &node->layer;
   bitcc_tensor w;
   OrtStatus *status = bitcc_read_tensor(node, "W", value, &w);
   if (status != NULL)
     return status;
   if (w.type != ORT_UINT8 || w.rank != 3 || w.dims[0] != layer->tiles ||
-      w.dims[1] != layer->k_blocks || w.dims[2] != BITCC_VECTOR_BYTES) {
+      w.dims[1] != layer->w_blocks || w.dims[2] != BITCC_VECTOR_BYTES) {
     char expected[64];
-    snprintf(expected, sizeof expected, "uint8 [%d, %d, %d]", layer->tiles, layer->k_blocks,
+    snprintf(expected, sizeof expected, "uint8 [%d, %d, %d]", layer->tiles, layer->w_blocks,
              BITCC_VECTOR_BYTES);
     return wrong(node, "W", &w, expected);
   }
-  *out = w.data;
-  return NULL;
+  out->w = w.data;
+  return layer->format == layer->given ? NULL : expand(node, out);
 }
 
 /* One value for each of n rows, from `count` of them, 1 or n, that may lie at any address. */
@@ -122,7 +133,7 @@ OrtStatus *bitcc_read_weights(const bitcc_node *node,
                               bitcc_weights *out) {
   const bitcc_layer *layer = &node->layer;
   size_t rows = (size_t)layer->rows;
-  OrtStatus *status = read_packed(node, inputs[0], &out->w);
+  OrtStatus *status = read_packed(node, inputs[0], out);
   if (status != NULL)
     return status;
   /* Groups of the padded columns, as kernels count them. With W in memory this is no more than W.
@@ -140,6 +151,7 @@ OrtStatus *bitcc_read_weights(const bitcc_node *node,
 }
 
 void bitcc_free_weights(bitcc_weights *weights) {
+  free(weights->expanded);
   free(weights->scale);
   *weights = (bitcc_weights){NULL};
 }

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 import bitcc
 from bitcc import function_body, ops
+from bitcc.formats import FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ def _write(folder: Path) -> Path:
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(ops.DOMAIN, ops.OPSET)]
     model = helper.make_model(
-        graph, opset_imports=opsets, functions=[function_body.function(18)], ir_version=8
+        graph, opset_imports=opsets, functions=[function_body.function(18, FORMATS["t2"])], ir_version=8
     )
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     return folder / "model.onnx"

@@ -36,7 +36,9 @@ def model_of(op: Op, dtype: str = "float32", opset: int = 18) -> onnx.ModelProto
     """One node and the function; weight, scale and bias are inputs."""
     element = DTYPES[dtype][1]
     is_float = isinstance(op, TernaryLinear)
-    function = (ternary_linear if is_float else function_body).function(opset)
+    function = (ternary_linear if is_float else function_body).function(
+        opset, formats.FORMATS[op.weight_format]
+    )
     node = helper.make_node(function.name, list(function.input), ["Y"], domain="bitcc", **op.attributes())
     types = dict.fromkeys(function.input, TensorProto.FLOAT) | {"X": element, "W": TensorProto.UINT8}
     graph = helper.make_graph(
@@ -90,7 +92,7 @@ def layer(op: Op, seed: int = 0, *, per_row: bool = True, codes: Array | None = 
     groups = (op.groups,) if isinstance(op, TernaryLinear) else ()
     codes = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8) if codes is None else codes
     made = {
-        "W": formats.FORMATS["t2"].pack(codes),
+        "W": formats.FORMATS[op.weight_format].pack(codes),
         "w_scale": rng.uniform(0.01, 3, (*groups, rows)).astype(np.float32),
         "bias": rng.standard_normal(rows).astype(np.float32),
     }

@@ -37,7 +37,7 @@ TYPES = {
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Compiles the shim with the reference kernels; `variants` is what variants.inc says."""
 
-    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2)\n") -> Path:
+    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 1)\n") -> Path:
         folder = tmp_path_factory.mktemp("library")
         (folder / "variants.inc").write_text(variants)
         out = folder / "libbitcc_ops.so"
@@ -53,10 +53,15 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def library(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Path:
-    """With the reference kernels, or, where a test asks for it, `built` as users get it or `emulated` AMX."""
+    """With the reference kernels, or, where a test asks for it, `built` as users get it or `emulated` AMX.
+
+    The reference kernels read `t5`, or, where a test asks for `expanding`, they do not.
+    """
     kind = getattr(request, "param", "reference")
     if kind == "reference":
         return build()
+    if kind == "expanding":
+        return build(variants="BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 0)\n")
     sources, target = runtime_ops.sources(), x86_64.TARGET
     if kind == "emulated":
         sources, target = (*sources, amx.SOURCE), amx.EMULATED
@@ -98,7 +103,7 @@ class Layer:
         scales = (op.groups, rows) if isinstance(op, ternary_linear.TernaryLinear) else (rows,)
         self.weights = rng.integers(-1, 2, (op.N, op.K)).astype(np.int8)
         self.inputs: dict[str, np.ndarray[Any, Any]] = {
-            "W": formats.get("t2", 1).pack(self.weights),
+            "W": formats.get(op.weight_format, op.layout_version).pack(self.weights),
             "w_scale": rng.uniform(0.01, 2, scales).astype(np.float32),
             "bias": rng.normal(0, 3, rows).astype(np.float32),
         }

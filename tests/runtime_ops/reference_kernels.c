@@ -6,7 +6,7 @@
 
 #include "bitcc/kernel.h"
 
-enum { absmax = 1, quantize, quantize_divide, gemv, gemm_few, unpack, gemm, finish, finish_bias_first, gemv_float };
+enum { absmax = 1, quantize, quantize_divide, gemv, gemm_few, unpack, gemm, finish, finish_bias_first, gemv_float, gemv_t5, unpack_t5 };
 #ifndef BITCC_BREAK
 #define BITCC_BREAK 0
 #endif
@@ -39,6 +39,8 @@ void bitcc_gemm_begin_scalar(uint8_t *state) {
 }
 
 void bitcc_gemm_end_scalar(uint8_t *state) { begun = state[BITCC_STATE_BYTES - 1]; }
+bitcc_gemv_fn bitcc_gemv_t5_scalar;
+bitcc_unpack_t5_fn bitcc_unpack_t5_scalar;
 
 void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k) {
   *bits = 0;
@@ -170,5 +172,34 @@ void bitcc_gemv_float_scalar(const float *x, const uint8_t *w,
       total += (double)scale[k / group * scale_stride + row] * (double)x[k] *
                (code(tile, row % 16, k) - 1);
     acc[row - 16 * begin] = (float)total;
+  }
+}
+
+static int32_t code_t5(const uint8_t *tile, int32_t n, int32_t k) {
+  int32_t byte = tile[k / 20 * BITCC_VECTOR_BYTES + 4 * n + k % 4], i = k % 20 / 4;
+  int32_t v = byte < 192 ? byte % 64 : 64 + (byte - 192) / 3;
+  int32_t codes[5] = {v / 27, v / 9 % 3, v / 3 % 3, v % 3, byte < 192 ? byte / 64 : byte % 3};
+  return byte < 243 ? codes[i] : 1;
+}
+
+void bitcc_gemv_t5_scalar(const int8_t *q, const uint8_t *w, int32_t *acc,
+                          int32_t k_blocks, int32_t begin, int32_t end) {
+  for (int32_t row = 16 * begin; row < 16 * end; row++) {
+    const uint8_t *tile = w + (int64_t)(row / 16) * k_blocks * BITCC_VECTOR_BYTES;
+    int32_t total = ERROR_OF(gemv_t5);
+    for (int32_t k = 0; k < 20 * k_blocks; k++)
+      total += q[k] * code_t5(tile, row % 16, k);
+    acc[row - 16 * begin] += total;
+  }
+}
+
+void bitcc_unpack_t5_scalar(const uint8_t *w, uint8_t *panel, int32_t k_blocks,
+                            int32_t count, int32_t panel_stride, int32_t tiles) {
+  for (int32_t row = 0; row < 16 * tiles; row++) {
+    const uint8_t *tile = w + (int64_t)(row / 16) * k_blocks * BITCC_VECTOR_BYTES;
+    uint8_t *out = panel + (int64_t)(row / 16) * panel_stride;
+    for (int32_t k = 0; k < 20 * count; k++)
+      out[k / 4 * BITCC_VECTOR_BYTES + 4 * (row % 16) + k % 4] =
+          (uint8_t)(code_t5(tile, row % 16, k) + ERROR_OF(unpack_t5));
   }
 }

@@ -31,10 +31,12 @@ FAMILIES = [
     "finish",
     "finish_bias_first",
     "gemv_float",
+    "gemv_t5",
+    "unpack_t5",
 ]
 STATES = ["gemm_begin", "gemm_end"]
 # A second name for the reference kernels that asks for a CPU of the future.
-NUMBERS = "3, 4, 3, 2, 3, 8, 2"
+NUMBERS = "3, 4, 3, 2, 3, 8, 2, 1"
 SCALAR = f"BITCC_VARIANT(scalar, 0, {NUMBERS})\n"
 BEST = f"BITCC_VARIANT(best, 0, {NUMBERS})\n"
 FUTURE = f"BITCC_VARIANT(future, (uint64_t)1 << 63, {NUMBERS})\n"
@@ -56,7 +58,7 @@ def test_a_library_describes_itself(library: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("BITCC_ISA", raising=False)
     info = runtime_ops.library_info(library)
     assert info.version == "1.2.3"
-    assert info.weight_formats == {"t2": 1}
+    assert info.weight_formats == {"t2": 1, "t5": 1}
     assert info.variants == ("scalar",)
     assert info.selected == "scalar"
 
@@ -71,6 +73,8 @@ def test_the_cpu_features_are_those_that_the_kernel_reports(library: Path) -> No
             expected.append("avxvnni")
         if avx512 <= flags:
             expected.append("avx512vnni")
+            if "avx512vbmi" in flags:
+                expected.append("avx512vbmi")
         if {"amx_tile", "amx_int8"} <= flags and may_use_tiles():
             expected.append("amxint8")
     assert list(runtime_ops.library_info(library).cpu) == expected

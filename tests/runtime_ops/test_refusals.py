@@ -25,8 +25,8 @@ def refusal(opened: Callable[[], Any]) -> str:
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("weight_format", "t5", f"`weight_format` is `t5`, known is `t2`; {NEWER}"),
-        ("weight_format", "t" * 70, f"`weight_format` is `...`, known is `t2`; {NEWER}"),
+        ("weight_format", "t6", f"`weight_format` is `t6`, known is `t2` and `t5`; {NEWER}"),
+        ("weight_format", "t" * 70, f"`weight_format` is `...`, known is `t2` and `t5`; {NEWER}"),
         ("layout_version", 2, f"`layout_version` is 2, known are 1 to 1; {NEWER}"),
         ("layout_version", -(2**63), f"`layout_version` is {-(2**63)}, known are 1 to 1; {NEWER}"),
         ("norm", 2, f"`norm` is 2, known are 0 to 1; {NEWER}"),

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bitcc import function_body, runtime_ops, ternary_linear
+from bitcc import formats, function_body, runtime_ops, ternary_linear
 from bitcc.targets import x86_64
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_it_computes_what_its_function_body_computes(
     linear = ternary(N=35, K=130, group_size=48)
     x = rng.normal(0, 4, (5, 130)).astype(element)
     model = linear.model(x)
-    model.functions.append(ternary_linear.function(function_body.MIN_OPSET))
+    model.functions.append(ternary_linear.function(function_body.MIN_OPSET, formats.FORMATS["t2"]))
     assert_close(linear.run(session(model), X=x), linear, x)
     assert_close(linear.run(session(model, library=None), X=x), linear, x)
     assert library.exists()

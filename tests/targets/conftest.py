@@ -40,14 +40,16 @@ EVEX = replace(
 )
 STUB = Path(__file__).parent / "stub.c"
 INCLUDE = Path(__file__).parents[2] / "runtime_ops" / "include"
-AMX = "BITCC_CPU_AVX512VNNI | BITCC_CPU_AMXINT8"
+AMX = "BITCC_CPU_AVX512VNNI | BITCC_CPU_AVX512VBMI | BITCC_CPU_AMXINT8"
+_AVX512VNNI = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
 CPU_FLAGS = {  # what Linux calls the features of kernel.h
     "0": set[str](),
     "BITCC_CPU_AVX2": {"avx2", "f16c", "fma"},
     "BITCC_CPU_AVX2 | BITCC_CPU_AVXVNNI": {"avx2", "f16c", "fma", "avx_vnni"},
-    "BITCC_CPU_AVX512VNNI": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "BITCC_CPU_AVX512VNNI": _AVX512VNNI,
+    "BITCC_CPU_AVX512VNNI | BITCC_CPU_AVX512VBMI": _AVX512VNNI | {"avx512vbmi"},
 }
-CPU_FLAGS[AMX] = CPU_FLAGS["BITCC_CPU_AVX512VNNI"] | {"amx_tile", "amx_int8"}
+CPU_FLAGS[AMX] = _AVX512VNNI | {"avx512vbmi", "amx_tile", "amx_int8"}
 
 _PAGE = mmap.PAGESIZE
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
@@ -64,6 +66,8 @@ _ARGUMENTS = {
     "gemv_float": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
     "gemm_begin": (_POINTER,),
     "gemm_end": (_POINTER,),
+    "gemv_t5": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
+    "unpack_t5": (_POINTER, _POINTER, _INT, _INT, _INT, _INT),
 }
 
 
@@ -152,14 +156,26 @@ def build(cache: Path) -> Callable[..., Path]:
     return stub_library
 
 
-@pytest.fixture(
-    scope="session",
-    params=[(target, variant) for target in (TARGET, EVEX, amx.EMULATED) for variant in target.variants],
-    ids=lambda pair: pair[1].name,
-)
+VARIANTS = [(target, variant) for target in (TARGET, EVEX, amx.EMULATED) for variant in target.variants]
+
+
+@pytest.fixture(scope="session", params=VARIANTS, ids=lambda pair: pair[1].name)
 def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
     """The kernels of each variant that this CPU can run."""
-    target, variant = request.param
+    return _load(*request.param, build)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pair for pair in VARIANTS if pair[1].kernels.reads_t5],
+    ids=lambda pair: pair[1].name,
+)
+def t5_kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
+    """The same of those that read weights in layout `t5`."""
+    return _load(*request.param, build)
+
+
+def _load(target: targets.Target, variant: Variant, build: Callable[..., Path]) -> Kernels:
     missing = CPU_FLAGS[variant.features] - _cpu_flags()
     if missing:
         pytest.skip(f"the CPU has no {', '.join(sorted(missing))}")

@@ -2,7 +2,7 @@
 #include "bitcc/kernel.h"
 
 #define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles, panel_vectors, \
-                      few_blocks) \
+                      few_blocks, t5) \
   extern bitcc_absmax_fn bitcc_absmax_##name; \
   extern bitcc_quantize_fn bitcc_quantize_##name; \
   extern bitcc_quantize_fn bitcc_quantize_divide_##name; \
@@ -14,12 +14,16 @@
   extern bitcc_finish_fn bitcc_finish_bias_first_##name; \
   extern bitcc_gemv_float_fn bitcc_gemv_float_##name; \
   extern bitcc_gemm_state_fn bitcc_gemm_begin_##name; \
-  extern bitcc_gemm_state_fn bitcc_gemm_end_##name;
+  extern bitcc_gemm_state_fn bitcc_gemm_end_##name; \
+  extern bitcc_gemv_fn bitcc_gemv_t5_##name; \
+  extern bitcc_unpack_t5_fn bitcc_unpack_t5_##name;
 #include "variants.inc"
 #undef BITCC_VARIANT
 
+#define KERNEL_IF_0(kernel) 0
+#define KERNEL_IF_1(kernel) kernel
 #define BITCC_VARIANT(name, features, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles, panel_vectors, \
-                      few_blocks) \
+                      few_blocks, t5) \
   {#name, \
    features, \
    few_tokens, \
@@ -40,7 +44,9 @@
    bitcc_finish_bias_first_##name, \
    bitcc_gemv_float_##name, \
    bitcc_gemm_begin_##name, \
-   bitcc_gemm_end_##name},
+   bitcc_gemm_end_##name, \
+   KERNEL_IF_##t5(bitcc_gemv_t5_##name), \
+   KERNEL_IF_##t5(bitcc_unpack_t5_##name)},
 __attribute__((visibility("default"))) const bitcc_kernels bitcc_variants[] = {
 #include "variants.inc"
     {.isa = 0},

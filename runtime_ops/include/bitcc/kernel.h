@@ -19,6 +19,8 @@
 #define BITCC_VECTOR_BYTES 64
 #define BITCC_VECTOR_COLUMNS 16
 #define BITCC_K_ALIGNMENT 64
+#define BITCC_T5_LAYOUT_VERSION 1
+#define BITCC_T5_VECTOR_COLUMNS 20
 /* |accumulator| <= 2 * 128 * 65536 = 2^24, so that its float32 is exact; the unshifted accumulators
  * of the VNNI form stay below 192 * 128 * 65536 / 4 < 2^31. */
 #define BITCC_MAX_K 65536
@@ -78,6 +80,17 @@ typedef void bitcc_gemv_float_fn(const float *x, const uint8_t *w, const float *
                                  int32_t k_blocks, int32_t group_vectors, int32_t scale_stride,
                                  int32_t begin, int32_t end);
 
+/* Weights in layout `t5`, version 1: [tiles][k_blocks][64] bytes, and byte 4*n + kk of a vector holds codes
+ * c_0 .. c_4 of row n, columns 20*block + 4*i + kk. With v = 27*c_0 + 9*c_1 + 3*c_2 + c_3 the byte is
+ * 64*c_4 + v where v < 64, else 192 + 3*(v - 64) + c_4. The bytes from 243 on, which no packer writes, mean
+ * five codes 1. `k_blocks` is any number.
+ *
+ * `gemv_t5` is as `gemv`, with 20*k_blocks activations. `unpack_t5` makes 5*count groups of four columns of
+ * vectors [0, count) of each tile; the panels of two tiles are panel_stride bytes apart, and what is between
+ * is left as it is. */
+typedef void bitcc_unpack_t5_fn(const uint8_t *w, uint8_t *panel, int32_t k_blocks, int32_t count,
+                                int32_t panel_stride, int32_t tiles);
+
 /* CPU features that a variant may need; a kernel runs only where all of its bits are set. */
 enum {
   BITCC_CPU_AVX2 = 1 << 0, /* and F16C and FMA, as every AVX2 machine has */
@@ -87,6 +100,7 @@ enum {
   BITCC_CPU_NEON = 1 << 4,
   BITCC_CPU_DOTPROD = 1 << 5, /* and NEON */
   BITCC_CPU_I8MM = 1 << 6, /* and NEON and dot products */
+  BITCC_CPU_AVX512VBMI = 1 << 7, /* and AVX512-VNNI */
 };
 
 /* One instruction-set variant of all kernels. */
@@ -112,13 +126,16 @@ typedef struct {
   bitcc_gemv_float_fn *gemv_float;
   bitcc_gemm_state_fn *gemm_begin;
   bitcc_gemm_state_fn *gemm_end;
+  /* Both or none: NULL where weights in layout `t5` are to be expanded to `t2` when they are read. */
+  bitcc_gemv_fn *gemv_t5;
+  bitcc_unpack_t5_fn *unpack_t5;
 } bitcc_kernels;
 
 /* The variants of this library, best first; `isa == NULL` ends the table, a portable variant is last.
  * Made from variants.inc, which the code generator writes: one line for each variant,
  *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles,
- *                 panel_vectors, few_blocks)
- * whose kernels are called bitcc_<family>_avx2. */
+ *                 panel_vectors, few_blocks, t5)
+ * whose kernels are called bitcc_<family>_avx2; t5 is 1 if those for that layout are among them, else 0. */
 extern const bitcc_kernels bitcc_variants[];
 
 #endif

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from bitcc.bench import models
-from bitcc.bench.contenders import BITCC, PEERS, Contender, random_layer
+from bitcc.bench.contenders import BITCC, PEERS, T5, Contender, random_layer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STATM = Path("/proc/self/statm")
-every_contender = pytest.mark.parametrize("contender", [BITCC, *PEERS], ids=lambda c: c.name)
+every_contender = pytest.mark.parametrize("contender", [BITCC, T5, *PEERS], ids=lambda c: c.name)
 
 
 def open_stack(

@@ -105,10 +105,10 @@ def test_stacked_matrices_are_packed_as_one(fmt: WeightFormat, rows: list[int], 
 
 
 NOT_TERNARY: dict[str, tuple[Array, str]] = {
-    "a 2": (np.full((3, 4), 2, np.int8), "only int8 weights in {-1, 0, 1} fit"),
-    "a -128": (np.full((3, 4), -128, np.int8), "only int8 weights in {-1, 0, 1} fit"),
-    "float": (np.zeros((3, 4), np.float32), "only int8 weights in {-1, 0, 1} fit"),
-    "uint8": (np.zeros((3, 4), np.uint8), "only int8 weights in {-1, 0, 1} fit"),
+    "a 2": (np.full((3, 4), 2, np.int8), "only int8 weights in {-1, 0, 1} can be packed"),
+    "a -128": (np.full((3, 4), -128, np.int8), "only int8 weights in {-1, 0, 1} can be packed"),
+    "float": (np.zeros((3, 4), np.float32), "only int8 weights in {-1, 0, 1} can be packed"),
+    "uint8": (np.zeros((3, 4), np.uint8), "only int8 weights in {-1, 0, 1} can be packed"),
     "a vector": (np.zeros(4, np.int8), "a weight matrix of shape [4] cannot be packed"),
     "no rows": (np.zeros((0, 4), np.int8), "a weight matrix of shape [0, 4] cannot be packed"),
     "no columns": (np.zeros((4, 0), np.int8), "a weight matrix of shape [4, 0] cannot be packed"),
@@ -191,11 +191,59 @@ def test_a_byte_of_t2_holds_four_columns_that_are_four_apart() -> None:
     assert (packed == 0b01_01_01_01).sum() == packed.size - 1
 
 
+@pytest.mark.parametrize("byte", [243, 250, 255])
+@pytest.mark.parametrize("where", [(0, 0, 0), (1, 3, 63), (0, 2, 17)])
+def test_a_byte_that_no_five_weights_have_is_refused_anywhere(where: tuple[int, int, int], byte: int) -> None:
+    packed = FORMATS["t5"].pack(weights_of((32, 80), 0))
+    packed[where] = byte
+    with pytest.raises(PackedWeightError, match=f"hold the byte {byte}, which no ternary weights have"):
+        FORMATS["t5"].unpack(packed, 32, 80)
+
+
+def test_the_bytes_of_t5_version_1_never_change() -> None:
+    """Files hold them. The weights are -1, 0, 1 in turn as 7 n + k counts up."""
+    n, k = np.indices((17, 41))
+    packed = FORMATS["t5"].pack(((7 * n + k) % 3 - 1).astype(np.int8))
+    assert packed.shape == (2, 3, 64)
+    assert packed[0, 0, :8].tobytes().hex() == "4fae3b4fae3b4fae"
+    assert packed[0, 2, :8].tobytes().hex() == "68686868ca686868"
+    assert packed[1, 0, :8].tobytes().hex() == "ae3b4fae68686868"
+    assert packed[1, 2].tobytes().hex() == "ca" + "68" * 63
+
+
+@given(size=st.tuples(st.integers(1, 40), st.integers(1, 140)), seed=st.integers(0, 2**32 - 1))
+def test_t5_stands_where_its_description_says(size: tuple[int, int], seed: int) -> None:
+    weights = weights_of(size, seed)
+    packed = FORMATS["t5"].pack(weights)
+    for n, k in np.random.default_rng(seed).integers(0, size, (20, 2)):
+        vector, i, kk = k // 20, k % 20 // 4, k % 4
+        byte = int(packed[n // 16, vector, 4 * (n % 16) + kk])
+        v, last = (byte % 64, byte // 64) if byte < 192 else (64 + (byte - 192) // 3, byte % 3)
+        assert (v // 27, v // 9 % 3, v // 3 % 3, v % 3, last)[i] == weights[n, k] + 1
+
+
+def test_all_243_bytes_of_t5_are_used() -> None:
+    every = np.stack(np.meshgrid(*[[-1, 0, 1]] * 5), -1).reshape(243, 5).astype(np.int8)
+    columns = np.zeros((243, 20), np.int8)
+    columns[:, ::4] = every
+    packed = FORMATS["t5"].pack(columns)[:, 0, ::4].reshape(-1)[:243]
+    np.testing.assert_array_equal(np.sort(packed), np.arange(243))
+
+
+@every_format
+def test_the_weights_of_a_byte_are_in_the_order_of_their_columns(fmt: WeightFormat) -> None:
+    count = fmt.byte_weights.shape[1]
+    weights = np.array([[0, 1, -1, 1, 1][:count]], np.int8)
+    columns = np.zeros((1, 4 * count), np.int8)
+    columns[:, ::4] = weights
+    np.testing.assert_array_equal(fmt.byte_weights[fmt.pack(columns)[0, 0, 0]], weights[0])
+
+
 def test_an_unknown_format_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(PackedWeightError) as caught:
-        formats.get("t5", 1)
-    assert str(caught.value) == "weight format `t5` version 1 is unknown"
-    assert "this bitcc knows t2 version 1" in caught.value.hint
+        formats.get("t6", 1)
+    assert str(caught.value) == "weight format `t6` version 1 is unknown"
+    assert "this bitcc knows t2 version 1, t5 version 1" in caught.value.hint
 
 
 def test_another_version_of_a_format_is_refused() -> None:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from bitcc import function_body, ops
 from bitcc.errors import PackedWeightError
+from bitcc.formats import FORMATS
 from bitcc.ops import ActScale, ActScope, ActType, BitLinear, Norm
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ quantizers = st.fixed_dictionaries(
         "bias_before_scale": st.sampled_from([0, 1]),
         "norm": st.sampled_from(list(Norm)),
         "norm_eps": st.sampled_from([0.0, 1e-5]),
+        "weight_format": st.sampled_from(list(FORMATS)),
     }
 )
 
@@ -342,7 +344,7 @@ def test_every_attribute_is_always_written_as_a_plain_number_or_word() -> None:
     attributes = BitLinear(K=3, N=4, act_scale=ActScale.QUOTIENT).attributes()
     assert {type(value) for value in attributes.values()} == {int, float, str}
     assert attributes["act_scale"] == 2
-    assert list(attributes) == list(function_body.function(18).attribute)
+    assert list(attributes) == list(function_body.function(18, FORMATS["t2"]).attribute)
 
 
 def test_the_quantizer_has_a_name_for_reports() -> None:
@@ -354,7 +356,7 @@ def test_the_quantizer_has_a_name_for_reports() -> None:
 
 @pytest.mark.parametrize("opset", OPSETS)
 def test_the_function_is_declared_for_the_opset_of_its_model(opset: int) -> None:
-    function = function_body.function(opset)
+    function = function_body.function(opset, FORMATS["t2"])
     assert (function.domain, function.name) == ("bitcc", "BitLinear")
     assert [(o.domain, o.version) for o in function.opset_import] == [("", opset)]
     assert list(function.input) == ["X", "W", "w_scale", "bias", "gain"]

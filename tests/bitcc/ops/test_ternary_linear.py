@@ -161,7 +161,7 @@ def test_the_spec_refuses_an_unknown_layout() -> None:
 def test_every_attribute_is_always_written_as_a_plain_number_or_word() -> None:
     attributes = TernaryLinear(K=3, N=4, group_size=3).attributes()
     assert attributes == {"K": 3, "N": 4, "group_size": 3, "weight_format": "t2", "layout_version": 1}
-    assert list(attributes) == list(ternary_linear.function(18).attribute)
+    assert list(attributes) == list(ternary_linear.function(18, formats.FORMATS["t2"]).attribute)
 
 
 @pytest.mark.parametrize(("k", "size", "groups"), [(1, 1, 1), (64, 64, 1), (64, 16, 4), (65, 16, 5)])
@@ -171,7 +171,7 @@ def test_every_column_has_a_group(k: int, size: int, groups: int) -> None:
 
 @pytest.mark.parametrize("opset", OPSETS)
 def test_the_function_is_declared_for_the_opset_of_its_model(opset: int) -> None:
-    function = ternary_linear.function(opset)
+    function = ternary_linear.function(opset, formats.FORMATS["t2"])
     assert (function.domain, function.name) == ("bitcc", "TernaryLinear")
     assert [(o.domain, o.version) for o in function.opset_import] == [("", opset)]
     assert list(function.input) == ["X", "W", "w_scale", "bias"]

@@ -91,7 +91,7 @@ typedef struct {
   int op;              /* of OPS */
   int64_t n, k, group; /* group: TernaryLinear */
   int64_t scale, scope, type, bias_first, norm;
-  bool per_row, constant;
+  bool per_row, constant, t5;
 } layer;
 
 OrtKernelInfo *new_node(const layer *l);

@@ -52,7 +52,9 @@ static void fill(OrtValue *value, uint32_t seed, float lowest, float step, uint3
 static const OrtElementType types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_BFLOAT16};
 
 static int64_t tiles(int64_t n) { return (n + 15) / 16; }
-static int64_t vectors(int64_t k) { return (k + 63) / 64 * 4; }
+static int64_t vectors(const layer *l) {
+  return l->t5 ? (l->k + 19) / 20 : (l->k + 63) / 64 * 4;
+}
 
 OrtKernelInfo *new_node(const layer *l) {
   bool ternary = l->op >= TERNARY;
@@ -74,15 +76,17 @@ OrtKernelInfo *new_node(const layer *l) {
                      {.name = "act_min", .kind = 'f', .f = -128.0f},
                      {.name = "act_max", .kind = 'f', .f = 127.0f},
                      {.name = "norm_eps", .kind = 'f', .f = 1e-6f}}};
+  if (l->t5)
+    node->attributes[3].s[1] = '5';
   int64_t rows = l->per_row ? l->n : 1, groups = ternary ? (l->k + l->group - 1) / l->group : 0;
-  int64_t w[] = {tiles(l->n), vectors(l->k), 64}, scale[] = {ternary ? groups : rows, rows},
+  int64_t w[] = {tiles(l->n), vectors(l), 64}, scale[] = {ternary ? groups : rows, rows},
           gain = l->norm && l->per_row ? l->k : 1;
   node->inputs[1] = new_value(ORT_UINT8, 3, w, 1);
   node->inputs[2] = new_value(ORT_FLOAT, ternary ? 2 : 1, scale, 1);
   node->inputs[3] = new_value(ORT_FLOAT, 1, &rows, 3);
   node->inputs[4] = new_value(ORT_FLOAT, 1, &gain, 2);
   uint32_t state = 1;
-  for (size_t i = 0; i < node->inputs[1]->bytes; i++) /* any code, 3 too */
+  for (size_t i = 0; i < node->inputs[1]->bytes; i++) /* any byte, those of no weights too */
     node->inputs[1]->data[i] = (char)next(&state);
   fill(node->inputs[2], 2, 0.5f, 0.5f, 1);
   fill(node->inputs[3], 3, -4.0f, 0.5f, 15);

@@ -37,6 +37,7 @@ static void bit_linear(void) {
     l.norm = i / 108 % 2;
     l.per_row = i % 4 != 0;
     l.constant = i % 5 != 0;
+    l.t5 = i / 5 % 3 == 0;
     print_few_and_many(&l);
   }
 }
@@ -62,6 +63,8 @@ static void large(int op) {
   print_numbers(&wide, 107);
   print_numbers(&tall, 1);
   print_numbers(&tall, 11);
+  wide.t5 = op < TERNARY;
+  print_numbers(&wide, 107);
 }
 
 void numbers(void) {
