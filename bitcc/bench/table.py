@@ -53,7 +53,7 @@ def model_table(bench: ModelBench) -> Group:
     return Group(_machine(bench.machine), table, *map(Text, lines), *map(_ops, timings))
 
 
-def to_text(renderable: Group, width: int = 140) -> str:
+def to_text(renderable: Group, width: int = 170) -> str:
     """A table as plain text, for files and logs."""
     console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
