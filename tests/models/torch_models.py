@@ -97,11 +97,6 @@ IMPOSSIBLE = (
         "Could not find an implementation",
     ),
     Rule(
-        {"dtype": ("bfloat16",), "formula": ("ProductFirst", "BitNetV1")},
-        "the quantizer of its activations stays as it is, and onnxruntime has no Round of bfloat16",
-        "Type 'tensor.bfloat16.'",
-    ),
-    Rule(
         {"exporter": ("dynamo18", "dynamo23"), "dtype": ("bfloat16",), "shape": ("small",)},
         "the exporter folds the mean of small weights in bfloat16, which is wrong by factors",
         "dense|of max",
