@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitcc.errors import BitccError
+from bitcc.facts import FormatChoice, Numerics
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def compile(  # noqa: A001 - the name that users expect
         BitccError: with the reason and what to do.
     """
     from bitcc import pipeline  # noqa: PLC0415 - heavy
-    from bitcc.facts import FormatChoice, Numerics  # noqa: PLC0415 - only needed here
 
     request = pipeline.Request(
         targets=(targets,) if isinstance(targets, str) else None if targets is None else tuple(targets),

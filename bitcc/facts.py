@@ -11,6 +11,11 @@ PACKED = "packed"
 KEPT = "kept"
 
 
+def _unknown(choices: type[enum.Enum], what: str, value: object) -> BitccError:
+    known = ", ".join(f"`{choice.value}`" for choice in choices)
+    return BitccError(f"{what} cannot be `{value}`", hint=f"it is one of {known}")
+
+
 class Numerics(str, enum.Enum):
     """What the activation quantizers of half-precision models are compiled to."""
 
@@ -21,15 +26,14 @@ class Numerics(str, enum.Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Numerics:
-        known = ", ".join(f"`{member.value}`" for member in cls)
-        raise BitccError(f"numerics cannot be `{value}`", hint=f"it is one of {known}")
+        raise _unknown(cls, "numerics", value)
 
 
 class FormatChoice(str, enum.Enum):
     """The layout in which weights of layers with int8 activations are packed."""
 
     AUTO = "auto"
-    """What is fastest or level on every CPU and with any number of tokens: `t2`."""
+    """What serves every CPU and any number of tokens: `t2`."""
     T2 = "t2"
     T5 = "t5"
 
@@ -40,8 +44,7 @@ class FormatChoice(str, enum.Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> FormatChoice:
-        known = ", ".join(f"`{member.value}`" for member in cls)
-        raise BitccError(f"the weight format cannot be `{value}`", hint=f"it is one of {known}")
+        raise _unknown(cls, "the weight format", value)
 
 
 @dataclass(frozen=True)

@@ -150,12 +150,12 @@ def compare(
     try:
         feeds = random_inputs(first) if feeds is None else feeds
         want = _flat(first.run(None, feeds))
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return Certificate(NOT_RUN, f"`{reference.name}` does not run on {described}: {first_line(error)}")
     del first
     try:
         by_body = want if original is None else _flat(_plain_session(built.model).run(None, feeds))
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return Certificate(
             FAILED, f"the compiled model does not run: {first_line(error)}", described, tolerance
         )

@@ -74,7 +74,7 @@ class Runner:
             options.enable_cpu_mem_arena = False
             try:
                 session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-            except Exception as error:  # as above
+            except Exception as error:  # onnxruntime's errors have no common base
                 raise _unproven(error) from error
             while len(self._sessions) >= _KEPT_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
