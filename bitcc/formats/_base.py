@@ -32,20 +32,30 @@ class WeightFormat:
         name: As in the op attribute ``weight_format`` and in the manifest, such as ``t2``.
         layout_version: Raised with every change of the bytes; readers refuse what they don't know.
         bits: Bits for one weight, padding aside.
+        rows: Of a tile; N is padded to a multiple of them.
         byte_weights: int8 [256, weights in a byte], those of every byte in the order of their columns.
         packed_shape: (n, k) -> the shape of the packed uint8 array.
         pack: (n, k) int8 weights in {-1, 0, 1}, in memory of any order -> packed uint8. Raises
             ``PackedWeightError``.
         unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
             byte that no packer writes, or padding that is not zero.
-        stack: (packed, n) of several (n, k) matrices, k -> packed, of all their rows below one another.
     """
 
     name: str
     layout_version: int
     bits: float
+    rows: int
     byte_weights: Int8 = field(compare=False, repr=False)
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
     unpack: Unpack
-    stack: Callable[[Sequence[tuple[Bytes, int]], int], Bytes]
+
+    def stack(self, parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
+        """(packed, n) of several (n, k) matrices -> packed, of all their rows below one another.
+
+        Raises:
+            PackedWeightError: a part is not what ``unpack`` takes.
+        """
+        if all(n % self.rows == 0 for _, n in parts[:-1]):
+            return np.concatenate([packed for packed, _ in parts])
+        return self.pack(np.concatenate([self.unpack(packed, n, k) for packed, n in parts]))

@@ -7,15 +7,10 @@ The packed array is uint8 [N/16, K/16, 64]: byte 4*n + kk of a 64-byte vector ho
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from bitcc.errors import PackedWeightError
 from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ROWS = 16
 _COLUMNS = 16  # of one 64-byte vector
@@ -151,16 +146,5 @@ def _decode(codes: Int8, weights: Int8) -> None:
     np.subtract(codes[:rows, :columns], 1, out=weights)
 
 
-def stack(parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
-    """(packed, n) of several (n, k) matrices -> packed, of all their rows below one another.
-
-    Raises:
-        PackedWeightError: a part is not what ``unpack`` takes.
-    """
-    if all(n % _ROWS == 0 for _, n in parts[:-1]):
-        return np.concatenate([packed for packed, _ in parts])
-    return pack(np.concatenate([unpack(packed, n, k) for packed, n in parts]))
-
-
 _BYTE_WEIGHTS = (np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3).astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t2", 1, 2.0, _BYTE_WEIGHTS, packed_shape, pack, unpack, stack)
+FORMAT = WeightFormat("t2", 1, 2.0, _ROWS, _BYTE_WEIGHTS, packed_shape, pack, unpack)

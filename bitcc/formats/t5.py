@@ -11,16 +11,11 @@ stream, four to the byte: packing and unpacking go through it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from bitcc.errors import PackedWeightError
 from bitcc.formats import t2
 from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ROWS = 16  # of a tile
 _CODES = 5  # in a byte
@@ -106,16 +101,5 @@ def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
     return t2.unpack(crumbs, n, k, order)
 
 
-def stack(parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
-    """(packed, n) of several (n, k) matrices -> packed, of all their rows below one another.
-
-    Raises:
-        PackedWeightError: a part is not what ``unpack`` takes.
-    """
-    if all(n % _ROWS == 0 for _, n in parts[:-1]):
-        return np.concatenate([packed for packed, _ in parts])
-    return pack(np.concatenate([unpack(packed, n, k) for packed, n in parts]))
-
-
 _BYTE_WEIGHTS = _CODES_OF.astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t5", 1, 8 / _CODES, _BYTE_WEIGHTS, packed_shape, pack, unpack, stack)
+FORMAT = WeightFormat("t5", 1, 8 / _CODES, _ROWS, _BYTE_WEIGHTS, packed_shape, pack, unpack)
