@@ -31,7 +31,14 @@ def _hide(content: bytes) -> bytes:
 
 MACHO = FileFormat(
     library="libbitcc_ops.dylib",
-    flags=("-fPIC", "-nostdlib", "-Wl,-dead_strip", "-Wl,-install_name,@rpath/{library}", "-s"),
+    flags=(
+        "-fPIC",
+        "-nostdlib",
+        "-D_FORTIFY_SOURCE=0",  # else its headers call checks of libSystem for what the sanitizers check
+        "-Wl,-dead_strip",
+        "-Wl,-install_name,@rpath/{library}",
+        "-s",
+    ),
     libraries=("-lc",),
     hide=_hide,
 )

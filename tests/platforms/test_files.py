@@ -74,7 +74,7 @@ def test_a_library_for_macos(name: str, library: Callable[[str], Path]) -> None:
     assert exported - {"_mh_dylib_header", "__dso_handle"} == EXPORTS
     loader = {"dyld_stub_binder", "_dladdr", "_dlopen", "___stderrp", "_sysctlbyname"}
     conversions = {"___extendhfsf2", "___truncsfhf2"}  # of half precision, since macOS 10.11
-    libc = {f"_{function}" for function in LIBC} | {"_bzero", "___bzero", "___memset_chk"}
+    libc = {f"_{function}" for function in LIBC} | {"_bzero", "___bzero"}
     assert {symbol.name for symbol in macho.imported_symbols} <= libc | loader | conversions
     assert [dylib.name for dylib in macho.libraries] == [
         "@rpath/libbitcc_ops.dylib",
