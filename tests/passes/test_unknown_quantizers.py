@@ -28,6 +28,15 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
         {"noop_with_empty_axes = 0, keepdims = 1> (abs_1, val_2)": "noop_with_empty_axes = 1> (abs_1)"},
         "the absolute maximum is taken over no axis",
     ),
+    "absmax over an axis that is computed": (
+        "dynamo",
+        {
+            "abs_1 = Abs (x)": "rows = Shape <start = 0, end = 1> (x) one = Sign (rows)"
+            " computed = Neg (one) abs_1 = Abs (x)",
+            "(abs_1, val_2)": "(abs_1, computed)",
+        },
+        "the axis of the absolute maximum is not constant",
+    ),
     "absmax of each token, reshaped": (
         "dynamo",
         {

@@ -178,6 +178,14 @@ def test_a_library_of_somebody_else_is_refused() -> None:
         runtime_ops.library_info(Path(_ctypes.__file__))
 
 
+def test_a_library_of_an_older_bitcc_is_refused(tmp_path: Path) -> None:
+    source, path = tmp_path / "old.c", tmp_path / "libold.so"
+    source.write_text('const char *bitcc_library_info(void) { return "{}"; }')
+    subprocess.run([sys.executable, "-m", "ziglang", "cc", "-shared", source, "-o", path], check=True)
+    with pytest.raises(TargetError, match="was built by another bitcc"):
+        runtime_ops.library_info(path)
+
+
 @pytest.mark.parametrize("offset", [0, 1, 4096])
 def test_external_weights_are_used_where_they_lie(
     session: Callable[..., Any],

@@ -203,3 +203,12 @@ def test_a_machine_that_is_not_there_is_an_error() -> None:
             _machine.connect(remote),
         ):
             pass
+
+
+def test_a_connection_that_breaks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_machine, "_session", lambda _: None)
+    with (
+        pytest.raises(TargetError, match="RPC server board:9190: the connection broke: gone"),
+        _machine.connect(targets.Remote("board", 9190)),
+    ):
+        raise RuntimeError("gone")
