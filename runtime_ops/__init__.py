@@ -26,13 +26,18 @@ __all__ = ["LibraryInfo", "include_dir", "library_info", "register", "sources", 
 _HERE = Path(__file__).resolve().parent
 
 
-def sources() -> tuple[Path, ...]:
-    """The C files of the library, all of them for every target.
+def sources(*, cuda: bool = False) -> tuple[Path, ...]:
+    """The C files of the library, the same for every target but for the launcher of CUDA kernels.
 
     They want C11, ``-I include_dir()``, ``-DBITCC_VERSION="1.2.3"``, ``variants.inc`` on the include
     path, ``-fvisibility=hidden`` and ``-ffp-contract=off``: results are to be the same everywhere.
+
+    Args:
+        cuda: With the launcher. Then all want ``-DBITCC_CUDA``, ``cuda.inc`` (``include/bitcc/cuda.h``) and
+            ``-ldl``, and the launcher wants the headers of the others beside it or by another ``-I``.
     """
-    return tuple(sorted((_HERE / "src").glob("*.c")))
+    launcher = (_HERE / "src" / "cuda").glob("*.c") if cuda else ()
+    return (*sorted((_HERE / "src").glob("*.c")), *sorted(launcher))
 
 
 def tuner_sources() -> tuple[Path, ...]:
