@@ -9,6 +9,7 @@ import numpy as np
 
 from bitcc import ops
 from bitcc.facts import KEPT, LayerFacts
+from bitcc.formats import PackedMatrix
 from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
@@ -82,8 +83,9 @@ class Layer:
         return self.product.node
 
     def without_codes(self) -> Layer:
-        """The layer without its dense codes, which are large and live on in packed form."""
-        return replace(self, ternary=replace(self.ternary, codes=np.zeros((0, 0), np.int8)))
+        """The layer without its codes, which are large."""
+        codes = PackedMatrix.empty(self.ternary.codes.fmt, (0, 0))
+        return replace(self, ternary=replace(self.ternary, codes=codes))
 
 
 MIN_FLOAT_WEIGHTS = 4096
@@ -209,7 +211,7 @@ def _with_codes(
         if is_convolution:
             reason = f"it is a 1x1 convolution, which packing makes slower: {refusal.reason}"
             raise Refused(reason, fix=refusal.fix) from refusal
-        check_structure(ternary.codes)
+        check_structure(ternary)
         layer = _ternary_linear(name, product, ternary, constants)
         return replace(layer, note=f"activations stay float: {refusal.reason}", fix=refusal.fix)
 

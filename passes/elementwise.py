@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from bitcc.formats import FORMATS
 from bitcc.passes.table import Table
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _BLOCK = 1 << 17  # elements: their temporaries stay in a core's second-level cache
-_COLUMNS = 64  # of a block of a transposed matrix, whose rows lie far apart
 _LOOKED_UP = 3  # nodes: fewer are computed faster than they are looked up
 _BYTE, _TWO_BYTES = np.dtype(np.uint8), np.dtype(np.uint16)
 _PATTERNS: dict[Any, np.dtype[Any]] = {
@@ -79,9 +79,9 @@ class Elementwise:
         leaves = {v: a.reshape(() if a.shape != self.shape else shape) for v, a in self.leaves.items()}
         return Elementwise(self.value, self.nodes, leaves, shape)
 
-    def block_rows(self) -> Iterator[slice]:
-        """Which rows to read together."""
-        count = max(1, _BLOCK // max(1, math.prod(self.shape[1:])))
+    def block_rows(self, unit: int = 1) -> Iterator[slice]:
+        """Which rows to read together; blocks begin at multiples of the unit."""
+        count = max(1, _BLOCK // max(1, math.prod(self.shape[1:])) // unit) * unit
         for start in range(0, self.shape[0], count):
             yield slice(start, min(start + count, self.shape[0]))
 
@@ -163,15 +163,14 @@ class Matrix(NamedTuple):
         """Of the elements."""
         return self.content.dtype
 
+    def blocks(self) -> Iterator[slice]:
+        """Which rows of the content to read together; whole tiles of packed weights."""
+        packed = FORMATS["t2"]
+        return self.content.block_rows(packed.columns if self.transposed else packed.rows)
+
     def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """(rows, columns) of blocks of whole rows, or of whole columns if it is transposed."""
-        every = slice(None)
-        if not self.transposed:
-            yield from ((rows, every) for rows in self.content.block_rows())
-            return
-        k = self.shape[1]
-        for start in range(0, k, _COLUMNS):
-            yield every, slice(start, min(start + _COLUMNS, k))
+        """(rows, columns) of the blocks."""
+        return map(self.place, self.blocks())
 
     def place(self, rows: slice) -> tuple[slice, slice]:
         """(rows, columns) of some rows of the content."""

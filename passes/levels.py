@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bitcc.formats import Int8
+    from bitcc.formats import PackedMatrix
     from bitcc.passes.elementwise import Matrix
 
 GROUPS = (256, 128, 64, 32, 16)
@@ -66,15 +66,15 @@ class Levels(NamedTuple):
         return float(np.where(self.number == 0, 0, away).max())
 
 
-def levels(matrix: Matrix, size: int, codes: Int8 | None = None) -> Levels:
-    """Of groups of ``size`` columns; the signs of all values go to ``codes``, int8 [N, K], if it is given."""
+def levels(matrix: Matrix, size: int, codes: PackedMatrix | None = None) -> Levels:
+    """Of groups of ``size`` columns; the signs of all values go to ``codes``, if it is given."""
     n, k = matrix.shape
     shape = (n, k // size)
     found = Levels(np.zeros(shape), np.full(shape, np.inf), np.zeros(shape), np.zeros(shape, np.int64))
     for rows, columns in matrix.tiles():
         values = floats(matrix.tile(rows, columns))
         if codes is not None:
-            codes[rows, columns] = (values > 0).view(np.int8) - (values < 0).view(np.int8)
+            codes.write(rows, columns, (values > 0).view(np.int8) - (values < 0).view(np.int8))
         first = 0 if size == k else (columns.start or 0) // size
         part = _of_tile(values, min(size, values.shape[1]))
         at = (rows, slice(first, first + part.number.shape[1]))
@@ -85,17 +85,17 @@ def levels(matrix: Matrix, size: int, codes: Int8 | None = None) -> Levels:
     return found
 
 
-def levels_of_all(matrix: Matrix, spread: float, codes: Int8) -> Levels | None:
-    """Of all columns of all rows, arrays [1, 1]; the signs of all values go to ``codes``, int8 [N, K].
+def levels_of_all(matrix: Matrix, spread: float, codes: PackedMatrix) -> Levels | None:
+    """Of all columns of all rows, arrays [1, 1]; the signs of all values go to ``codes``.
 
     None, as soon as that is known, if the largest magnitude is over ``1 + spread`` times the smallest.
     """
     largest, smallest, total, number = 0.0, np.inf, 0.0, 0
-    signs = matrix.as_content(codes)
-    for rows in matrix.content.block_rows():
+    for rows in matrix.blocks():
         values = floats(matrix.content.rows(rows))
         above, below = values > 0, values < 0
-        np.subtract(above.view(np.int8), below.view(np.int8), out=signs[rows])
+        signs = above.view(np.int8) - below.view(np.int8)
+        codes.write(*matrix.place(rows), matrix.as_content(signs))
         number += int(np.count_nonzero(above) + np.count_nonzero(below))
         magnitude = np.abs(values)
         total += float(magnitude.sum(dtype=np.float64))

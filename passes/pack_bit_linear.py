@@ -151,7 +151,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
     def _prepared(self, layer: Layer) -> _Prepared:
         op, fmt = layer.op, self._format if isinstance(layer.op, BitLinear) else formats.FORMATS["t2"]
         op = replace(op, weight_format=fmt.name, layout_version=fmt.layout_version)
-        data = fmt.pack(layer.ternary.codes)
+        data = layer.ternary.codes.converted(fmt).data
         return _Prepared(replace(layer.without_codes(), op=op), data, _facts(layer, fmt, data.nbytes))
 
     def _proven(
@@ -187,7 +187,7 @@ class _Prepared(NamedTuple):
     """A layer whose weights have been packed.
 
     Attributes:
-        layer: Without its codes: they are large, and the proof unpacks its own.
+        layer: Without its codes.
         data: The packed weights.
         facts: All but what the proof finds.
     """

@@ -17,7 +17,6 @@ from bitcc import formats
 from bitcc.passes._refused import Refused
 from bitcc.passes.levels import floats
 from bitcc.passes.table import NO_CODE, CodeTable
-from bitcc.passes.ternary import read_codes
 from bitcc.passes.weight import weight_as_read, weight_matrix
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bitcc.formats import Int8
+    from bitcc.formats import Int8, PackedMatrix
     from bitcc.passes.constants import Constants
     from bitcc.passes.detect import Layer
     from bitcc.passes.elementwise import Elementwise, Matrix
@@ -61,7 +60,7 @@ def weight_error(
     if matrix.shape != (layer.op.N, layer.op.K):
         raise Refused("packed, its weights have another shape")
     layout = formats.get(layer.op.weight_format, layer.op.layout_version)
-    codes = layout.unpack(packed, *matrix.shape, order=matrix.order)
+    codes = formats.PackedMatrix(layout, matrix.shape, packed)
     with np.errstate(all="ignore"):  # a table has infinities and NaN, whether they are used or not
         if rounded:
             _check_nearest(matrix, codes, layer)
@@ -69,7 +68,7 @@ def weight_error(
         return _error(matrix, codes, layer, runner)
 
 
-def _error(matrix: Matrix, codes: Int8, layer: Layer, runner: Runner) -> float:
+def _error(matrix: Matrix, codes: PackedMatrix, layer: Layer, runner: Runner) -> float:
     evaluate = _in_onnxruntime(matrix.content, runner) or matrix.content.evaluate
     table = matrix.content.table
     error = None
@@ -91,7 +90,7 @@ def _in_onnxruntime(content: Elementwise, runner: Runner) -> Evaluate | None:
         return None
 
 
-def _check_nearest(matrix: Matrix, codes: Int8, layer: Layer) -> None:
+def _check_nearest(matrix: Matrix, codes: PackedMatrix, layer: Layer) -> None:
     scale = layer.ternary.scale
     table = matrix.content.table
     if table is not None and scale.size == 1:
@@ -102,21 +101,27 @@ def _check_nearest(matrix: Matrix, codes: Int8, layer: Layer) -> None:
         good = _has_codes(matrix, table, known, codes)
     else:
         good = all(
-            bool((np.abs(_units(layer, floats(matrix.tile(*at)), at) - codes[at]) < 0.5).all())
+            bool((np.abs(_units(layer, floats(matrix.tile(*at)), at) - codes.read(*at)) < 0.5).all())
             for at in matrix.tiles()
         )
     if not good:
         raise Refused("packed, its weights are not those of the original")
 
 
-def _has_codes(matrix: Matrix, table: Table, known: Int8, codes: Int8) -> bool:
+def _has_codes(matrix: Matrix, table: Table, known: Int8, codes: PackedMatrix) -> bool:
     """Whether the codes [N, K] are those that ``known`` says of each pattern."""
-    content, expected = matrix.as_content(codes), CodeTable(known)
-    for rows in matrix.content.block_rows():
-        found = np.empty_like(content[rows])
-        if not expected.read(table.patterns[rows], found) or not np.array_equal(found, content[rows]):
+    expected = CodeTable(known)
+    for rows in matrix.blocks():
+        packed = _read(codes, matrix, rows)
+        found = np.empty_like(packed)
+        if not expected.read(table.patterns[rows], found) or not np.array_equal(found, packed):
             return False
     return True
+
+
+def _read(codes: PackedMatrix, matrix: Matrix, rows: slice) -> Int8:
+    """The codes of some rows of the content."""
+    return matrix.as_content(codes.read(*matrix.place(rows), matrix.order))
 
 
 def _units(layer: Layer, values: Array, at: tuple[slice, slice]) -> Array:
@@ -135,7 +140,9 @@ def _scale(layer: Layer, at: tuple[slice, slice]) -> NDArray[np.float32]:
     return scale
 
 
-def _table_error(matrix: Matrix, table: Table, codes: Int8, scale: float, evaluate: Evaluate) -> float | None:
+def _table_error(
+    matrix: Matrix, table: Table, codes: PackedMatrix, scale: float, evaluate: Evaluate
+) -> float | None:
     """The largest |W - W'| / scale; None if one is more than ``_STRAY``."""
     values = floats(evaluate(matrix.content.patterns())) / np.float32(scale)
     known = np.full(values.shape, NO_CODE, np.int8)
@@ -149,38 +156,42 @@ def _table_error(matrix: Matrix, table: Table, codes: Int8, scale: float, evalua
     return float(stray[table.may_occur(matrix.content.block_rows()) & (known != NO_CODE)].max())
 
 
-def _largest_stray(matrix: Matrix, codes: Int8, layer: Layer, evaluate: Evaluate) -> float | None:
+def _largest_stray(matrix: Matrix, codes: PackedMatrix, layer: Layer, evaluate: Evaluate) -> float | None:
     """The same, of each weight by itself."""
     worst = 0.0
-    for at, values in _parts(matrix, evaluate):
-        if worst == 0 and _are_levels(values, _scale(layer, at), codes[at]):
+    for at, values, packed in _parts(matrix, codes, evaluate):
+        if worst == 0 and _are_levels(values, _scale(layer, at), packed):
             continue
         units = _units(layer, values, at)
-        units -= codes[at]
+        units -= packed
         worst = max(worst, float(units.max()), -float(units.min()))
         if not worst <= _STRAY:  # written so that NaN fails
             return None
     return worst
 
 
-def _row_error(matrix: Matrix, codes: Int8, layer: Layer, evaluate: Evaluate) -> float:
+def _row_error(matrix: Matrix, codes: PackedMatrix, layer: Layer, evaluate: Evaluate) -> float:
     """The largest |W - W'| / |W'| of a row."""
-    away, size = np.zeros(codes.shape[0]), np.zeros(codes.shape[0])
-    for at, values in _parts(matrix, evaluate):
+    away, size = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[0])
+    for at, values, packed in _parts(matrix, codes, evaluate):
         units = _units(layer, values, at)
         size[at[0]] += np.einsum("nk,nk->n", units, units)
-        units -= codes[at]
+        units -= packed
         away[at[0]] += np.einsum("nk,nk->n", units, units)
     return float(np.sqrt(np.where(away == 0, 0, away / size)).max())
 
 
-def _parts(matrix: Matrix, evaluate: Evaluate) -> Iterator[tuple[tuple[slice, slice], Array]]:
-    """(rows and columns, values) of blocks of the matrix."""
-    for rows in matrix.content.block_rows():
-        yield matrix.place(rows), matrix.as_content(floats(evaluate(matrix.content.leaves_of(rows))))
+def _parts(
+    matrix: Matrix, codes: PackedMatrix, evaluate: Evaluate
+) -> Iterator[tuple[tuple[slice, slice], Array, Int8]]:
+    """(rows and columns, values, codes) of blocks of the matrix."""
+    for rows in matrix.blocks():
+        at, values = matrix.place(rows), floats(evaluate(matrix.content.leaves_of(rows)))
+        yield at, matrix.as_content(values), codes.read(*at, matrix.order)
 
 
 def _are_levels(values: Array, scale: NDArray[np.float32], codes: Int8) -> bool:
     """Whether all values are the codes times the scale, to the last bit."""
-    found = np.empty_like(codes)
-    return read_codes(values, scale, found) and np.array_equal(found, codes)
+    levels = codes.astype(values.dtype)
+    levels *= scale
+    return np.array_equal(levels, values)

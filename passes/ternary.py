@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitcc.formats import FORMATS, PackedMatrix
 from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Matrix
@@ -33,7 +34,6 @@ _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
 _NOISE = 3e-2  # of a few distinct values around one level
 _NOISE_DISTINCT = 16
 _ROWS = 64
-_BLOCK = 1 << 18  # codes: they stay in a core's cache
 _TRAINED = "if it was trained, export it with its activation quantizer in the graph, which proves it"
 _LEAST_SHARE = 0.75  # of the level among them: two scales that lie close together are no noise
 
@@ -43,14 +43,14 @@ class Ternary:
     """An exact ternary matrix.
 
     Attributes:
-        codes: int8 [N, K], in {-1, 0, 1}.
+        codes: [N, K], in format `t2`.
         scale: float32 [1, 1] (scope ``tensor``), [N, 1] (``row``) or [N, K / group_size], positive.
         group_size: Columns of one scale; K for the scopes ``tensor`` and ``row``.
         noisy: Whether the values stray further from the levels than float32 explains, as those of a
             quantizer that was evaluated in half precision.
     """
 
-    codes: Int8
+    codes: PackedMatrix
     scale: NDArray[np.float32]
     group_size: int
     noisy: bool = False
@@ -65,23 +65,17 @@ class Ternary:
     @property
     def zeros(self) -> float:
         """The fraction of zero codes."""
-        return self._counts[1] / self.codes.size
+        return self.counts[1] / sum(self.counts)
 
     @property
     def positive(self) -> float:
         """The fraction of codes 1."""
-        return self._counts[2] / self.codes.size
+        return self.counts[2] / sum(self.counts)
 
     @cached_property
-    def _counts(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[int, int, int]:
         """How many codes are -1, 0 and 1."""
-        flat = self.codes.ravel(order="K")
-        negative = positive = 0
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK]
-            negative += int(np.count_nonzero(block < 0))
-            positive += int(np.count_nonzero(block > 0))
-        return negative, flat.size - negative - positive, positive
+        return self.codes.counts()
 
     @property
     def scheme(self) -> str:
@@ -107,7 +101,7 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
             raise _dense()  # most dense matrices end here
         if (codes := _codes_of_one_level(matrix, largest)) is not None:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
-    codes = np.empty((n, k), np.int8, order=matrix.order)
+    codes = _to_be_written(matrix)
     everything = levels_of_all(matrix, 2 * _TOLERANCE, codes)  # more, and one is away from the mean
     if everything is not None and everything.is_one_level(_TOLERANCE):
         return Ternary(codes, _full(_sample_mode(matrix)), k)
@@ -124,16 +118,25 @@ def _has_morelevels(block: NDArray[Any]) -> bool:
     return bool(((groups > 0) & (groups <= half)).any())
 
 
-def _codes_of_one_level(matrix: Matrix, level: float) -> Int8 | None:
+def _to_be_written(matrix: Matrix) -> PackedMatrix:
+    return PackedMatrix.empty(FORMATS["t2"], matrix.shape)
+
+
+def _codes_of_one_level(matrix: Matrix, level: float) -> PackedMatrix | None:
     """The codes [N, K] if every value is -level, 0 or +level, to the last bit; else None."""
-    content, codes = matrix.content, np.empty(matrix.shape, np.int8, order=matrix.order)
-    out, table = matrix.as_content(codes), matrix.content.table
-    if table is not None:
-        known = CodeTable(_code_table(floats(table.values), level))
-        fits = all(known.read(table.patterns[rows], out[rows]) for rows in content.block_rows())
-    else:
-        fits = all(read_codes(content.rows(rows), level, out[rows]) for rows in content.block_rows())
-    return codes if fits else None
+    content, codes = matrix.content, _to_be_written(matrix)
+    table = content.table
+    known = None if table is None else CodeTable(_code_table(floats(table.values), level))
+    for rows in matrix.blocks():
+        block = np.empty((rows.stop - rows.start, content.shape[1]), np.int8)
+        if table is not None and known is not None:
+            fits = known.read(table.patterns[rows], block)
+        else:
+            fits = _read_codes(content.rows(rows), level, block)
+        if not fits:
+            return None
+        codes.write(*matrix.place(rows), matrix.as_content(block))
+    return codes
 
 
 def _code_table(values: NDArray[Any], level: float) -> Int8:
@@ -144,7 +147,7 @@ def _code_table(values: NDArray[Any], level: float) -> Int8:
     return codes
 
 
-def read_codes(values: NDArray[Any], level: Any, out: Int8) -> bool:
+def _read_codes(values: NDArray[Any], level: Any, out: Int8) -> bool:
     """Fill ``out`` with the codes of values; False if one is not -level, 0 or +level, to the last bit."""
     level = np.asarray(level, values.dtype)
     above, below, zero = values == level, values == -level, values == 0
@@ -156,39 +159,41 @@ def _dense(away: str = "") -> Refused:
     return Refused(f"the weights are dense: no scale makes them -1, 0 and 1{away}")
 
 
-def check_structure(codes: Int8) -> None:
+def check_structure(ternary: Ternary) -> None:
     """Tell a trained matrix from a selection, a mask or a transform, for layers that nothing else proves.
 
     Raises:
         Refused: the matrix is one of those; packing would be lossless, but it is no BitLinear.
     """
-    zeros = 1.0 - np.count_nonzero(codes) / codes.size
-    if zeros > _MAX_ZEROS:
+    if ternary.zeros > _MAX_ZEROS:
         raise Refused(
-            f"{zeros:.0%} of the weights are zero: a selection or mask, not a BitLinear", fix=_TRAINED
+            f"{ternary.zeros:.0%} of the weights are zero: a selection or mask, not a BitLinear", fix=_TRAINED
         )
-    if codes.min() >= 0 or codes.max() <= 0:
+    negative, _, positive = ternary.counts
+    if not negative or not positive:
         raise Refused("all nonzero weights have one sign: a mask, not a BitLinear", fix=_TRAINED)
-    if _has_constant_diagonals(codes):
+    if _has_constant_diagonals(ternary.codes):
         raise Refused(
             "its diagonals are constant: a difference or shift matrix, not a BitLinear", fix=_TRAINED
         )
-    if _orthogonal(codes) or _orthogonal(codes.T):
+    some = slice(0, _ROWS)
+    if _orthogonal(ternary.codes.read(rows=some)) or _orthogonal(ternary.codes.read(columns=some).T):
         raise Refused(
             "its rows are orthogonal to each other: a Hadamard or permutation matrix, not a BitLinear",
             fix=_TRAINED,
         )
 
 
-def _has_constant_diagonals(codes: Int8) -> bool:
+def _has_constant_diagonals(codes: PackedMatrix) -> bool:
     """Whether every row is the one above it moved by one column."""
-    last = codes.shape[0] - 1
-    blocks = (slice(i, min(i + _ROWS, last)) for i in range(0, last, _ROWS))  # the first one mostly says no
-    return all(np.array_equal(codes[1:, 1:][rows], codes[:-1, :-1][rows]) for rows in blocks)
+    starts = range(0, codes.shape[0] - 1, _ROWS)
+    blocks = (codes.read(slice(i, i + _ROWS + 1)) for i in starts)  # the first one mostly says no
+    return all(np.array_equal(block[1:, 1:], block[:-1, :-1]) for block in blocks)
 
 
 def _orthogonal(codes: Int8) -> bool:
-    some = codes[:64].astype(np.float32)
+    """Whether all rows are to each other."""
+    some = codes.astype(np.float32)
     gram = some @ some.T
     np.fill_diagonal(gram, 0)
     return not gram.any()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from bitcc.errors import PackedWeightError
 from bitcc.formats import t2, t5
 from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
+from bitcc.formats.packed_matrix import PackedMatrix
 
-__all__ = ["FORMATS", "Bytes", "Int8", "Order", "WeightFormat", "get"]
+__all__ = ["FORMATS", "Bytes", "Int8", "Order", "PackedMatrix", "WeightFormat", "get"]
 
 _FORMATS = (t2.FORMAT, t5.FORMAT)
 

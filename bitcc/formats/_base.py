@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcc.errors import PackedWeightError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -33,6 +35,8 @@ class WeightFormat:
         layout_version: Raised with every change of the bytes; readers refuse what they don't know.
         bits: Bits for one weight, padding aside.
         rows: Of a tile; N is padded to a multiple of them.
+        columns: Of a tile; K is padded to a multiple of them. The bytes of whole tiles, some of the first two
+            axes of the packed array, are the packed form of their rows and columns.
         byte_weights: int8 [256, weights in a byte], those of every byte in the order of their columns.
         packed_shape: (n, k) -> the shape of the packed uint8 array.
         pack: (n, k) int8 weights in {-1, 0, 1}, in memory of any order -> packed uint8. Raises
@@ -45,6 +49,7 @@ class WeightFormat:
     layout_version: int
     bits: float
     rows: int
+    columns: int
     byte_weights: Int8 = field(compare=False, repr=False)
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
@@ -59,3 +64,16 @@ class WeightFormat:
         if all(n % self.rows == 0 for _, n in parts[:-1]):
             return np.concatenate([packed for packed, _ in parts])
         return self.pack(np.concatenate([self.unpack(packed, n, k) for packed, n in parts]))
+
+
+def check_packed(packed: Bytes, shape: tuple[int, ...], n: int, k: int) -> None:
+    """Check that packed (n, k) weights are uint8 of that shape.
+
+    Raises:
+        PackedWeightError: they are not.
+    """
+    if packed.dtype != np.uint8 or packed.shape != shape:
+        raise PackedWeightError(
+            f"packed weights are {packed.dtype} {list(packed.shape)}, "
+            f"expected uint8 {list(shape)} for N = {n}, K = {k}"
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bitcc.errors import PackedWeightError
-from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
+from bitcc.formats._base import Bytes, Int8, Order, WeightFormat, check_packed
 
 _ROWS = 16
 _COLUMNS = 16  # of one 64-byte vector
@@ -91,11 +91,7 @@ def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
         PackedWeightError: the shape is not that of an (n, k) matrix, a code is 3, or the padding
             holds something else than weight 0.
     """
-    if packed.dtype != np.uint8 or packed.shape != packed_shape(n, k):
-        raise PackedWeightError(
-            f"packed weights are {packed.dtype} {list(packed.shape)}, "
-            f"expected uint8 {list(packed_shape(n, k))} for N = {n}, K = {k}"
-        )
+    check_packed(packed, packed_shape(n, k), n, k)
     weights = np.empty((n, k), np.int8, order=order)
     (_unpack_columns if order == "F" else _unpack_rows)(packed, weights)
     return weights
@@ -147,4 +143,4 @@ def _decode(codes: Int8, weights: Int8) -> None:
 
 
 _BYTE_WEIGHTS = (np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3).astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t2", 1, 2.0, _ROWS, _BYTE_WEIGHTS, packed_shape, pack, unpack)
+FORMAT = WeightFormat("t2", 1, 2.0, _ROWS, _K_ALIGNMENT, _BYTE_WEIGHTS, packed_shape, pack, unpack)

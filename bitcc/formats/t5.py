@@ -15,7 +15,7 @@ import numpy as np
 
 from bitcc.errors import PackedWeightError
 from bitcc.formats import t2
-from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
+from bitcc.formats._base import Bytes, Int8, Order, WeightFormat, check_packed
 
 _ROWS = 16  # of a tile
 _CODES = 5  # in a byte
@@ -77,11 +77,7 @@ def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
         PackedWeightError: the shape is not that of an (n, k) matrix, a byte is 243 or more, or the padding
             holds something else than weight 0.
     """
-    if packed.dtype != np.uint8 or packed.shape != packed_shape(n, k):
-        raise PackedWeightError(
-            f"packed weights are {packed.dtype} {list(packed.shape)}, "
-            f"expected uint8 {list(packed_shape(n, k))} for N = {n}, K = {k}"
-        )
+    check_packed(packed, packed_shape(n, k), n, k)
     largest = packed.max()
     if largest >= _KNOWN:
         raise PackedWeightError(f"packed weights hold the byte {largest}, which no ternary weights have")
@@ -102,4 +98,4 @@ def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
 
 
 _BYTE_WEIGHTS = _CODES_OF.astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t5", 1, 8 / _CODES, _ROWS, _BYTE_WEIGHTS, packed_shape, pack, unpack)
+FORMAT = WeightFormat("t5", 1, 8 / _CODES, _ROWS, _COLUMNS, _BYTE_WEIGHTS, packed_shape, pack, unpack)

@@ -1,21 +1,20 @@
-"""Packed weights are mapped, not copied: a model of 1 GB opens without 1 GB of memory."""
+"""A compilation holds no weight unpacked, and packed ones are mapped: 1 GB opens without 1 GB of memory."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 import bitcc
+from benchmarks import layer_models
 from bitcc import function_body, ops
 from bitcc.formats import FORMATS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _N = _K = 4096
 _LAYERS = 256
@@ -86,3 +85,46 @@ def test_a_gigabyte_of_weights_takes_no_anonymous_memory(tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 100 * 1024, "kilobytes of anonymous memory"
+
+
+# Compiles a small model, so that all is loaded, and then a large one: prints how many bytes that one adds.
+_COMPILE = """
+import pathlib, sys
+import bitcc
+
+def status(key):
+    line = next(line for line in pathlib.Path("/proc/self/status").open() if line.startswith(key))
+    return int(line.split()[1]) << 10
+
+def compile(folder):
+    options = {"min_weights": 0, "verify": False, "weight_format": sys.argv[3]}
+    bitcc.compile(f"{folder}/model.onnx", f"{folder}/bundle", **options)
+
+compile(sys.argv[1])
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+before = status("VmRSS")
+compile(sys.argv[2])
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the memory of a process")
+@pytest.mark.parametrize(
+    ("form", "weight_format"),
+    [("latent fp32", "t2"), ("latent fp16", "t2"), ("latent bf16", "t5"), ("int8", "t2"), ("int8", "t5")],
+)
+def test_a_compilation_takes_no_more_memory_than_twice_a_weight_as_it_is_stored(
+    tmp_path: Path, form: str, weight_format: str
+) -> None:
+    """Pages of the mapped file included."""
+    side, layers = 4096, 2
+    small, large = tmp_path / "small", tmp_path / "large"
+    for folder in (small, large):
+        folder.mkdir()
+    layer_models.write(small, form, 1, 64)
+    stored = layer_models.write(large, form, layers, side) // layers
+    command = [sys.executable, "-c", _COMPILE, small, large, weight_format]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (large / "model.data").unlink()
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2 * stored

@@ -14,6 +14,7 @@ import pytest
 
 from bitcc import passes
 from bitcc.facts import KEPT, PACKED
+from bitcc.formats import PackedMatrix
 from bitcc.ops import ActScale
 from bitcc.passes import pack_bit_linear
 from bitcc.passes.detect import Layer, detect
@@ -32,7 +33,12 @@ def with_op(**attributes: Any) -> Wrong:
 
 
 def with_codes(change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Wrong:
-    return lambda layer: replace(layer, ternary=replace(layer.ternary, codes=change(layer.ternary.codes)))
+    def wrong(layer: Layer) -> Layer:
+        codes = layer.ternary.codes
+        changed = PackedMatrix(codes.fmt, codes.shape, codes.fmt.pack(change(codes.read())))
+        return replace(layer, ternary=replace(layer.ternary, codes=changed))
+
+    return wrong
 
 
 def one_code_less(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

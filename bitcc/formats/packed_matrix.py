@@ -1,0 +1,114 @@
+"""A ternary matrix that is written, read and counted part by part: it is never in memory unpacked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitcc.formats._base import check_packed
+
+if TYPE_CHECKING:
+    from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
+
+_COUNTED = 1 << 17  # pairs of bytes at a time: they stay in a core's cache
+_CONVERTED = 64  # rows at a time
+_ALL = slice(None)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMatrix:
+    """Packed ternary weights [N, K].
+
+    Attributes:
+        fmt: How they are packed.
+        shape: (N, K).
+        data: uint8, of the shape that ``fmt`` packs them to.
+
+    Raises:
+        PackedWeightError: ``data`` has another type or shape.
+    """
+
+    fmt: WeightFormat
+    shape: tuple[int, int]
+    data: Bytes
+
+    def __post_init__(self) -> None:
+        check_packed(self.data, self.fmt.packed_shape(*self.shape), *self.shape)
+
+    @classmethod
+    def empty(cls, fmt: WeightFormat, shape: tuple[int, int]) -> PackedMatrix:
+        """A matrix to be written."""
+        return cls(fmt, shape, np.empty(fmt.packed_shape(*shape), np.uint8))
+
+    def write(self, rows: slice, columns: slice, weights: Int8) -> None:
+        """Set a part that begins and ends where tiles of the format do, or where the matrix does.
+
+        Raises:
+            PackedWeightError: a weight is not in {-1, 0, 1}.
+            ValueError: the part begins or ends elsewhere, or ``weights`` has another shape.
+        """
+        part, tiles = self._part(rows, columns), self._tiles(rows, columns)
+        if part != tiles or weights.shape != _shape(part):
+            raise ValueError(f"weights {list(weights.shape)} do not fill tiles of [{part[0]}, {part[1]}]")
+        self._packed(tiles)[...] = self.fmt.pack(weights)
+
+    def read(self, rows: slice = _ALL, columns: slice = _ALL, order: Order = "C") -> Int8:
+        """Any part, int8, in memory of that order but for what is cut off its tiles.
+
+        Raises:
+            PackedWeightError: a byte of its tiles is none that a packer writes, or their padding is not zero.
+        """
+        part, tiles = self._part(rows, columns), self._tiles(rows, columns)
+        weights = self.fmt.unpack(self._packed(tiles), *_shape(tiles), order)
+        inside = (slice(p.start - t.start, p.stop - t.start) for p, t in zip(part, tiles, strict=True))
+        return weights[tuple(inside)]
+
+    def converted(self, fmt: WeightFormat) -> PackedMatrix:
+        """The same weights in another format."""
+        if fmt == self.fmt:
+            return self
+        result = PackedMatrix.empty(fmt, self.shape)
+        for start in range(0, self.shape[0], _CONVERTED):
+            rows = slice(start, start + _CONVERTED)
+            result.write(rows, _ALL, self.read(rows))
+        return result
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many weights are -1, 0 and 1."""
+        pairs = self.data.reshape(-1).view(np.uint16)  # a row of a tile is 64 bytes
+        counts = np.zeros(1 << 16, np.int64)
+        for start in range(0, pairs.size, _COUNTED):
+            counts += np.bincount(pairs[start : start + _COUNTED], minlength=counts.size)
+        of_pair = counts.reshape(256, 256)
+        of_byte = of_pair.sum(0) + of_pair.sum(1)
+        negative, positive = (int(of_byte @ (self.fmt.byte_weights == w).sum(1)) for w in (-1, 1))
+        return negative, self.shape[0] * self.shape[1] - negative - positive, positive
+
+    def _part(self, rows: slice, columns: slice) -> tuple[range, range]:
+        n, k = self.shape
+        return range(n)[rows], range(k)[columns]
+
+    def _tiles(self, rows: slice, columns: slice) -> tuple[range, range]:
+        """The rows and columns of the tiles that a part is in."""
+        (r, c), (n, k) = self._part(rows, columns), self.shape
+        return _whole(r, self.fmt.rows, n), _whole(c, self.fmt.columns, k)
+
+    def _packed(self, tiles: tuple[range, range]) -> Bytes:
+        """A view of their bytes, which are a packed matrix of their own."""
+        rows, columns = tiles
+        vectors = self.fmt.packed_shape(1, self.fmt.columns)[1]
+        return self.data[
+            rows.start // self.fmt.rows : -(-rows.stop // self.fmt.rows),
+            columns.start // self.fmt.columns * vectors : -(-columns.stop // self.fmt.columns) * vectors,
+        ]
+
+
+def _shape(part: tuple[range, range]) -> tuple[int, int]:
+    return len(part[0]), len(part[1])
+
+
+def _whole(part: range, unit: int, size: int) -> range:
+    """The part, from and to multiples of the unit."""
+    return range(part.start // unit * unit, min(-(-part.stop // unit) * unit, size))
