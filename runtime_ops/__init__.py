@@ -66,6 +66,8 @@ class LibraryInfo:
         wrong: A better variant that is not used because its self-test failed here, and the kernel that
             computes wrong numbers; mostly empty.
         cpu: The features of this CPU that variants ask for.
+        gpus: The GPUs that it has code for, as nvcc calls them: ``sm_90``, and ``compute_90`` for PTX, which
+            later ones can compile.
     """
 
     version: str
@@ -74,6 +76,7 @@ class LibraryInfo:
     selected: str | None
     wrong: Mapping[str, str]
     cpu: tuple[str, ...]
+    gpus: tuple[str, ...]
 
 
 _INFO_BYTES = 4096
@@ -108,6 +111,7 @@ def library_info(path: Path) -> LibraryInfo:
         selected=info["selected"],
         wrong=info["wrong"],
         cpu=tuple(info["cpu"]),
+        gpus=tuple(info.get("gpus", ())),
     )
 
 

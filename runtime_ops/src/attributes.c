@@ -130,7 +130,8 @@ static void read_matrix(reader *r, bitcc_layer *out, int32_t formats) {
   out->tiles = (out->n + BITCC_TILE_ROWS - 1) / BITCC_TILE_ROWS;
   out->rows = out->tiles * BITCC_TILE_ROWS;
   out->w_blocks = blocks(out, out->given);
-  out->format = r->node->kernels->gemv_t5 != NULL ? out->given : BITCC_T2;
+  bool reads_t5 = !r->node->kind->t2_only && r->node->kernels->gemv_t5 != NULL;
+  out->format = reads_t5 ? out->given : BITCC_T2;
   out->k_blocks = blocks(out, out->format);
   int32_t columns = out->format == BITCC_T5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS;
   out->k_padded = pad(out->k_blocks * columns);

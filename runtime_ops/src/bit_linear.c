@@ -45,4 +45,4 @@ static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
   return status;
 }
 
-const bitcc_kind bitcc_bit_linear = {"BitLinear", 4, bitcc_read_bit_linear, run};
+const bitcc_kind bitcc_bit_linear = {"BitLinear", 4, bitcc_read_bit_linear, run, false};

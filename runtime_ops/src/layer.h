@@ -71,6 +71,7 @@ struct bitcc_kind {
   OrtStatus *(*read_layer)(const bitcc_node *node, const OrtKernelInfo *info, bitcc_layer *out);
   /* Computes all of Y, which has elements. `call->tokens` is not set yet. */
   OrtStatus *(*run)(bitcc_node *node, bitcc_call *call, int64_t tokens);
+  bool t2_only; /* other formats are expanded, whatever the CPU's kernels read */
 };
 extern const bitcc_kind bitcc_bit_linear, bitcc_ternary_linear;
 
@@ -85,6 +86,7 @@ struct bitcc_node {
   bool constant; /* `weights` are there; else every call reads and checks its own */
   bitcc_weights weights;
   _Atomic(bitcc_scratch *) spare;
+  struct bitcc_on_gpu *on_gpu; /* NULL on a CPU */
 };
 
 /* A tensor's type, shape and bytes. */

@@ -23,7 +23,12 @@ typedef struct bitcc_kind bitcc_kind;
 
 /* For each op one struct for each type of X. It carries what was chosen when the library was
  * registered to the callbacks of later, so that the process has no state. */
-enum { BITCC_OPS = 2 * 3 };
+enum { BITCC_CPU_OPS = 2 * 3 };
+#if defined(BITCC_CUDA)
+enum { BITCC_OPS = BITCC_CPU_OPS + 3 };
+#else
+enum { BITCC_OPS = BITCC_CPU_OPS };
+#endif
 typedef struct {
   OrtCustomOp base; /* first: onnxruntime hands back a pointer to it */
   OrtElementType x_type;
@@ -31,7 +36,14 @@ typedef struct {
   const bitcc_kernels *kernels;
   const bitcc_kind *kind;
 } bitcc_op;
-void bitcc_fill_ops(bitcc_op ops[BITCC_OPS], const OrtApi *api, const bitcc_kernels *kernels);
+void bitcc_fill_ops(bitcc_op ops[BITCC_CPU_OPS], const OrtApi *api, const bitcc_kernels *kernels);
+#if defined(BITCC_CUDA)
+/* Those for GPUs, of which *count is how many: none where BITCC_CUDA=off is in the environment. */
+OrtStatus *bitcc_fill_cuda_ops(const bitcc_op ops[BITCC_CPU_OPS], bitcc_op *cuda, size_t *count);
+/* Comma-separated names of the GPUs that the library has code for, each between `quote`s, as nvcc has
+ * them: sm_90 of machine code, compute_90 of PTX. */
+void bitcc_list_images(char *out, size_t size, const char *quote);
+#endif
 
 /* The BITCC_CPU_* bits of this machine, those included that the operating system must allow. */
 uint64_t bitcc_cpu_features(void);

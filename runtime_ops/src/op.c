@@ -68,12 +68,12 @@ static const OrtCustomOp callbacks = {
     .GetEndVersion = one,
 };
 
-void bitcc_fill_ops(bitcc_op ops[BITCC_OPS], const OrtApi *api, const bitcc_kernels *kernels) {
+void bitcc_fill_ops(bitcc_op ops[BITCC_CPU_OPS], const OrtApi *api, const bitcc_kernels *kernels) {
   static const bitcc_kind *const kinds[] = {&bitcc_bit_linear, &bitcc_ternary_linear};
   static const OrtElementType types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_BFLOAT16};
-  static_assert(sizeof kinds / sizeof kinds[0] * (sizeof types / sizeof types[0]) == BITCC_OPS,
+  static_assert(sizeof kinds / sizeof kinds[0] * (sizeof types / sizeof types[0]) == BITCC_CPU_OPS,
                 "all kinds for all types");
-  for (size_t i = 0; i < BITCC_OPS; i++)
+  for (size_t i = 0; i < BITCC_CPU_OPS; i++)
     ops[i] = (bitcc_op){.base = callbacks,
                         .x_type = types[i % 3],
                         .api = api,

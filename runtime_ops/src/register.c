@@ -16,6 +16,20 @@ static OrtStatus *not_selectable(const OrtApi *api, const char *forced, const ch
                      all, usable[0] == '\0' ? "none" : usable);
 }
 
+static OrtStatus *fill_ops(bitcc_op ops[BITCC_OPS], const OrtApi *api,
+                           const bitcc_kernels *kernels, size_t *count) {
+  bitcc_fill_ops(ops, api, kernels);
+  *count = BITCC_CPU_OPS;
+#if defined(BITCC_CUDA)
+  size_t cuda = 0;
+  OrtStatus *status = bitcc_fill_cuda_ops(ops, ops + BITCC_CPU_OPS, &cuda);
+  *count += cuda;
+  return status;
+#else
+  return NULL;
+#endif
+}
+
 /* Domain and ops are never freed: sessions keep pointers to them and may outlive `options`, and
  * nothing tells a library that the last one is gone. It is a kilobyte for each registration. */
 static OrtStatus *add_ops(const OrtApi *api, OrtSessionOptions *options,
@@ -24,10 +38,12 @@ static OrtStatus *add_ops(const OrtApi *api, OrtSessionOptions *options,
   if (ops == NULL)
     return bitcc_error(api, ORT_FAIL, "bitcc: out of memory");
   bitcc_stay_loaded();
-  bitcc_fill_ops(ops, api, kernels);
+  size_t count = 0;
   OrtCustomOpDomain *domain = NULL;
-  OrtStatus *status = api->CreateCustomOpDomain("bitcc", &domain);
-  for (size_t i = 0; status == NULL && i < BITCC_OPS; i++)
+  OrtStatus *status = fill_ops(ops, api, kernels, &count);
+  if (status == NULL)
+    status = api->CreateCustomOpDomain("bitcc", &domain);
+  for (size_t i = 0; status == NULL && i < count; i++)
     status = api->CustomOpDomain_Add(domain, &ops[i].base);
   if (status == NULL)
     status = api->AddCustomOpDomain(options, domain);

@@ -98,4 +98,5 @@ static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
   return status;
 }
 
-const bitcc_kind bitcc_ternary_linear = {"TernaryLinear", 3, bitcc_read_ternary_linear, run};
+const bitcc_kind bitcc_ternary_linear = {"TernaryLinear", 3, bitcc_read_ternary_linear, run,
+                                         false};

@@ -43,7 +43,7 @@ typedef enum {
 
 typedef enum { ORT_ATTRIBUTE_INT = 1 } OrtOpAttrType;
 typedef enum { ORT_REQUIRED = 0 } OrtCharacteristic;
-typedef enum { ORT_MEMORY_DEFAULT = 0 } OrtMemType;
+typedef enum { ORT_MEMORY_CPU_INPUT = -2, ORT_MEMORY_DEFAULT = 0 } OrtMemType;
 
 typedef struct {
   const OrtApi *(*GetApi)(uint32_t version);
@@ -85,7 +85,9 @@ struct OrtApi {
   void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo *);
   OrtUnusedFunction unused_100;
   void (*ReleaseCustomOpDomain)(OrtCustomOpDomain *);
-  OrtUnusedFunction unused_102[142];
+  OrtUnusedFunction unused_102[91];
+  OrtStatus *(*KernelContext_GetGPUComputeStream)(const OrtKernelContext *, void **stream);
+  OrtUnusedFunction unused_194[50];
   OrtStatus *(*KernelInfo_GetNodeName)(const OrtKernelInfo *, char *, size_t *size);
   OrtUnusedFunction unused_245[4];
   OrtStatus *(*KernelInfoGetConstantInput_tensor)(const OrtKernelInfo *, size_t, int *is_constant,
@@ -121,6 +123,7 @@ BITCC_ORT_INDEX(KernelContext_GetOutput, 91);
 BITCC_ORT_INDEX(ReleaseStatus, 93);
 BITCC_ORT_INDEX(ReleaseTensorTypeAndShapeInfo, 99);
 BITCC_ORT_INDEX(ReleaseCustomOpDomain, 101);
+BITCC_ORT_INDEX(KernelContext_GetGPUComputeStream, 193);
 BITCC_ORT_INDEX(KernelInfo_GetNodeName, 244);
 BITCC_ORT_INDEX(KernelInfoGetConstantInput_tensor, 249);
 BITCC_ORT_INDEX(ShapeInferContext_GetInputTypeShape, 268);

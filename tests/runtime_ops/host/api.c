@@ -173,7 +173,15 @@ static OrtStatus *get_output(OrtKernelContext *call, size_t index, const int64_t
   (void)index;
   MAY_FAIL;
   call->output = new_value(call->inputs[0]->info.type, rank, dims, 0); /* not initialized */
+  if (call->new_on_gpu != NULL)
+    call->output->data = call->new_on_gpu(call->output->bytes);
   *out = call->output;
+  return NULL;
+}
+
+static OrtStatus *get_stream(const OrtKernelContext *call, void **out) {
+  MAY_FAIL;
+  *out = call->stream;
   return NULL;
 }
 
@@ -261,6 +269,7 @@ const OrtApi api = {
     .KernelInfoGetAttribute_string = get_string,
     .KernelContext_GetInput = get_input,
     .KernelContext_GetOutput = get_output,
+    .KernelContext_GetGPUComputeStream = get_stream,
     .ReleaseStatus = release_status,
     .ReleaseTensorTypeAndShapeInfo = release_info,
     .ReleaseCustomOpDomain = release_domain,

@@ -20,7 +20,7 @@
 OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base);
 size_t bitcc_library_info(char *out, size_t size);
 
-enum { RANK = 40, INPUTS = 5, OPS = 6, ATTRIBUTES = 16, TERNARY = 3 /* of OPS */ };
+enum { RANK = 40, INPUTS = 5, OPS = 6, ATTRIBUTES = 16, TERNARY = 3 /* of OPS */, GPU_OPS = 3 };
 
 struct OrtStatus {
   char message[1024];
@@ -51,9 +51,11 @@ struct OrtKernelContext {
   OrtValue *inputs[INPUTS];
   OrtValue *output;
   int threads;
+  void *stream; /* of a GPU; then */
+  char *(*new_on_gpu)(size_t bytes); /* makes the output's memory, which is not freed */
 };
 struct OrtCustomOpDomain {
-  const OrtCustomOp *ops[OPS];
+  const OrtCustomOp *ops[OPS + GPU_OPS];
   size_t count;
 };
 struct OrtSessionOptions {
