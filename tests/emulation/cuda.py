@@ -310,7 +310,8 @@ def build_launcher(folder: Path, kernels: Sequence[Kernel]) -> Path:
     sources += [*(_HOST / name for name in ("api.c", "memory.c", "models.c"))]
     sources += [_HERE / "cuda_host.c", _HERE / "cuda_images.S"]
     defines = ("-DBITCC_CUDA", '-DBITCC_VERSION="1.2.3"', f"-DBITCC_GPU_BAND_BYTES={BAND_BYTES}")
-    more = ("-ffp-contract=off", "-Wl,--wrap=malloc,--wrap=calloc", "-ldl", "-lpthread", "-lm")
+    checked = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
+    more = (*checked, "-ffp-contract=off", "-Wl,--wrap=malloc,--wrap=calloc", "-ldl", "-lpthread", "-lm")
     return _compile(folder / "launcher.so", sources, [folder, _SRC, _HOST], *defines, *more)
 
 

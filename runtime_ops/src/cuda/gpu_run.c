@@ -1,12 +1,15 @@
 /* The launches of a call: as bit_linear.c, but that the steps of a band are kernels. */
 #include "gpu.h"
 
-/* Quantized activations of one band: memory for a call is bounded. Tests take less. */
+/* Tests take less and measurements compare: a build may set these. Quantized activations of one
+ * band, by which memory for a call is bounded; and how many tokens `gemm_few` takes at most, which
+ * reads all weights for each eight of them. */
 #if !defined(BITCC_GPU_BAND_BYTES)
 #define BITCC_GPU_BAND_BYTES (256 << 20)
 #endif
-/* Up to so many tokens `gemm_few` reads all weights for each eight of them faster than `gemm`. */
-enum { FEW_TOKENS = 32 };
+#if !defined(BITCC_GPU_FEW_TOKENS)
+#define BITCC_GPU_FEW_TOKENS 32
+#endif
 
 typedef struct {
   bitcc_call base; /* first: steps get a pointer to it; of its memory only x and y are used */
@@ -69,9 +72,9 @@ static OrtStatus *quantize(const gpu_call *c) {
 }
 
 bitcc_cuda_family bitcc_matmul_for(int32_t tokens) {
-  return tokens == 1            ? BITCC_CUDA_gemv
-         : tokens <= FEW_TOKENS ? BITCC_CUDA_gemm_few
-                                : BITCC_CUDA_gemm;
+  return tokens == 1                      ? BITCC_CUDA_gemv
+         : tokens <= BITCC_GPU_FEW_TOKENS ? BITCC_CUDA_gemm_few
+                                          : BITCC_CUDA_gemm;
 }
 
 static OrtStatus *multiply(const gpu_call *c) {
