@@ -1,6 +1,8 @@
 """ARMv8.2 with dot products: `sdot` adds four products of signed bytes to each 32-bit lane, a row.
 
 A vector of 16 activations serves all four crumbs: `sdot` takes the four columns of a crumb by lane.
+
+The sizes of its tiles are chosen on paper, for cores like Cortex-A76, X1 and Neoverse N1 (docs/arm64.md).
 """
 
 from __future__ import annotations
@@ -104,7 +106,8 @@ VARIANT = Variant(
         _NEON.tiles,
         gemv=Walk(1, unroll=2),
         gemm_few=(Walk(1),) * 4,
-        gemm_tokens=5,
+        gemm_tokens=6,
+        panel_vectors=32,
     ),
     kernels=replace(
         _NEON.kernels,

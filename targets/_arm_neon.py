@@ -1,4 +1,7 @@
-"""ARMv8.0: `smlal` adds eight products of signed bytes to 16-bit lanes, each a column of a row."""
+"""ARMv8.0: `smlal` adds eight products of signed bytes to 16-bit lanes, each a column of a row.
+
+The sizes of its tiles are chosen on paper, for cores like Cortex-A53 and A72 (docs/arm64.md).
+"""
 
 from __future__ import annotations
 
@@ -123,7 +126,7 @@ VARIANT = Variant(
     features="BITCC_CPU_NEON",
     mcpu="generic",
     mattr=("+neon",),
-    tiles=_SCALAR.tiles,
+    tiles=replace(_SCALAR.tiles, panel_vectors=16),  # 16 KB, half of the L1 of these cores
     kernels=replace(
         _SCALAR.kernels,
         gemv=Gemv(_Smlal(4).packed),

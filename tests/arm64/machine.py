@@ -33,7 +33,8 @@ class Machine:
 
     def run(self, *command: str | Path, **variables: str | Path) -> subprocess.CompletedProcess[bytes]:
         """Run a program that is made for arm64."""
-        emulator = [environment.emulator(self.folder), "-cpu", self.cpu, "-L", self.folder / "root"]
+        emulator: list[str | Path] = [environment.emulator(self.folder), "-cpu", self.cpu]
+        emulator += ["-L", self.folder / "root"]
         settings = {name: str(value) for name, value in variables.items()}
         plain = {
             name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BITCC"))
