@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bitcc.formats import FORMATS
-from bitcc.passes.table import Table
+from bitcc.passes.table import Table, size_of_halves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,8 +87,8 @@ class Elementwise:
 
     def rows(self, rows: slice | NDArray[np.int64]) -> Array:
         """The result for some rows."""
-        if (table := self.table) is not None and len(self.nodes) >= _LOOKED_UP:
-            return table.look_up(rows)
+        if self.is_looked_up and self.table is not None:
+            return self.table.look_up(rows)
         return self.evaluate(self.leaves_of(rows))
 
     def leaves_of(self, rows: slice | NDArray[np.int64]) -> dict[ir.Value, Array]:
@@ -104,6 +104,11 @@ class Elementwise:
                 for value in read_last:
                     del known[value]  # its memory, still in the cache, is that of the next result
         return known[self.value]
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether reading the ``table`` is faster than the nodes, if there is one."""
+        return len(self.nodes) >= _LOOKED_UP
 
     @cached_property
     def table(self) -> Table | None:
@@ -259,9 +264,10 @@ def _widened(x: NDArray[np.float16]) -> NDArray[np.float32]:
     The bits of exponent and mantissa are moved to their places, which divides by 2^112: the exponents of
     both types are biased by different amounts. Exact for all but NaN and infinity.
     """
-    bits = np.left_shift(x.view(np.int16), 13, dtype=np.int32)  # copies of the sign fill the upper bits
-    if x.size and np.bitwise_and(x.view(np.uint16), 0x7FFF).max() >= 0x7C00:
+    if x.size and size_of_halves(x.view(np.uint16)) >= 0x7C00:
         return x.astype(np.float32)
+    bits = x.view(np.int16).astype(np.int32)
+    bits <<= 13  # copies of the sign fill the upper bits
     bits &= ~0x70000000
     wide = bits.view(np.float32)
     wide *= np.float32(2.0**112)

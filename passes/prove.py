@@ -109,7 +109,7 @@ def _trial(layer: Layer, constants: Constants) -> _Trial:
     scale, k = layer.ternary.scale, layer.op.K
     columns = min(k, scale.shape[1] * -(-_COLUMNS // scale.shape[1])) if layer.shape is None else k
     rng = np.random.default_rng(layer.op.N * 65537 + k)
-    codes = rng.integers(-1, 2, (layer.op.N, columns), np.int8)
+    codes = rng.integers(-1, 2, (columns, layer.op.N), np.int8).T  # as most graphs read them
     op = replace(layer.op, K=columns)
     if isinstance(op, ternary_linear.TernaryLinear):
         op = replace(op, group_size=max(1, op.group_size * columns // k))

@@ -153,7 +153,8 @@ def _table_error(
         known[near], stray[near] = code, away[near]
     if not _has_codes(matrix, table, known, codes):
         return None
-    return float(stray[table.may_occur(matrix.content.block_rows()) & (known != NO_CODE)].max())
+    stray[known == NO_CODE] = 0
+    return float(stray[table.may_occur(matrix.content.block_rows())].max()) if stray.any() else 0.0
 
 
 def _largest_stray(matrix: Matrix, codes: PackedMatrix, layer: Layer, evaluate: Evaluate) -> float | None:

@@ -51,13 +51,11 @@ def reduce(node: ir.Node, array: Array | Elementwise, axes: Array | None) -> Arr
     prepare, finish = _REDUCTIONS[node.op_type]
     wide = np.float64 if array.dtype.kind not in "iub" else array.dtype
     content = array if isinstance(array, Elementwise) else Elementwise.of(array)
-    if len(axis) == rank and wide is np.float64 and content.table is not None:
+    is_half = array.dtype.itemsize == 2  # which numpy adds slowly
+    if len(axis) == rank and wide is np.float64 and (is_half or content.is_looked_up) and content.table:
         total = _sum_of_patterns(content, content.table, prepare)
     else:
-        parts = (
-            np.sum(prepare(content.rows(rows), wide), axis=axis, keepdims=True, dtype=wide)
-            for rows in content.block_rows()
-        )
+        parts = (_sum(prepare(content.rows(rows), wide), axis, wide) for rows in content.block_rows())
         total = functools.reduce(np.add, parts) if 0 in axis else np.concatenate(list(parts))
     result = np.asarray(finish(total, math.prod(array.shape[a] for a in axis))).astype(array.dtype)
     return result if node.attributes.get_int("keepdims", 1) != 0 else np.squeeze(result, axis)
@@ -69,6 +67,13 @@ def _sum_of_patterns(content: Elementwise, table: Table, prepare: Prepare) -> Ar
     used = counts > 0
     values = prepare(table.values[used], np.float64).astype(np.float64)
     return np.sum(values * counts[used], keepdims=True).reshape((1,) * len(content.shape))
+
+
+def _sum(block: Array, axis: tuple[int, ...], wide: Any) -> Array:
+    """Rows are added to each other first where they are: numpy does that faster than along them."""
+    if axis[0] == 0:
+        block = np.sum(block, axis=0, keepdims=True, dtype=wide)
+    return np.asarray(np.sum(block, axis=axis, keepdims=True, dtype=wide))
 
 
 def _plain(block: Array, _: Any) -> Array:

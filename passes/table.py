@@ -47,7 +47,7 @@ class Table:
         """Which patterns are no larger than the largest in these rows; of 8 bits, all."""
         if self.values.size < _SIGN:
             return np.ones(self.values.size, np.bool_)
-        largest = max(_size(self.patterns[rows]) for rows in blocks)
+        largest = max(size_of_halves(self.patterns[rows]) for rows in blocks)
         return (np.arange(self.values.size) & (_SIGN - 1)) <= largest
 
     def count(self, blocks: Iterable[slice]) -> NDArray[np.int64]:
@@ -72,7 +72,7 @@ class CodeTable:
 
     def read(self, patterns: Patterns, out: Int8) -> bool:
         """Fill ``out`` with the codes of the patterns; False if one of them has none."""
-        if self._step is not None and _size(patterns) < self._step[1]:
+        if self._step is not None and size_of_halves(patterns) < self._step[1]:
             positive = patterns.view(np.int16) >= self._step[0]
             negative = patterns >= _SIGN + self._step[0]
             np.subtract(positive.view(np.int8), negative.view(np.int8), out=out)
@@ -84,14 +84,14 @@ class CodeTable:
         if len(self._runs) > _MOST_RUNS:
             np.take(self.codes, patterns, mode="clip", out=out)
             return bool(out.max() < NO_CODE)
-        found = 0
+        known = np.zeros(patterns.shape, np.bool_)
         out[...] = 0
         for code, first, last in self._runs:
             inside = _inside(patterns, first, last)
-            found += int(np.count_nonzero(inside))
+            known |= inside
             if code:
                 (np.add if code > 0 else np.subtract)(out, inside.view(np.int8), out=out)
-        return found == patterns.size
+        return bool(known.all())
 
     @cached_property
     def _first(self) -> int | None:
@@ -120,9 +120,10 @@ class CodeTable:
         return [run for run in runs if run[0] != NO_CODE]
 
 
-def _size(patterns: Patterns) -> int:
+def size_of_halves(patterns: Patterns) -> int:
     """The largest without their signs: halves are ordered like the numbers that they stand for."""
-    return int((patterns & np.uint16(_SIGN - 1)).max())
+    largest, largest_signed = int(patterns.max()), int(patterns.view(np.int16).max())
+    return max(largest & (_SIGN - 1) if largest & _SIGN else 0, largest_signed)
 
 
 def _inside(patterns: Patterns, first: int, last: int) -> NDArray[np.bool_]:

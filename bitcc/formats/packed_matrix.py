@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from bitcc.formats._base import check_packed
 if TYPE_CHECKING:
     from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
 
-_COUNTED = 1 << 17  # pairs of bytes at a time: they stay in a core's cache
+_COUNTED = 1 << 19  # pairs of bytes at a time
 _CONVERTED = 64  # rows at a time
 _ALL = slice(None)
+_Part: TypeAlias = tuple[range, range]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class PackedMatrix:
             PackedWeightError: a weight is not in {-1, 0, 1}.
             ValueError: the part begins or ends elsewhere, or ``weights`` has another shape.
         """
-        part, tiles = self._part(rows, columns), self._tiles(rows, columns)
+        part, tiles = self._places(rows, columns)
         if part != tiles or weights.shape != _shape(part):
             raise ValueError(f"weights {list(weights.shape)} do not fill tiles of [{part[0]}, {part[1]}]")
         self._packed(tiles)[...] = self.fmt.pack(weights)
@@ -60,7 +61,7 @@ class PackedMatrix:
         Raises:
             PackedWeightError: a byte of its tiles is none that a packer writes, or their padding is not zero.
         """
-        part, tiles = self._part(rows, columns), self._tiles(rows, columns)
+        part, tiles = self._places(rows, columns)
         weights = self.fmt.unpack(self._packed(tiles), *_shape(tiles), order)
         inside = (slice(p.start - t.start, p.stop - t.start) for p, t in zip(part, tiles, strict=True))
         return weights[tuple(inside)]
@@ -86,16 +87,13 @@ class PackedMatrix:
         negative, positive = (int(of_byte @ (self.fmt.byte_weights == w).sum(1)) for w in (-1, 1))
         return negative, self.shape[0] * self.shape[1] - negative - positive, positive
 
-    def _part(self, rows: slice, columns: slice) -> tuple[range, range]:
+    def _places(self, rows: slice, columns: slice) -> tuple[_Part, _Part]:
+        """The rows and columns of a part, and those of the tiles that it is in."""
         n, k = self.shape
-        return range(n)[rows], range(k)[columns]
+        part = range(n)[rows], range(k)[columns]
+        return part, (_whole(part[0], self.fmt.rows, n), _whole(part[1], self.fmt.columns, k))
 
-    def _tiles(self, rows: slice, columns: slice) -> tuple[range, range]:
-        """The rows and columns of the tiles that a part is in."""
-        (r, c), (n, k) = self._part(rows, columns), self.shape
-        return _whole(r, self.fmt.rows, n), _whole(c, self.fmt.columns, k)
-
-    def _packed(self, tiles: tuple[range, range]) -> Bytes:
+    def _packed(self, tiles: _Part) -> Bytes:
         """A view of their bytes, which are a packed matrix of their own."""
         rows, columns = tiles
         vectors = self.fmt.packed_shape(1, self.fmt.columns)[1]
@@ -105,7 +103,7 @@ class PackedMatrix:
         ]
 
 
-def _shape(part: tuple[range, range]) -> tuple[int, int]:
+def _shape(part: _Part) -> tuple[int, int]:
     return len(part[0]), len(part[1])
 
 

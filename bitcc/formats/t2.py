@@ -19,9 +19,10 @@ _WORD = np.dtype("<u4")  # the four bytes kk of one row: bytes never change plac
 _PAIR = np.dtype("<u8")  # those of two i
 _CRUMB_OF_EACH_BYTE = np.uint64(0x0303030303030303)
 _TO_NEXT_CRUMB = np.uint64(30)  # bits, of the second i of a pair
+_NOT_TERNARY = "only int8 weights in {-1, 0, 1} can be packed"
 _CODE_3 = "packed weights hold the code 3, which no ternary weight has"
 _PADDING = "the padding of the packed weights is not zero"
-_TILES = 4  # at a time: they and their temporaries stay in a core's cache
+_AT_ONCE = 1 << 18  # weights, in rows of tiles: they and their temporaries stay in a core's cache
 _VECTORS = 4  # at a time, of transposed weights
 
 
@@ -40,40 +41,51 @@ def pack(weights: Int8) -> Bytes:
     """
     if weights.ndim != 2 or 0 in weights.shape:
         raise PackedWeightError(f"a weight matrix of shape {list(weights.shape)} cannot be packed")
-    if weights.dtype != np.int8 or weights.min() < -1 or weights.max() > 1:
-        raise PackedWeightError("only int8 weights in {-1, 0, 1} can be packed")
+    if weights.dtype != np.int8:
+        raise PackedWeightError(_NOT_TERNARY)
     packed = np.empty(packed_shape(*weights.shape), np.uint8)
     is_transposed = weights.flags.f_contiguous and not weights.flags.c_contiguous
     (_pack_columns if is_transposed else _pack_rows)(weights, packed)
     return packed
 
 
+def _encode(weights: Int8, codes: Bytes) -> None:
+    """Fill the first rows and columns with the codes of weights; the rows behind become padding."""
+    rows, columns = weights.shape
+    np.add(weights, 1, out=codes[:rows, :columns].view(np.int8))
+    codes[rows:] = 1
+    if codes.max() > 2:
+        raise PackedWeightError(_NOT_TERNARY)
+
+
+def _tiles_at_once(packed: Bytes) -> int:
+    tiles, vectors = map(int, packed.shape[:2])
+    return min(tiles, max(1, _AT_ONCE // (_ROWS * _COLUMNS * vectors)))
+
+
 def _pack_rows(weights: Int8, packed: Bytes) -> None:
-    n, k = weights.shape
+    n = weights.shape[0]
     tiles, vectors, _ = packed.shape
-    codes = np.ones((_TILES * _ROWS, vectors * _COLUMNS), np.uint8)  # code 1 is the padding
-    for tile in range(0, tiles, _TILES):
-        first, last = tile * _ROWS, min((tile + _TILES) * _ROWS, n)
-        np.add(weights[first:last], 1, out=codes[: last - first, :k].view(np.int8))
-        codes[last - first :] = 1
+    count = _tiles_at_once(packed)
+    codes = np.ones((count * _ROWS, vectors * _COLUMNS), np.uint8)  # code 1 is the padding
+    for tile in range(0, tiles, count):
+        _encode(weights[tile * _ROWS : min((tile + count) * _ROWS, n)], codes)
         pairs = codes.view(_PAIR)
         words = (pairs | pairs >> _TO_NEXT_CRUMB).view(_WORD).reshape(-1, _ROWS, vectors, 4)
         crumbs = words[..., 0] | words[..., 2] << np.uint32(4)  # tile, n, vector
-        part = packed[tile : tile + _TILES]
+        part = packed[tile : tile + count]
         part.view(_WORD)[...] = crumbs.transpose(0, 2, 1)[: len(part)]
 
 
 def _pack_columns(weights: Int8, packed: Bytes) -> None:
     """The same from the memory of (k, n) weights: crumbs of whole columns, and only those change places."""
-    n, k = weights.shape
+    k = weights.shape[1]
     tiles, vectors, _ = packed.shape
     rows = tiles * _ROWS
     codes = np.ones((_VECTORS * _COLUMNS, rows), np.uint8)
     words = np.empty((_VECTORS, rows, 4), np.uint8)  # vector, n, kk
     for vector in range(0, vectors, _VECTORS):
-        first, last = vector * _COLUMNS, min((vector + _VECTORS) * _COLUMNS, k)
-        np.add(weights.T[first:last], 1, out=codes[: last - first, :n].view(np.int8))
-        codes[last - first :] = 1
+        _encode(weights.T[vector * _COLUMNS : min((vector + _VECTORS) * _COLUMNS, k)], codes)
         crumbs = codes.view(_PAIR).reshape(_VECTORS, 4, 4, -1)  # vector, i, kk, n: no bit leaves its byte
         packed_columns = crumbs[:, 3]
         for i in (2, 1, 0):
@@ -100,15 +112,16 @@ def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
 def _unpack_rows(packed: Bytes, weights: Int8) -> None:
     n = weights.shape[0]
     tiles, vectors, _ = packed.shape
-    codes = np.empty((_TILES, _ROWS, vectors, 2), _PAIR)  # tile, n, vector, i / 2
-    for tile in range(0, tiles, _TILES):
-        part = packed[tile : tile + _TILES]
+    count = _tiles_at_once(packed)
+    codes = np.empty((count, _ROWS, vectors, 2), _PAIR)  # tile, n, vector, i / 2
+    for tile in range(0, tiles, count):
+        part = packed[tile : tile + count]
         words = part.view(_WORD).transpose(0, 2, 1).astype(_PAIR, order="C")
         words |= words << _TO_NEXT_CRUMB
         np.bitwise_and(words, _CRUMB_OF_EACH_BYTE, out=codes[: len(part), ..., 0])
         words >>= np.uint64(4)
         np.bitwise_and(words, _CRUMB_OF_EACH_BYTE, out=codes[: len(part), ..., 1])
-        first, last = tile * _ROWS, min((tile + _TILES) * _ROWS, n)
+        first, last = tile * _ROWS, min((tile + count) * _ROWS, n)
         matrix = codes.view(np.int8).reshape(-1, vectors * _COLUMNS)[: len(part) * _ROWS]
         _decode(matrix, weights[first:last])
 
@@ -137,7 +150,7 @@ def _decode(codes: Int8, weights: Int8) -> None:
     rows, columns = weights.shape
     if codes.max() > 2:
         raise PackedWeightError(_CODE_3)
-    if np.any(codes[rows:] != 1) or np.any(codes[:rows, columns:] != 1):
+    if codes.shape != weights.shape and (np.any(codes[rows:] != 1) or np.any(codes[:rows, columns:] != 1)):
         raise PackedWeightError(_PADDING)
     np.subtract(codes[:rows, :columns], 1, out=weights)
 

@@ -136,7 +136,7 @@ def test_codes_are_looked_up_whatever_the_table_says(first: int, last: int, othe
     patterns = np.random.default_rng(0).permutation(1 << 16).astype(np.uint16).reshape(256, 256)
     turned = np.where(values == NO_CODE, NO_CODE, -values)
     for table in (values, changed, turned, np.zeros_like(values)):
-        for some in (patterns, patterns & 0xBBFF, patterns & 0x8007):
+        for some in (patterns, patterns & 0xBBFF, patterns & 0x8007, patterns | 0x8000):
             check_codes(table, some)
 
 
