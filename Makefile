@@ -6,6 +6,7 @@
 # make test-windows  the Windows library in onnxruntime for Windows, under Wine where that is installed
 # make test-arm64  the arm64 library in onnxruntime for arm64, emulated by qemu; needs apt, not root
 # make bench  one layer against all peers (SUITE=op); SUITE=block or SUITE=model for more than that
+# make bench-arm64  instructions that the arm64 kernels and those of peers take, counted in qemu
 # make check  linters, types, import contracts
 # make test-real-models   compile the models inside published packages (70 MB), which must not change
 PYTHON ?= python3
@@ -13,9 +14,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUITE ?= op
 SECONDS ?= 60
+GGML := llama_cpp_python-0.3.36.tar.gz
 RELEASES ?= 1.17.0,1.20.0,1.24.1,1.27.0,1.31.1
 
-.PHONY: demo test test-torch test-real-models test-sanitizers test-stress test-arm64 test-windows check matrix bench clean
+.PHONY: demo test test-torch test-real-models test-sanitizers test-stress test-arm64 test-windows check matrix bench bench-arm64 clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -88,6 +90,14 @@ bench: $(VENV)/.bench
 $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group bench
 	-$(BIN)/python -m pip install --quiet --no-deps --group bench-peers
+	touch $@
+
+bench-arm64: $(VENV)/.arm64 $(VENV)/.ggml
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.arm64 $(VENV)/arm64 --ggml $(VENV)/$(GGML)
+
+# a source distribution, of which a part is compiled and nothing installed
+$(VENV)/.ggml: $(VENV)/.dev
+	-$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(VENV) llama-cpp-python==0.3.36
 	touch $@
 
 clean:
