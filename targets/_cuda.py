@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets import _cuda_quantize
 from bitcc.targets._cuda_element import ELEMENTS
 from bitcc.targets._cuda_finish import Finish
-from bitcc.targets._cuda_gemm import GROUP, WARP_ROWS, Gemm, GemmFew
+from bitcc.targets._cuda_gemm import Gemm
+from bitcc.targets._cuda_gemm_few import GemmFew
 from bitcc.targets._cuda_gemv import TILE_ROWS, Gemv
 from bitcc.targets._cuda_quantize import Absmax, Quantize
+from bitcc.targets._cuda_tensor_cores import GROUP, WARP_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,16 +97,18 @@ def kernels(element: Element) -> tuple[Kernel, ...]:
     finish = Finish(element)
     gemv = Gemv(tiles=2, warps=8, steps=4, finish=finish)
     few = GemmFew(warps=8, unroll=2, finish=finish)
-    gemm = Gemm(warps=4, groups=8, finish=finish)
-    of_token, threads = parameters(_TOKEN), _cuda_quantize.THREADS
+    gemm = Gemm(row_warps=4, token_warps=1, sets=1, groups=8, stages=4, finish=finish)
+    many = Gemm(row_warps=2, token_warps=2, sets=2, groups=8, stages=4, finish=finish)
+    of_token, threads = parameters(_TOKEN), 512
     quantize, matmul = parameters(_QUANTIZE), parameters(_MATMUL)
-    gemv_rows, gemm_rows = gemv.tiles * TILE_ROWS, gemm.warps * WARP_ROWS
+    gemv_rows = gemv.tiles * TILE_ROWS
     return (
-        Kernel("absmax", element, of_token, threads, 4, 0, 1, Absmax(element)),
-        Kernel("quantize", element, quantize, threads, 4, 0, 1, Quantize(element)),
+        Kernel("absmax", element, of_token, threads, 2, 0, 1, Absmax(element, threads)),
+        Kernel("quantize", element, quantize, threads, 2, 0, 1, Quantize(element, threads)),
         Kernel("gemv", element, matmul, gemv.threads, 4, gemv_rows, 1, gemv),
         Kernel("gemm_few", element, matmul, few.threads, 4, WARP_ROWS, GROUP, few),
-        Kernel("gemm", element, matmul, gemm.threads, 3, gemm_rows, gemm.groups * GROUP, gemm),
+        Kernel("gemm", element, matmul, gemm.threads, 3, gemm.rows, gemm.tokens, gemm),
+        Kernel("gemm_many", element, matmul, many.threads, 2, many.rows, many.tokens, many),
     )
 
 

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bitcc.targets._cuda_tir import Array, Cuda
+
+_QUAD = 4
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,24 @@ class Element:
     storage: str
     convert: str = ""
 
-    def load(self, t: Cuda, array: Array, index: Any) -> Any:
-        """An element as float32."""
-        value = array.load(index)
-        return t.call("float32", f"bitcc_from_{self.convert}", value) if self.convert else t.let(value)
+    def load_quad(self, t: Cuda, array: Array, index: Any, count: Any) -> list[Any]:
+        """Four elements as float32, of any alignment; from the `count`th on zeros."""
+        values = t.registers(_QUAD, self.storage)
+        t.run("bitcc_load_quad", values.address(0), array.address(index), count)
+        loaded = [values.load(i) for i in range(_QUAD)]
+        if not self.convert:
+            return loaded
+        return [t.call("float32", f"bitcc_from_{self.convert}", value) for value in loaded]
 
     def store(self, t: Cuda, array: Array, index: Any, value: Any) -> None:
         """Write a float32."""
         array.store(index, t.call(self.storage, f"bitcc_to_{self.convert}", value) if self.convert else value)
+
+    def store_quad(self, t: Cuda, array: Array, index: Any, values: Sequence[Any]) -> None:
+        """Write four float32 from `index` on, which is a multiple of four, by one store."""
+        if self.convert:
+            values = [t.call(self.storage, f"bitcc_to_{self.convert}", value) for value in values]
+        t.run("bitcc_store_quad", array.address(index), *values)
 
     def rounded(self, t: Cuda, value: Any) -> Any:
         """A float32, rounded to this type."""

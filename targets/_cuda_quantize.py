@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._cuda_element import HALVES
+from bitcc.targets._cuda_element import FLOAT, HALVES
 from bitcc.targets._cuda_tir import WARP
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from bitcc.targets._cuda_element import Element
     from bitcc.targets._cuda_tir import Array, Cuda
 
-THREADS = 256
-_WARPS = THREADS // WARP
-_WORD = 4  # codes in 32 bits
+_WORD = 4  # codes in 32 bits, and columns that a thread takes at once
 _NOT_SIGN = 0x7FFFFFFF
 _INFINITY = 0x7F800000  # the bits of larger magnitudes are those of NaN
 _NAN = 0x7FC00000
@@ -33,13 +31,15 @@ class Absmax:
 
     Attributes:
         element: The type of X.
+        threads: Of a block.
     """
 
     element: Element
+    threads: int
 
     def __call__(self, t: Cuda, a: Any) -> None:
         """Write the body."""
-        largest = _Token(t, a, self.element).absmax()
+        largest = _Token(t, a, self.element, _Block(t, self.threads)).absmax()
         with t.when(t.thread == 0):
             t.run("atomicMax", a.absmax.address(0), largest)
 
@@ -50,13 +50,16 @@ class Quantize:
 
     Attributes:
         element: The type of X.
+        threads: Of a block.
     """
 
     element: Element
+    threads: int
 
     def __call__(self, t: Cuda, a: Any) -> None:
         """Write the body."""
-        token = _Token(t, a, self.element)
+        block = _Block(t, self.threads)
+        token = _Token(t, a, self.element, block)
         largest = t.registers(1, "int32")
         with t.when(a.per_tensor != 0):
             largest.store(0, a.absmax.load(0))
@@ -65,7 +68,7 @@ class Quantize:
         bits = t.let(largest.load(0))
         factor, divisor = _scaling(t, a, t.let(t.reinterpret("float32", bits)))
         inverse = t.let(divisor / factor)
-        total, worst = self._codes(t, a, token, (factor, divisor))
+        total, worst = self._codes(t, a, block, token, (factor, divisor))
         inverse_bits = t.let(t.mask(t.reinterpret("int32", inverse), _NOT_SIGN))
         usable = (bits < _INFINITY) & (inverse_bits < _INFINITY) & (worst <= _INFINITY)
         with t.when(t.thread == 0):
@@ -73,30 +76,29 @@ class Quantize:
             a.inverse.store(t.block, t.select(usable, inverse, nan))
             a.sums.store(t.block, total)
 
-    def _codes(self, t: Cuda, a: Any, token: _Token, scaling: tuple[Any, Any]) -> list[Any]:
+    def _codes(self, t: Cuda, a: Any, block: _Block, token: _Token, scaling: tuple[Any, Any]) -> list[Any]:
         """Write the codes; returns their sum, and the largest bits of |x * m / d|, which show a NaN."""
         total, worst = t.registers(1, "int32"), t.registers(1, "int32")
-        words = t.let(a.k_blocks * 4)
-        with t.strided(t.thread, words, THREADS) as word:
-            packed = t.registers(1, "int32")
-            for byte in range(_WORD):
-                column = t.let(word * _WORD + byte)
-                with t.when(column < a.k):
-                    scaled = _scaled(t, a, token.value(column), scaling)
-                    code = _code(t, a, scaled)
-                    magnitude = t.let(t.mask(t.reinterpret("int32", scaled), _NOT_SIGN))
-                    worst.store(0, t.maximum(worst.load(0), magnitude))
-                    total.store(0, total.load(0) + code)
-                    packed.store(0, packed.load(0) | t.shift_left(t.mask(code, 255), 8 * byte))
-            a.q.store(t.long(t.block) * t.long(words) + t.long(word), packed.load(0))
-        return _over_block(t, "int32", (total.load(0), _add), (worst.load(0), t.maximum))
+        words, nothing = t.let(a.k_blocks * 4), t.constant(0, "int32")
+        with block.each(words) as word:
+            packed = nothing
+            for byte, x in enumerate(token.values(word)):
+                there = t.let(word * _WORD + byte < a.k)
+                scaled = _scaled(t, a, x, scaling)
+                code = t.let(t.select(there, _code(t, a, scaled), nothing))
+                magnitude = t.mask(t.reinterpret("int32", scaled), _NOT_SIGN)
+                worst.store(0, t.maximum(worst.load(0), t.select(there, magnitude, nothing)))
+                total.store(0, total.load(0) + code)
+                packed = t.let(packed | t.shift_left(t.mask(code, 255), 8 * byte))
+            a.q.store(t.long(t.block) * t.long(words) + t.long(word), packed)
+        return block.over("int32", (total.load(0), _add), (worst.load(0), t.maximum))
 
 
 class _Token:
     """The activations of this block's token, normalized if the op has a norm."""
 
-    def __init__(self, t: Cuda, a: Any, element: Element) -> None:
-        self._t, self._a, self._element = t, a, element
+    def __init__(self, t: Cuda, a: Any, element: Element, block: _Block) -> None:
+        self._t, self._a, self._element, self._block = t, a, element, block
         self._first = t.let(t.long(t.block) * t.long(a.k))
         self._norm = self._norm_scale()
 
@@ -104,26 +106,32 @@ class _Token:
         """The bits of the largest |x|; without the sign, the bits of floats order like integers."""
         t = self._t
         largest = t.registers(1, "int32")
-        with self._columns() as column:
-            bits = t.mask(t.reinterpret("int32", self.value(column)), _NOT_SIGN)
-            largest.store(0, t.maximum(largest.load(0), bits))
-        return _over_block(t, "int32", (largest.load(0), t.maximum))[0]
+        with self._words() as word:
+            for value in self.values(word):
+                bits = t.mask(t.reinterpret("int32", value), _NOT_SIGN)
+                largest.store(0, t.maximum(largest.load(0), bits))
+        return self._block.over("int32", (largest.load(0), t.maximum))[0]
 
-    def value(self, column: Any) -> Any:
-        """One activation."""
+    def values(self, word: Any) -> list[Any]:
+        """Four activations; zeros beyond the last one."""
         t, a = self._t, self._a
-        value = t.registers(1, "float32")
-        value.store(0, self._load(column))
+        column = t.let(word * _WORD)
+        values = t.registers(_WORD, "float32")
+        for i, x in enumerate(self._load(column)):
+            values.store(i, x)
         with t.when(a.has_norm != 0):
-            value.store(0, value.load(0) * self._norm.load(0) * a.gain.load(column))
-        return t.let(value.load(0))
+            gain = FLOAT.load_quad(t, a.gain, column, a.k - column)
+            for i in range(_WORD):
+                values.store(i, values.load(i) * self._norm.load(0) * gain[i])
+        return [t.let(values.load(i)) for i in range(_WORD)]
 
-    def _load(self, column: Any) -> Any:
-        return self._element.load(self._t, self._a.x, self._first + self._t.long(column))
+    def _load(self, column: Any) -> list[Any]:
+        t, a = self._t, self._a
+        return self._element.load_quad(t, a.x, self._first + t.long(column), a.k - column)
 
-    def _columns(self) -> Any:
-        """A `with` block for every column that this thread takes."""
-        return self._t.strided(self._t.thread, self._a.k, THREADS)
+    def _words(self) -> Any:
+        """A `with` block for every four columns that this thread takes."""
+        return self._block.each(self._t.let((self._a.k + (_WORD - 1)) // _WORD))
 
     def _norm_scale(self) -> Array:
         """1 / sqrt(mean square + eps), the mean in float64."""
@@ -131,10 +139,11 @@ class _Token:
         norm = t.registers(1, "float32", 1)
         with t.when(a.has_norm != 0):
             squares = t.registers(1, "float64")
-            with self._columns() as column:
-                x = t.let(t.cast("float64", self._load(column)))
-                squares.store(0, squares.load(0) + x * x)
-            (total,) = _over_block(t, "float64", (squares.load(0), _add))
+            with self._words() as word:
+                for value in self._load(t.let(word * _WORD)):
+                    x = t.let(t.cast("float64", value))
+                    squares.store(0, squares.load(0) + x * x)
+            (total,) = self._block.over("float64", (squares.load(0), _add))
             mean = t.cast("float32", total / t.cast("float64", a.k))
             root = t.call("float32", "sqrtf", mean + a.norm_eps)
             norm.store(0, t.floats(1, 1) / root)
@@ -189,25 +198,35 @@ def _add(left: Any, right: Any) -> Any:
     return left + right
 
 
-def _over_block(t: Cuda, dtype: str, *values: tuple[Any, Callable[[Any, Any], Any]]) -> list[Any]:
-    """Each of the values of all threads, combined in an order that is always the same."""
-    partial = [_over_warp(t, dtype, value, combine) for value, combine in values]
-    t.barrier()
-    totals = []
-    for memory, (_, combine) in zip(partial, values, strict=True):
-        total = memory.load(0)
-        for warp in range(1, _WARPS):
-            total = combine(total, memory.load(warp))
-        totals.append(t.let(total))
-    return totals
+class _Block:
+    """The threads that share a token."""
 
+    def __init__(self, t: Cuda, threads: int) -> None:
+        self._t, self._threads = t, threads
 
-def _over_warp(t: Cuda, dtype: str, value: Any, combine: Callable[[Any, Any], Any]) -> Array:
-    """For each warp the values of its threads, combined."""
-    mine = t.let(value)
-    for distance in (16, 8, 4, 2, 1):
-        mine = t.let(combine(mine, t.exchange(dtype, mine, distance)))
-    partial = t.shared(_WARPS, dtype)
-    with t.when(t.thread % WARP == 0):
-        partial.store(t.thread // WARP, mine)
-    return partial
+    def each(self, count: Any) -> Any:
+        """A `with` block for every number below `count` that this thread takes."""
+        return self._t.strided(self._t.thread, count, self._threads)
+
+    def over(self, dtype: str, *values: tuple[Any, Callable[[Any, Any], Any]]) -> list[Any]:
+        """Each of the values of all threads, combined in an order that is always the same."""
+        partial = [self._over_warp(dtype, value, combine) for value, combine in values]
+        self._t.barrier()
+        totals = []
+        for memory, (_, combine) in zip(partial, values, strict=True):
+            total = memory.load(0)
+            for warp in range(1, self._threads // WARP):
+                total = combine(total, memory.load(warp))
+            totals.append(self._t.let(total))
+        return totals
+
+    def _over_warp(self, dtype: str, value: Any, combine: Callable[[Any, Any], Any]) -> Array:
+        """For each warp the values of its threads, combined."""
+        t = self._t
+        mine = t.let(value)
+        for distance in (16, 8, 4, 2, 1):
+            mine = t.let(combine(mine, t.exchange(dtype, mine, distance)))
+        partial = t.shared(self._threads // WARP, dtype)
+        with t.when(t.thread % WARP == 0):
+            partial.store(t.thread // WARP, mine)
+        return partial

@@ -73,6 +73,10 @@ class Cuda(Tir):
         """A `with` block that runs for i = 0 .. count - 1 and gives i, in 32 bits."""
         return builder.serial(0, count)
 
+    def no(self, condition: Expr) -> Expr:
+        """Whether it is false."""
+        return tirx.Not(condition)
+
     def reinterpret(self, dtype: str, value: Expr) -> Expr:
         """The bits of an int32 as a float32, or the other way round."""
         return self.call(dtype, {"int32": "__float_as_int", "float32": "__int_as_float"}[dtype], value)

@@ -45,6 +45,50 @@ __device__ static inline void bitcc_mma_8x16(int *acc, int a, int b) {
 BITCC_LOAD(bitcc_load_weights, "ld.global.L1::no_allocate.v4.s32")
 BITCC_LOAD(bitcc_load_codes, "ld.global.nc.v4.s32")
 
+/* 16 bytes from global to shared memory, done when `bitcc_wait_copies` says so; Turing has no such: cuda_turing.h. */
+#if __CUDA_ARCH__ >= 800
+__device__ static inline void bitcc_copy(int *shared, const int *global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(global)
+               : "memory");
+}
+/* What this thread has begun to copy since the last time is a group. */
+__device__ static inline void bitcc_end_copies(void) {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/* Until all of this thread's groups are copied but the last `pending`. */
+template <int pending> __device__ static inline void bitcc_wait_copies(void) {
+  asm volatile("cp.async.wait_group %0;" : : "n"(pending) : "memory");
+}
+#endif
+
+/* The first `count` of four elements, zeros for the others: by one load where they are aligned for it. */
+template <typename Vector, typename T>
+__device__ static inline void bitcc_load_four(T *out, const T *x, int count) {
+  if (count >= 4 && (uint64_t)x % sizeof(Vector) == 0) {
+    Vector all = *(const Vector *)x;
+    out[0] = all.x, out[1] = all.y, out[2] = all.z, out[3] = all.w;
+  } else {
+    for (int i = 0; i < 4; i++)
+      out[i] = i < count ? x[i] : (T)0;
+  }
+}
+__device__ static inline void bitcc_load_quad(float *out, const float *x, int count) {
+  bitcc_load_four<float4>(out, x, count);
+}
+__device__ static inline void bitcc_load_quad(uint16_t *out, const uint16_t *x, int count) {
+  bitcc_load_four<ushort4>(out, x, count);
+}
+
+__device__ static inline void bitcc_store_quad(float *out, float a, float b, float c, float d) {
+  *(float4 *)out = make_float4(a, b, c, d);
+}
+__device__ static inline void bitcc_store_quad(uint16_t *out, uint16_t a, uint16_t b, uint16_t c,
+                                               uint16_t d) {
+  *(ushort4 *)out = make_ushort4(a, b, c, d);
+}
+
 /* float16 and bfloat16 as their bits, ties to even. */
 __device__ static inline float bitcc_from_half(uint16_t half) {
   float value;

@@ -31,7 +31,7 @@ static inline int4 make_int4(int x, int y, int z, int w) { return int4{x, y, z, 
 
 /* ---- threads ---- */
 
-enum { WARP = 32, STACK = 64 << 10 };
+enum { WARP = 32, STACK = 64 << 10, MAX_COPIES = 64 };
 enum bitcc_order { ASCENDING, DESCENDING, DRAWN };
 enum bitcc_failure { NONE, DIVERGED_IN_WARP, DIVERGED_AT_BARRIER };
 enum bitcc_state { READY, AT_BARRIER, IN_WARP, ENDED };
@@ -43,6 +43,12 @@ struct bitcc_thread {
   bitcc_state state;
   int barrier, exchanges;
   int64_t given[2][6]; /* to its warp; two of each, since others may still be reading the last one */
+  struct {
+    int *shared;
+    const int *global;
+    int group;
+  } copy[MAX_COPIES];
+  int copies, groups;
 };
 
 struct bitcc_place {
@@ -217,6 +223,45 @@ static inline void bitcc_mma_8x16(int *acc, int a, int b) {
     for (int part = 0; part < 4; part++)
       acc[i] = __dp4a(static_cast<int>(warp[4 * group + part][0]),
                       static_cast<int>(warp[4 * (2 * in_group + i) + part][1]), acc[i]);
+}
+
+/* ---- memory ---- */
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) ushort4 {
+  ushort x, y, z, w;
+};
+template <typename T> static inline void bitcc_load_quad(T *out, const T *x, int count) {
+  for (int i = 0; i < 4; i++)
+    out[i] = i < count ? x[i] : T(0);
+}
+static inline void bitcc_store_quad(float *out, float a, float b, float c, float d) {
+  *reinterpret_cast<float4 *>(out) = float4{a, b, c, d};
+}
+static inline void bitcc_store_quad(uint16_t *out, int a, int b, int c, int d) {
+  *reinterpret_cast<ushort4 *>(out) = ushort4{(ushort)a, (ushort)b, (ushort)c, (ushort)d};
+}
+
+/* A copy is done as late as it may be: when its thread waits for it. */
+static inline void bitcc_copy(int *shared, const int *global) {
+  bitcc_thread *thread = &threads[current];
+  if (thread->copies == MAX_COPIES)
+    abort();
+  thread->copy[thread->copies++] = {shared, global, thread->groups};
+}
+static inline void bitcc_end_copies(void) { threads[current].groups++; }
+template <int pending> static inline void bitcc_wait_copies(void) {
+  bitcc_thread *thread = &threads[current];
+  int kept = 0;
+  for (int i = 0; i < thread->copies; i++)
+    if (thread->copy[i].group < thread->groups - pending)
+      *reinterpret_cast<int4 *>(thread->copy[i].shared) =
+          *reinterpret_cast<const int4 *>(thread->copy[i].global);
+    else
+      thread->copy[kept++] = thread->copy[i];
+  thread->copies = kept;
 }
 
 #define __device__

@@ -56,7 +56,8 @@ def test_the_compilers_keep_what_the_kernels_are_written_for(gpu: str, tmp_path:
     half_of_the_threads_of_an_sm_run_when_few_tokens_are_decoded(kernels)
     gemv_reads_weights_16_bytes_at_a_time_and_multiplies_four_an_instruction(kernels["gemv"])
     weights_are_asked_for_before_the_first_barrier(kernels["gemv"])
-    gemm_wastes_no_multiplication_of_the_tensor_cores(kernels["gemm"])
+    no_multiplication_of_the_tensor_cores_is_wasted(kernels["gemm"], rows=32, tokens=64)
+    no_multiplication_of_the_tensor_cores_is_wasted(kernels["gemm_many"], rows=64, tokens=64)
 
 
 def compiled(gpu: str, folder: Path) -> dict[str, Compiled]:
@@ -107,7 +108,7 @@ def weights_are_asked_for_before_the_first_barrier(gemv: Compiled) -> None:
     assert gemv.ptx.rindex("no_allocate") < gemv.ptx.index("bar.sync")
 
 
-def gemm_wastes_no_multiplication_of_the_tensor_cores(gemm: Compiled) -> None:
-    of_a_step = 32 * 64 * 64  # rows of a warp, tokens, columns
+def no_multiplication_of_the_tensor_cores_is_wasted(gemm: Compiled, rows: int, tokens: int) -> None:
+    """A warp takes so many rows and tokens, and 64 columns a step."""
     of_an_instruction = 8 * 8 * 16 if gemm.gpu == "75" else 16 * 8 * 32
-    assert gemm.ptx.count("mma.sync") == of_a_step // of_an_instruction
+    assert gemm.ptx.count("mma.sync") == rows * tokens * 64 // of_an_instruction

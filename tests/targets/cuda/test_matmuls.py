@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 few = settings(max_examples=15, deadline=None)
-MATMULS = ("gemv", "gemm_few", "gemm")
+MATMULS = ("gemv", "gemm_few", "gemm", "gemm_many")
 ORDERS = range(3)
 TYPES = {"float": np.dtype(np.float32), "float16": np.dtype(np.float16)}
 TYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
