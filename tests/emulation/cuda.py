@@ -97,7 +97,7 @@ class Driver:
 
     def reset(self) -> None:
         """As it was at first."""
-        self.set(capability=90, has_pools=1, order=0, until_fault=-1)
+        self.set(capability=90, has_pools=1, processors=1, order=0, until_fault=-1)
         self.library.fake_make_current(0)
         self.take_launches()
 

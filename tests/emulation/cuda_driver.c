@@ -23,7 +23,7 @@ static const CUdeviceptr NOT_OF_THE_HOST = 1ull << 60;
 
 /* ---- what tests set and read ---- */
 
-long fake_capability = 90, fake_has_pools = 1;
+long fake_capability = 90, fake_has_pools = 1, fake_processors = 1;
 long fake_order;            /* in which the threads of a block run, as emulation.h numbers it */
 const char *fake_broken;    /* the kernel that does nothing */
 long fake_until_fault = -1; /* the call that brings it to 0 fails */
@@ -95,6 +95,7 @@ CUresult cuDeviceGetAttribute(int *out, int attribute, CUdevice device) {
   MAY_FAIL;
   *out = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? (int)fake_capability / 10
          : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? (int)fake_capability % 10
+         : attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT     ? (int)fake_processors
          : attribute == CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED   ? (int)fake_has_pools
                                                                      : -1;
   return *out < 0 ? INVALID_VALUE : 0;

@@ -38,6 +38,7 @@ typedef enum {
   BITCC_CUDA_gemv,
   BITCC_CUDA_gemm_few,
   BITCC_CUDA_gemm,
+  BITCC_CUDA_gemm_many,
   BITCC_CUDA_FAMILIES
 } bitcc_cuda_family;
 

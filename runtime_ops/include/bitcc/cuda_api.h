@@ -22,6 +22,7 @@ typedef struct CUstream_st *CUstream; /* NULL is the default stream of the conte
 typedef struct CUmemPoolHandle_st *CUmemoryPool;
 
 enum {
+  CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16,
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
   CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED = 115,

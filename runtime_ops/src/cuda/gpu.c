@@ -41,6 +41,14 @@ static OrtStatus *find_functions(const bitcc_node *node, bitcc_gpu *gpu) {
   return status;
 }
 
+static OrtStatus *count_processors(const bitcc_node *node, bitcc_gpu *gpu, CUdevice device) {
+  OrtStatus *status = bitcc_try(node, gpu->driver, cuDeviceGetAttribute, &gpu->processors,
+                                CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device);
+  if (status == NULL && gpu->processors < 1)
+    return bitcc_node_error(node, "the driver says that the GPU has %d SMs", gpu->processors);
+  return status;
+}
+
 /* Memory of calls comes from a pool of the library's own, which keeps what it once had. */
 static OrtStatus *make_pool(const bitcc_node *node, bitcc_gpu *gpu, CUdevice device) {
   int has_pools = 0;
@@ -75,6 +83,8 @@ static OrtStatus *load(const bitcc_node *node, CUcontext context, bitcc_gpu **ou
   gpu->driver = &known.driver;
   gpu->context = context;
   OrtStatus *status = bitcc_try(node, gpu->driver, cuCtxGetDevice, &device);
+  if (status == NULL)
+    status = count_processors(node, gpu, device);
   if (status == NULL)
     status = load_image(node, gpu, device);
   if (status == NULL)

@@ -13,6 +13,7 @@ struct bitcc_gpu {
   CUcontext context;
   CUmodule module;
   CUfunction functions[BITCC_CUDA_FAMILIES][BITCC_CUDA_ELEMENTS];
+  int processors;    /* SMs */
   CUmemoryPool pool; /* NULL where the GPU has none */
   int32_t nodes;
   bitcc_gpu *next;
@@ -58,11 +59,12 @@ OrtStatus *bitcc_upload_weights(const bitcc_node *node, const bitcc_gpu *gpu, CU
                                 const bitcc_weights *weights, CUdeviceptr block,
                                 bitcc_gpu_weights *out);
 
-/* gpu_run.c: all of Y from X, on a stream; the context is current. */
-bitcc_cuda_family bitcc_matmul_for(int32_t tokens);
+/* gpu_run.c: all of Y from X by one of the matmuls, on a stream; the context is current. */
+bitcc_cuda_family bitcc_matmul_for(const bitcc_gpu *gpu, const bitcc_layer *layer, int64_t tokens);
 bitcc_cuda_element bitcc_element_of(OrtElementType type);
 OrtStatus *bitcc_run_on_gpu(const bitcc_call *call, const bitcc_gpu *gpu, CUstream stream,
-                            const bitcc_gpu_weights *weights, int64_t tokens);
+                            const bitcc_gpu_weights *weights, int64_t tokens,
+                            bitcc_cuda_family matmul);
 
 /* gpu_self_test.c: runs every kernel against plain C; the context is current. */
 OrtStatus *bitcc_gpu_self_test(const bitcc_node *node, const bitcc_gpu *gpu);

@@ -75,8 +75,9 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 static OrtStatus *run_with(const bitcc_call *call, CUstream stream, int64_t tokens) {
   const bitcc_node *node = call->node;
   const bitcc_gpu *gpu = node->on_gpu->gpu;
+  bitcc_cuda_family matmul = bitcc_matmul_for(gpu, &node->layer, tokens);
   if (node->constant)
-    return bitcc_run_on_gpu(call, gpu, stream, &node->on_gpu->weights, tokens);
+    return bitcc_run_on_gpu(call, gpu, stream, &node->on_gpu->weights, tokens, matmul);
   CUdeviceptr block = 0;
   bitcc_gpu_weights weights;
   OrtStatus *status =
@@ -85,7 +86,7 @@ static OrtStatus *run_with(const bitcc_call *call, CUstream stream, int64_t toke
     return status;
   status = bitcc_upload_weights(node, gpu, stream, call->weights, block, &weights);
   if (status == NULL)
-    status = bitcc_run_on_gpu(call, gpu, stream, &weights, tokens);
+    status = bitcc_run_on_gpu(call, gpu, stream, &weights, tokens, matmul);
   return bitcc_first(node, status, bitcc_give_memory(node, gpu, stream, block));
 }
 

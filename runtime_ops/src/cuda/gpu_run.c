@@ -7,9 +7,9 @@
 #if !defined(BITCC_GPU_BAND_BYTES)
 #define BITCC_GPU_BAND_BYTES (256 << 20)
 #endif
-#if !defined(BITCC_GPU_FEW_TOKENS)
-#define BITCC_GPU_FEW_TOKENS 32
-#endif
+/* Up to so many outputs for each SM its blocks are too few for `gemm`, and those of `gemm` for
+ * `gemm_many`: measured on an H100. */
+enum { FEW_OUTPUTS = 4 << 10, GEMM_OUTPUTS = 24 << 10 };
 
 typedef struct {
   bitcc_call base; /* first: steps get a pointer to it; of its memory only x and y are used */
@@ -17,6 +17,7 @@ typedef struct {
   const bitcc_gpu_weights *weights;
   CUstream stream;
   CUdeviceptr q, inverse, sums, absmax;
+  bitcc_cuda_family matmul;
 } gpu_call;
 
 static CUdeviceptr address(const void *pointer) { return (CUdeviceptr)(uintptr_t)pointer; }
@@ -71,10 +72,13 @@ static OrtStatus *quantize(const gpu_call *c) {
   return launch(c, BITCC_CUDA_quantize, c->base.tokens, 1, arguments);
 }
 
-bitcc_cuda_family bitcc_matmul_for(int32_t tokens) {
-  return tokens == 1                      ? BITCC_CUDA_gemv
-         : tokens <= BITCC_GPU_FEW_TOKENS ? BITCC_CUDA_gemm_few
-                                          : BITCC_CUDA_gemm;
+bitcc_cuda_family bitcc_matmul_for(const bitcc_gpu *gpu, const bitcc_layer *layer,
+                                   int64_t tokens) {
+  int64_t each = tokens * layer->n / gpu->processors;
+  return tokens == 1             ? BITCC_CUDA_gemv
+         : each < FEW_OUTPUTS  ? BITCC_CUDA_gemm_few
+         : each < GEMM_OUTPUTS ? BITCC_CUDA_gemm
+                               : BITCC_CUDA_gemm_many;
 }
 
 static OrtStatus *multiply(const gpu_call *c) {
@@ -86,10 +90,9 @@ static OrtStatus *multiply(const gpu_call *c) {
   void *arguments[] = {&own.q,          &weights.w, &own.inverse,     &own.sums, &weights.scale,
                        &weights.bias,   &y,         &own.base.tokens, &layer.n,  &layer.tiles,
                        &layer.k_blocks, &bias_first};
-  bitcc_cuda_family family = bitcc_matmul_for(own.base.tokens);
   const bitcc_cuda_kernel *kernel =
-      &bitcc_cuda_kernels[family][bitcc_element_of(c->base.node->x_type)];
-  return launch(c, family, bitcc_divide_up(layer.rows, kernel->rows),
+      &bitcc_cuda_kernels[c->matmul][bitcc_element_of(c->base.node->x_type)];
+  return launch(c, c->matmul, bitcc_divide_up(layer.rows, kernel->rows),
                 bitcc_divide_up(own.base.tokens, kernel->tokens), arguments);
 }
 
@@ -111,8 +114,10 @@ static OrtStatus *run_bands(gpu_call *c, int64_t tokens, int32_t band) {
 }
 
 OrtStatus *bitcc_run_on_gpu(const bitcc_call *call, const bitcc_gpu *gpu, CUstream stream,
-                            const bitcc_gpu_weights *weights, int64_t tokens) {
-  gpu_call c = {.base = *call, .gpu = gpu, .weights = weights, .stream = stream};
+                            const bitcc_gpu_weights *weights, int64_t tokens,
+                            bitcc_cuda_family matmul) {
+  gpu_call c = {
+      .base = *call, .gpu = gpu, .weights = weights, .stream = stream, .matmul = matmul};
   size_t k_padded = (size_t)call->node->layer.k_padded;
   int32_t most = bitcc_min(BITCC_GPU_BAND_BYTES / call->node->layer.k_padded, BITCC_MAX_BAND);
   int32_t band = tokens < most ? (int32_t)tokens : most;

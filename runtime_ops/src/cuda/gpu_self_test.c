@@ -10,9 +10,14 @@
 enum { N = 35, ROWS = 48, TILES = ROWS / BITCC_TILE_ROWS, LARGEST = 127 };
 
 /* For each matmul enough columns that its loop has a second turn. */
-static const struct {
+typedef struct {
   int32_t tokens, k;
-} cases[] = {{1, 4200}, {9, 1100}, {40, 200}};
+  bitcc_cuda_family matmul;
+} test_case;
+static const test_case cases[] = {{1, 4200, BITCC_CUDA_gemv},
+                                  {9, 1100, BITCC_CUDA_gemm_few},
+                                  {40, 200, BITCC_CUDA_gemm},
+                                  {40, 200, BITCC_CUDA_gemm_many}};
 enum { MAX_K = 4200, MAX_TOKENS = 40, MAX_X = 9900, MAX_Y = MAX_TOKENS * N };
 enum { MAX_W = TILES * (MAX_K / BITCC_VECTOR_COLUMNS + 4) * BITCC_VECTOR_BYTES };
 
@@ -62,7 +67,7 @@ static void to_element(void *out, const float *from, OrtElementType type, int32_
 
 /* With all of it in `block`: the weights, x and y. */
 static OrtStatus *run(const bitcc_node *probe, const bitcc_gpu *gpu, pattern *p, CUdeviceptr block,
-                      int32_t tokens, size_t x_bytes, size_t y_bytes) {
+                      const test_case *t, size_t x_bytes, size_t y_bytes) {
   bitcc_gpu_weights weights;
   bitcc_weights host = {.w = p->w, .scale = p->floats};
   CUdeviceptr x = block + bitcc_weights_bytes(&probe->layer), y = x + x_bytes;
@@ -71,14 +76,15 @@ static OrtStatus *run(const bitcc_node *probe, const bitcc_gpu *gpu, pattern *p,
   if (status == NULL)
     status = bitcc_try(probe, gpu->driver, cuMemcpyHtoDAsync, x, p->given, x_bytes, NULL);
   if (status == NULL)
-    status = bitcc_run_on_gpu(&call, gpu, NULL, &weights, tokens);
+    status = bitcc_run_on_gpu(&call, gpu, NULL, &weights, t->tokens, t->matmul);
   if (status == NULL)
     status = bitcc_try(probe, gpu->driver, cuMemcpyDtoHAsync, p->got, y, y_bytes, NULL);
   return bitcc_first(probe, status, bitcc_try(probe, gpu->driver, cuStreamSynchronize, NULL));
 }
 
 static OrtStatus *check(const bitcc_node *probe, const bitcc_gpu *gpu, pattern *p,
-                        int32_t tokens) {
+                        const test_case *t) {
+  int32_t tokens = t->tokens;
   size_t size = bitcc_x_bytes(probe->x_type), y_bytes = (size_t)(tokens * N) * size,
          x_bytes = (size_t)(tokens * probe->layer.k) * size;
   CUdeviceptr block;
@@ -88,7 +94,7 @@ static OrtStatus *check(const bitcc_node *probe, const bitcc_gpu *gpu, pattern *
       probe, gpu, NULL, bitcc_weights_bytes(&probe->layer) + x_bytes + y_bytes, &block);
   if (status != NULL)
     return status;
-  status = run(probe, gpu, p, block, tokens, x_bytes, y_bytes);
+  status = run(probe, gpu, p, block, t, x_bytes, y_bytes);
   status = bitcc_first(probe, status, bitcc_give_memory(probe, gpu, NULL, block));
   if (status != NULL || memcmp(p->got, p->expected, y_bytes) == 0)
     return status;
@@ -97,7 +103,7 @@ static OrtStatus *check(const bitcc_node *probe, const bitcc_gpu *gpu, pattern *
       probe,
       "%s, or a kernel before it, computes wrong numbers on this GPU; with BITCC_CUDA=off "
       "the CPU does without it; please report this",
-      bitcc_cuda_kernels[bitcc_matmul_for(tokens)][element].name);
+      bitcc_cuda_kernels[t->matmul][element].name);
 }
 
 static bitcc_layer layer_of(int32_t tokens, int32_t k) {
@@ -128,7 +134,7 @@ OrtStatus *bitcc_gpu_self_test(const bitcc_node *node, const bitcc_gpu *gpu) {
     fill(p, &probe.layer, cases[i].tokens);
     for (int e = 0; status == NULL && e < BITCC_CUDA_ELEMENTS; e++) {
       probe.x_type = types[e];
-      status = check(&probe, gpu, p, cases[i].tokens);
+      status = check(&probe, gpu, p, &cases[i]);
     }
   }
   free(p);

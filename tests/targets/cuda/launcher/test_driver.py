@@ -98,7 +98,7 @@ def test_each_call_of_onnxruntime_and_each_allocation_may_fail(launcher: Any, *,
     assert at > 50
 
 
-@pytest.mark.parametrize("family", ["absmax", "quantize", "gemv", "gemm_few", "gemm"])
+@pytest.mark.parametrize("family", ["absmax", "quantize", "gemv", "gemm_few", "gemm", "gemm_many"])
 @pytest.mark.parametrize("element", ["float", "float16", "bfloat16"])
 def test_a_kernel_that_is_wrong_is_found_before_it_is_used(launcher: Any, family: str, element: str) -> None:
     with launcher.driver.broken(f"bitcc_{family}_{element}"), pytest.raises(LauncherError) as error:
@@ -115,6 +115,12 @@ def test_the_best_image_for_a_gpu_is_loaded(launcher: Any, capability: int, imag
     launcher.driver.set(capability=capability)
     launcher.create(OP, INPUTS).close()
     assert launcher.driver.loaded == image
+
+
+def test_a_driver_that_counts_no_processors_is_an_error(launcher: Any) -> None:
+    launcher.driver.set(processors=0)
+    with pytest.raises(LauncherError, match="the driver says that the GPU has 0 SMs"):
+        launcher.create(OP, INPUTS)
 
 
 @pytest.mark.parametrize("capability", [70, 72])

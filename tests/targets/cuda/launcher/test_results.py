@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-LAST_FEW = 32  # the most tokens that `gemm_few` takes
-
 
 @pytest.fixture(scope="module")
 def warm(launchers: Any) -> Iterator[Any]:
@@ -57,9 +55,7 @@ def layers(draw: st.DrawFn) -> BitLinear:
 @pytest.mark.parametrize("element", TYPES)
 @given(
     op=layers(),
-    leading=st.sampled_from(
-        [(), (0,), (1,), (2,), (3, 0), (3, 3), (1, LAST_FEW), (LAST_FEW + 1,), (1, 2, 35)]
-    ),
+    leading=st.sampled_from([(), (0,), (1,), (2,), (3, 0), (3, 3), (1, 32), (130,), (1, 2, 35)]),
     seed=st.integers(0, 2**32 - 1),
     per_row=st.booleans(),
     constant=st.booleans(),
@@ -105,15 +101,18 @@ def test_bands_of_tokens_make_the_whole(warm: Any, tokens: int, scope: ActScope)
 
 
 @pytest.mark.parametrize(
-    ("tokens", "family"),
-    [(1, "gemv"), (2, "gemm_few"), (LAST_FEW, "gemm_few"), (LAST_FEW + 1, "gemm")],
-)
+    ("tokens", "n", "family"),
+    [
+        (1, 5000, "gemv"), (2, 16, "gemm_few"), (64, 63, "gemm_few"), (64, 64, "gemm"), (64, 383, "gemm"),
+        (64, 384, "gemm_many"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("scope", ActScope)
-def test_tokens_decide_what_multiplies_and_all_is_on_the_stream(
-    warm: Any, tokens: int, family: str, scope: ActScope
+def test_outputs_decide_what_multiplies_and_all_is_on_the_stream(
+    warm: Any, tokens: int, n: int, family: str, scope: ActScope
 ) -> None:
     rng = np.random.default_rng(3)
-    op = BitLinear(K=64, N=16, act_scope=scope)
+    op = BitLinear(K=64, N=n, act_scope=scope)
     inputs, x = inputs_of(op, rng), rng.normal(0, 1, (tokens, 64)).astype(np.float16)
     warm.driver.take_launches()
     run(warm, op, inputs, x, 10)
