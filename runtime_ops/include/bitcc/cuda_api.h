@@ -21,14 +21,14 @@ typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream; /* NULL is the default stream of the context */
 typedef struct CUmemPoolHandle_st *CUmemoryPool;
 
-enum {
+typedef enum {
   CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16,
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
   CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED = 115,
-};
+} CUdevice_attribute;
 enum { CU_MEM_ALLOCATION_TYPE_PINNED = 1, CU_MEM_LOCATION_TYPE_DEVICE = 1 };
-enum { CU_MEMPOOL_ATTR_RELEASE_THRESHOLD = 4 }; /* uint64_t */
+typedef enum { CU_MEMPOOL_ATTR_RELEASE_THRESHOLD = 4 } CUmemPool_attribute; /* uint64_t */
 
 typedef struct {
   int allocType, handleTypes;
@@ -50,14 +50,14 @@ static_assert(sizeof(CUmemPoolProps) == 88, "as in cuda.h");
   F(cuCtxGetDevice, "cuCtxGetDevice", (CUdevice *))                                               \
   F(cuCtxSynchronize, "cuCtxSynchronize", (void))                                                 \
   F(cuDeviceGetName, "cuDeviceGetName", (char *, int size, CUdevice))                             \
-  F(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int *, int attribute, CUdevice))               \
+  F(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int *, CUdevice_attribute, CUdevice))          \
   F(cuModuleLoadData, "cuModuleLoadData", (CUmodule *, const void *image))                        \
   F(cuModuleUnload, "cuModuleUnload", (CUmodule))                                                 \
   F(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *name))       \
   F(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                         \
   F(cuMemFree, "cuMemFree_v2", (CUdeviceptr))                                                     \
   F(cuMemPoolCreate, "cuMemPoolCreate", (CUmemoryPool *, const CUmemPoolProps *))                 \
-  F(cuMemPoolSetAttribute, "cuMemPoolSetAttribute", (CUmemoryPool, int attribute, void *))        \
+  F(cuMemPoolSetAttribute, "cuMemPoolSetAttribute", (CUmemoryPool, CUmemPool_attribute, void *))  \
   F(cuMemPoolDestroy, "cuMemPoolDestroy", (CUmemoryPool))                                         \
   F(cuMemAllocFromPoolAsync, "cuMemAllocFromPoolAsync",                                           \
     (CUdeviceptr *, size_t, CUmemoryPool, CUstream))                                              \

@@ -1,9 +1,7 @@
 /* The launches of a call: as bit_linear.c, but that the steps of a band are kernels. */
 #include "gpu.h"
 
-/* Tests take less and measurements compare: a build may set these. Quantized activations of one
- * band, by which memory for a call is bounded; and how many tokens `gemm_few` takes at most, which
- * reads all weights for each eight of them. */
+/* Quantized activations of one band: memory for a call is bounded. Tests take less. */
 #if !defined(BITCC_GPU_BAND_BYTES)
 #define BITCC_GPU_BAND_BYTES (256 << 20)
 #endif
