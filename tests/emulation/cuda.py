@@ -162,12 +162,13 @@ class Node:
     def __init__(self, launcher: Launcher, number: int, kernel: int, info: _Info) -> None:
         self._launcher, self._number, self._kernel, self._info = launcher, number, kernel, info
 
-    def run(self, x: Array, fail_at: int = -1) -> Array:
+    def run(self, x: Array, fail_at: int = -1, *, on_host: bool = False) -> Array:
         """Y.
 
         Args:
             x: X, to be copied to the GPU.
             fail_at: The call of the driver that fails.
+            on_host: X stays with the host, where it must not be.
 
         Raises:
             LauncherError: the op returned an error.
@@ -175,7 +176,8 @@ class Node:
         driver = self._launcher.driver
         is_cuda = self._number >= CPU_OPS
         held = np.ascontiguousarray(x)
-        address = driver.upload(held) if is_cuda else held.ctypes.data
+        copy = driver.upload(held) if is_cuda else 0
+        address = held.ctypes.data if on_host else copy or held.ctypes.data
         driver.set(until_fault=fail_at)
         failed, data, size = self._compute(_value(held, address), STREAM if is_cuda else None)
         driver.set(until_fault=-1)
@@ -184,7 +186,7 @@ class Node:
         if size and not failed:
             content = driver.download(data, size) if is_cuda else ctypes.string_at(data, size)
         if is_cuda:
-            for block in filter(None, (address, data)):
+            for block in filter(None, (copy, data)):
                 driver.free(block)
         else:
             self._launcher.host.host_free(ctypes.c_void_p(data))

@@ -215,6 +215,19 @@ def test_the_library_says_which_gpus_it_has_code_for(launcher: Any) -> None:
     assert runtime_ops.library_info(launcher.path).gpus == tuple(IMAGES)
 
 
+def test_the_fake_driver_sees_what_is_wrong(launcher: Any) -> None:
+    driver = launcher.driver
+    node = launcher.create(OP, INPUTS)
+    with pytest.raises(AssertionError, match="CUDA error 700"):
+        node.run(X, on_host=True)
+    assert driver.get("violations") == 2  # both kernels read X, or what came of it
+    driver.set(violations=0)
+    node.close()
+    leaked = driver.upload(X)
+    assert not driver.is_clean()
+    driver.free(leaked)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
