@@ -71,6 +71,16 @@ def test_y_is_that_of_the_cpu(library: Path, op: BitLinear, dtype: Any) -> None:
         np.testing.assert_array_equal(run(gpu, X=x), run(cpu, X=x), str(leading))
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("tokens", [300, 1100])  # enough for `gemm` and `gemm_many` on 132 SMs
+def test_many_outputs_are_those_of_the_cpu(library: Path, dtype: Any, tokens: int) -> None:
+    rng = np.random.default_rng(6)
+    op = BitLinear(K=200, N=4001 if tokens == 300 else 4000)
+    model = one_node(op, inputs_of(op, rng), dtype)
+    x = rng.normal(0, 1, (tokens, op.K)).astype(dtype)
+    np.testing.assert_array_equal(run(opened(model, library, CUDA), X=x), run(opened(model, library), X=x))
+
+
 @pytest.mark.parametrize("scope", ActScope)
 @pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan, 0.0])
 def test_special_values_poison_what_they_do_on_the_cpu(
