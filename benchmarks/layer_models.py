@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 HALVES = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
-FORMS = ("latent fp32", "latent fp16", "latent bf16", "folded fp32", "folded fp16", "noisy fp32", "int8")
+FORMS = (
+    *("latent fp32", "latent fp16", "latent bf16"),
+    *("folded fp32", "folded fp16", "noisy fp32", "noisy fp16", "int8"),
+)
 """Latent weights and their quantizer in the graph; {-s, 0, s}, exact or with noise; codes and scale."""
 
 _SCALARS = {"eps": 1e-5, "one": 1.0, "minus_one": -1.0, "low": -128.0, "high": 127.0}
@@ -68,10 +71,17 @@ def _weight(form: str, latent: NDArray[np.float32]) -> tuple[Array, str]:
         "folded fp32": (lambda: codes.T * level, "Identity stored wt"),
         "folded fp16": (lambda: (codes.T * level).astype(np.float16), "Cast stored wt"),
         "noisy fp32": (lambda: (latent + (codes * level - latent)).T, "Identity stored wt"),
+        "noisy fp16": (lambda: _merged(latent.astype(np.float16), codes).T, "Cast stored wt"),
         "int8": (lambda: codes.T.astype(np.int8), "Cast stored wi; Mul wi,scale wt"),
     }
     make, steps = makers[form]
     return np.ascontiguousarray(make()), steps
+
+
+def _merged(latent: Array, codes: Array) -> Array:
+    """What a straight-through estimator makes of weights in their own type."""
+    level = np.abs(latent).mean(dtype=np.float32).astype(latent.dtype)
+    return np.asarray(latent + (codes.astype(latent.dtype) * level - latent))
 
 
 def _nodes(steps: str, prefix: str, names: dict[str, str]) -> list[onnx.NodeProto]:

@@ -95,6 +95,12 @@ class Elementwise:
         """What the nodes read to compute some rows."""
         return {v: leaf[rows] if self._has_rows(leaf) else leaf for v, leaf in self.leaves.items()}
 
+    def columns(self, columns: slice) -> Array:
+        """The result for some places of the last axis."""
+        leaves = self.leaves.items()
+        varying = {v for v, leaf in leaves if leaf.ndim and leaf.shape[-1] == self.shape[-1] > 1}
+        return self.evaluate({v: leaf[..., columns] if v in varying else leaf for v, leaf in leaves})
+
     def evaluate(self, leaves: Mapping[ir.Value, Array]) -> Array:
         """The result for these leaves."""
         known = dict(leaves)
@@ -186,6 +192,18 @@ class Matrix(NamedTuple):
         """The elements of one of ``tiles``, contiguous."""
         if self.transposed:
             return np.ascontiguousarray(self.content.rows(columns).T)
+        return self.content.rows(rows)
+
+    def row_blocks(self) -> Iterator[slice]:
+        """Which whole rows to read together, also of a transposed matrix."""
+        n, k = self.shape
+        count = max(1, _BLOCK // k)
+        return (slice(start, min(start + count, n)) for start in range(0, n, count))
+
+    def rows(self, rows: slice) -> Array:
+        """The elements of some rows, contiguous."""
+        if self.transposed:
+            return np.ascontiguousarray(self.content.columns(rows).T)
         return self.content.rows(rows)
 
     def sample(self, rows: NDArray[np.int64], columns: int) -> Array:

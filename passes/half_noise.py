@@ -7,15 +7,13 @@ are exactly zero.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bitcc.passes.levels import Levels, floats
+from bitcc.passes.levels import floats, levels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from bitcc.passes.elementwise import Matrix
@@ -27,28 +25,76 @@ _LEAST_AT_LEVEL = 0.75  # of the weights; without such a majority there is more 
 _NOISE = 3e-2
 _MOST_BEYOND = 0.01  # of the weights
 _FARTHEST = 0.4
+_HALVES = 1 << 15  # without their signs
 
 
-def half_scale(matrix: Matrix, scopes: Iterable[Levels]) -> NDArray[np.float32] | None:
-    """The scales [1, 1], [N, 1] or [N, K / g] of the first scope that has one level in each group.
+class _Spread(NamedTuple):
+    """How many magnitudes there are, at their level and beyond the noise, and how far the farthest one is."""
+
+    number: int
+    at_level: int
+    beyond: int
+    farthest: float
+
+    @classmethod
+    def of(cls, away: NDArray[Any], counts: NDArray[np.int64], spacing: float) -> _Spread:
+        """Of distances from the level, relative to it, and how often each occurs."""
+        at_level, beyond = (int(counts[some].sum()) for some in (away <= spacing, away > _NOISE))
+        return cls(int(counts.sum()), at_level, beyond, float(away.max(initial=0)))
+
+    def and_of(self, other: _Spread) -> _Spread:
+        """Of the magnitudes of both."""
+        number, at_level, beyond = (a + b for a, b in zip(self[:3], other[:3], strict=True))
+        return _Spread(number, at_level, beyond, max(self.farthest, other.farthest))
+
+    def is_noise(self) -> bool:
+        """Whether it is that of a straight-through estimator around one level."""
+        are_at_level = self.at_level >= _LEAST_AT_LEVEL * self.number
+        return are_at_level and self.beyond <= _MOST_BEYOND * self.number and self.farthest <= _FARTHEST
+
+
+def scale_of_all(matrix: Matrix) -> NDArray[np.float32] | None:
+    """The level of all weights, [1, 1]; None if they have more. Different ones are few: they are counted.
+
+    Args:
+        matrix: In half precision, with no magnitude between zero and half of the largest one.
+    """
+    counts = np.zeros(_HALVES, np.int64)
+    for at in matrix.tiles():
+        patterns = matrix.tile(*at).view(np.uint16) & np.uint16(_HALVES - 1)  # ordered like their numbers
+        counts += np.bincount(patterns.reshape(-1), minlength=_HALVES)
+    counts[0] = 0
+    values = floats(np.arange(_HALVES, dtype=np.uint16).view(matrix.dtype))
+    larger = np.cumsum(counts[::-1])
+    median = values[::-1][np.searchsorted(larger, (larger[-1] - 1) // 2, side="right")]
+    used = counts > 0
+    spread = _Spread.of(np.abs(values[used] / median - 1), counts[used], SPACING[matrix.dtype.name])
+    return np.full((1, 1), median, np.float32) if spread.is_noise() else None
+
+
+def scales(matrix: Matrix, size: int) -> NDArray[np.float32] | None:
+    """The levels of groups of ``size`` columns, [N, K / size]; None if one of them has more than one.
 
     Args:
         matrix: In half precision.
-        scopes: Of the matrix, none with a magnitude between zero and half of the largest of its group.
+        size: K or a part of it.
     """
-    spacing = SPACING[matrix.dtype.name]
-    magnitude = np.empty(matrix.shape, np.float32)
-    for rows, columns in matrix.tiles():
-        magnitude[rows, columns] = np.abs(floats(matrix.tile(rows, columns)))
-    for scope in scopes:
-        number = scope.number.reshape(-1, 1)
-        groups = magnitude.reshape(number.size, -1)
-        scale = _medians(groups, number)
-        away = np.abs(groups / scale - 1)[groups > 0]
-        beyond = np.mean(away > _NOISE)
-        if np.mean(away <= spacing) >= _LEAST_AT_LEVEL and beyond <= _MOST_BEYOND and away.max() <= _FARTHEST:
-            return scale.reshape(scope.number.shape)
-    return None
+    found = []
+    spread, evidence = _Spread(0, 0, 0, 0.0), 0
+    for rows in matrix.row_blocks():
+        values = floats(matrix.rows(rows))
+        known = levels_of(values, size)
+        if known.has_more():
+            return None
+        evidence += known.evidence()
+        groups = np.abs(values).reshape(-1, size)
+        level = _medians(groups, known.number.reshape(-1, 1))
+        found.append(level.reshape(values.shape[0], -1))
+        away = np.abs(groups / level - 1)[groups > 0]
+        spread = spread.and_of(_Spread.of(away, np.ones(away.shape, np.int64), SPACING[matrix.dtype.name]))
+        if spread.farthest > _FARTHEST:
+            return None
+    return np.concatenate(found) if spread.is_noise() and evidence >= 0 else None
 
 
 def _medians(groups: NDArray[np.float32], number: NDArray[Any]) -> NDArray[np.float32]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 GROUPS = (256, 128, 64, 32, 16)
 """How many columns can share a scale, if their number divides K."""
 
+EVIDENCE = 4
+"""Nonzero weights for each scale: with fewer, any sparse matrix would have "one level"."""
+
 
 class Levels(NamedTuple):
     """The nonzero magnitudes of each group of columns, arrays [N, groups].
@@ -55,6 +58,10 @@ class Levels(NamedTuple):
         """Whether a magnitude lies between zero and half of the largest of its group."""
         return bool((self.smallest <= self.largest / 2).any())
 
+    def evidence(self) -> int:
+        """How many more weights there are than as many levels need as evidence."""
+        return int(self.number.sum() - EVIDENCE * np.count_nonzero(self.number))
+
     def is_one_level(self, tolerance: float) -> bool:
         """Whether there are weights, and all are as close to the mean of their group as that."""
         return bool(self.number.any() and np.isfinite(self.largest).all()) and self.stray() <= tolerance
@@ -66,22 +73,18 @@ class Levels(NamedTuple):
         return float(np.where(self.number == 0, 0, away).max())
 
 
-def levels(matrix: Matrix, size: int, codes: PackedMatrix | None = None) -> Levels:
-    """Of groups of ``size`` columns; the signs of all values go to ``codes``, if it is given."""
-    n, k = matrix.shape
-    shape = (n, k // size)
+def row_levels(matrix: Matrix, codes: PackedMatrix) -> Levels:
+    """Of whole rows, arrays [N, 1]; the signs of all values go to ``codes``."""
+    shape = (matrix.shape[0], 1)
     found = Levels(np.zeros(shape), np.full(shape, np.inf), np.zeros(shape), np.zeros(shape, np.int64))
     for rows, columns in matrix.tiles():
         values = floats(matrix.tile(rows, columns))
-        if codes is not None:
-            codes.write(rows, columns, (values > 0).view(np.int8) - (values < 0).view(np.int8))
-        first = 0 if size == k else (columns.start or 0) // size
-        part = _of_tile(values, min(size, values.shape[1]))
-        at = (rows, slice(first, first + part.number.shape[1]))
-        np.maximum(found.largest[at], part.largest, out=found.largest[at])
-        np.minimum(found.smallest[at], part.smallest, out=found.smallest[at])
-        found.total[at] += part.total
-        found.number[at] += part.number
+        codes.write(rows, columns, (values > 0).view(np.int8) - (values < 0).view(np.int8))
+        part = levels_of(values, values.shape[1])
+        np.maximum(found.largest[rows], part.largest, out=found.largest[rows])
+        np.minimum(found.smallest[rows], part.smallest, out=found.smallest[rows])
+        found.total[rows] += part.total
+        found.number[rows] += part.number
     return found
 
 
@@ -113,7 +116,39 @@ def _smallest_nonzero(magnitude: NDArray[Any]) -> float:
     return float(least.view(magnitude.dtype).item()) or np.inf
 
 
-def _of_tile(values: NDArray[Any], size: int) -> Levels:
+def exact_scales(matrix: Matrix, tolerance: float) -> NDArray[np.float32] | None:
+    """The levels of the largest groups of columns that have one each, rows first, [N, groups of a row]."""
+    k = matrix.shape[1]
+    means: dict[int, list[NDArray[np.float32]]] = {size: [] for size in sizes(k)}
+    evidence = dict.fromkeys(means, 0)
+    for rows in matrix.row_blocks():
+        smallest = levels_of(floats(matrix.rows(rows)), finest(k))
+        for size in list(means):
+            groups = smallest.coarser(k // size)
+            if groups.has_more() or groups.stray() > tolerance:
+                del means[size]
+                continue
+            means[size].append(groups.mean().astype(np.float32))
+            evidence[size] += groups.evidence()
+        if not means:
+            return None
+    return next((np.concatenate(found) for size, found in means.items() if evidence[size] >= 0), None)
+
+
+def stray_of_finest(matrix: Matrix) -> float | None:
+    """That of the smallest groups; None if one of them has more levels, or there are too few weights."""
+    stray, evidence = 0.0, 0
+    for rows in matrix.row_blocks():
+        groups = levels_of(floats(matrix.rows(rows)), finest(matrix.shape[1]))
+        if groups.has_more():
+            return None
+        stray = max(stray, groups.stray())
+        evidence += groups.evidence()
+    return stray if evidence >= 0 else None
+
+
+def levels_of(values: NDArray[Any], size: int) -> Levels:
+    """Of groups of ``size`` columns of some rows."""
     magnitude = np.abs(values).reshape(values.shape[0], -1, size)
     nonzero = magnitude != 0
     return Levels(
@@ -124,9 +159,14 @@ def _of_tile(values: NDArray[Any], size: int) -> Levels:
     )
 
 
+def sizes(k: int) -> tuple[int, ...]:
+    """Of the groups that K columns can have: all, and fewer and fewer."""
+    return (k, *(size for size in GROUPS if size < k and k % size == 0))
+
+
 def finest(k: int) -> int:
     """The size of the smallest groups that K columns can have."""
-    return min((size for size in GROUPS if size < k and k % size == 0), default=k)
+    return sizes(k)[-1]
 
 
 def floats(block: NDArray[Any]) -> NDArray[Any]:

@@ -18,7 +18,17 @@ from bitcc.formats import FORMATS, PackedMatrix
 from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Matrix
-from bitcc.passes.levels import GROUPS, Levels, finest, floats, levels, levels_of_all
+from bitcc.passes.levels import (
+    EVIDENCE,
+    Levels,
+    exact_scales,
+    finest,
+    floats,
+    levels_of_all,
+    row_levels,
+    sizes,
+    stray_of_finest,
+)
 from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:
@@ -29,7 +39,6 @@ if TYPE_CHECKING:
 _MIN_SIDE = 4
 _MIN_WEIGHTS = 64  # fewer values prove nothing
 _MAX_ZEROS = 0.95
-_EVIDENCE = 4  # nonzero weights for each scale: with fewer, any sparse matrix would have "one level"
 _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
 _NOISE = 3e-2  # of a few distinct values around one level
 _NOISE_DISTINCT = 16
@@ -105,8 +114,7 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
     everything = levels_of_all(matrix, 2 * _TOLERANCE, codes)  # more, and one is away from the mean
     if everything is not None and everything.is_one_level(_TOLERANCE):
         return Ternary(codes, _full(_sample_mode(matrix)), k)
-    rows = levels(matrix, k, codes)
-    scale, group_size, noisy = _scale(matrix, rows)
+    scale, group_size, noisy = _scale(matrix, row_levels(matrix, codes).all())
     return Ternary(codes, scale, group_size, noisy)
 
 
@@ -199,56 +207,38 @@ def _orthogonal(codes: Int8) -> bool:
     return not gram.any()
 
 
-def _scale(matrix: Matrix, rows: Levels) -> tuple[NDArray[np.float32], int, bool]:
+def _scale(matrix: Matrix, everything: Levels) -> tuple[NDArray[np.float32], int, bool]:
     """(scale [1, 1], [N, 1] or [N, K / g], group size, noisy): exact ones first, even if they are finer."""
     k = matrix.shape[1]
-    everything = rows.all()
     if not np.isfinite(everything.largest[0, 0]):
         raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
     if not everything.number[0, 0]:
         raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
-    finer = [rows]
-    if (size := finest(k)) < k:
-        groups = levels(matrix, size)
-        finer += [groups.coarser(k // size) for size in GROUPS if size < k and k % size == 0]
-    scale, worst = _finer_scale(finer, _TOLERANCE)
+    scale = exact_scales(matrix, _TOLERANCE)
     if scale is not None:
         return scale, k // scale.shape[1], False
-    scale = _noisy_scale(matrix, [everything, *finer])
+    scale = _noisy_scale(matrix, everything)
     if scale is not None:
         return scale, k // scale.shape[1], True
-    away = f"; values are {worst:.2g} s away" if worst < 1 else ""
-    raise _dense(away)
+    stray = stray_of_finest(matrix)
+    raise _dense("" if stray is None or stray >= 1 else f"; values are {stray:.2g} s away")
 
 
 def _full(scale: float) -> NDArray[np.float32]:
     return np.full((1, 1), scale, np.float32)
 
 
-def _noisy_scale(matrix: Matrix, scopes: list[Levels]) -> NDArray[np.float32] | None:
+def _noisy_scale(matrix: Matrix, everything: Levels) -> NDArray[np.float32] | None:
     """The level of all weights under noise, or in half precision the levels of any scope."""
-    scopes = [scope for scope in scopes if _is_evident(scope)]
+    is_evident = not everything.has_more() and everything.evidence() >= 0
     if matrix.dtype.name in half_noise.SPACING:
-        return half_noise.half_scale(matrix, scopes) if scopes else None
-    if not scopes or scopes[0].number.size > 1 or scopes[0].stray() > _NOISE:
+        scale = half_noise.scale_of_all(matrix) if is_evident else None
+        finer = (half_noise.scales(matrix, size) for size in sizes(matrix.shape[1]))
+        return scale if scale is not None else next((found for found in finer if found is not None), None)
+    if not is_evident or everything.stray() > _NOISE:
         return None
     mode = _level_of_noise(matrix)
     return None if mode is None else _full(mode)
-
-
-def _is_evident(scope: Levels) -> bool:
-    """Whether each group can have one level, and there are enough weights to tell."""
-    return not scope.has_more() and scope.number.sum() >= _EVIDENCE * np.count_nonzero(scope.number)
-
-
-def _finer_scale(finer: list[Levels], tolerance: float) -> tuple[NDArray[np.float32] | None, float]:
-    """([N, 1] or [N, K / g], or None if no scope fits; the worst residual)."""
-    worst = 1.0
-    for level in finer:
-        worst = level.stray() if _is_evident(level) else 1.0
-        if worst <= tolerance:
-            return level.mean().astype(np.float32), worst
-    return None, worst
 
 
 def _sample_mode(matrix: Matrix) -> float:
@@ -272,7 +262,7 @@ def _level_of_noise(matrix: Matrix) -> float | None:
                 return None
             values = _counted(values, values[0], counts)
     (mode, count), *_ = counts.most_common(1)
-    few = len(counts) <= counts.total() / _EVIDENCE
+    few = len(counts) <= counts.total() / EVIDENCE
     return float(mode) if few and count >= _LEAST_SHARE * counts.total() else None
 
 

@@ -111,7 +111,10 @@ print(status("VmHWM") - before)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the memory of a process")
 @pytest.mark.parametrize(
     ("form", "weight_format"),
-    [("latent fp32", "t2"), ("latent fp16", "t2"), ("latent bf16", "t5"), ("int8", "t2"), ("int8", "t5")],
+    [
+        *[("latent fp32", "t2"), ("latent fp16", "t2"), ("noisy fp16", "t2"), ("latent bf16", "t5")],
+        *[("int8", "t2"), ("int8", "t5")],
+    ],
 )
 def test_a_compilation_takes_no_more_memory_than_twice_a_weight_as_it_is_stored(
     tmp_path: Path, form: str, weight_format: str

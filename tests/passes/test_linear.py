@@ -70,7 +70,7 @@ def test_each_layer_costs_the_same_steps_and_no_session(tmp_path: Path, form: st
     assert one["reads of a tensor"] > 0
 
 
-@pytest.mark.parametrize("form", ["latent fp32", "latent fp16", "noisy fp32", "int8"])
+@pytest.mark.parametrize("form", ["latent fp32", "latent fp16", "noisy fp32", "noisy fp16", "int8"])
 def test_packed_weights_are_all_that_is_held_of_a_layer(tmp_path: Path, form: str) -> None:
     """Beside the file, which is mapped, and some blocks."""
     side = 2048
