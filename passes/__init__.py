@@ -10,8 +10,8 @@
 
 The files, in the order of the flow: ``elementwise``, ``reductions`` and ``constants`` (fold),
 ``normal_form``, ``layout``, ``einsum``, ``weight``, ``matmul``, ``levels``, ``half_noise``, ``ternary``,
-``scales``, ``absmax``, ``act_scale``, ``activation``, ``epilogue``, ``detect`` and ``inline`` (find),
-``runner``, ``prove_weights`` and ``prove``, ``copies`` and ``siblings`` (merge), ``rms_norm`` and
+``scales``, ``absmax``, ``act_scale``, ``activation``, ``epilogue``, ``layer``, ``detect`` and ``inline``
+(find), ``runner``, ``prove_weights`` and ``prove``, ``copies`` and ``siblings`` (merge), ``rms_norm`` and
 ``fuse_norms``, ``pack`` and ``lower_qonnx``, and ``pack_bit_linear``, the pass; ``numerics`` and
 ``prove_codes`` for half precision; ``nearest`` and ``weight_facts`` describe what is found.
 """

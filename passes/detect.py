@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from bitcc import ops
 from bitcc.facts import KEPT, LayerFacts
-from bitcc.formats import PackedMatrix
 from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
-from bitcc.passes.layout import Layout, behind_transposes, columns_of_input, minimal
+from bitcc.passes.layer import Layer
+from bitcc.passes.layout import behind_transposes, columns_of_input, minimal
 from bitcc.passes.matmul import Product, read_product
 from bitcc.passes.precision import check_single, type_of
 from bitcc.passes.ternary import Ternary, check_structure, to_ternary
@@ -31,61 +31,6 @@ if TYPE_CHECKING:
 _SCALES = "train with a weight scale for the tensor or for each row"
 _LATENT = "its activations are those of a BitLinear: export its weight quantizer in the graph, or merged"
 _BIAS = "add both to the output that is scaled, or both to the one that is not"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A proven shape of a BitLinear: what replaces it is ``op`` of ``x`` with these numbers.
-
-    Attributes:
-        name: The name of the product's node.
-        product: The matrix product.
-        x: What is quantised, [..., K] in ``x_layout``.
-        y: What the layer computes, [..., N] in ``y_layout``.
-        x_type: The type of ``x``.
-        y_type: The type of ``y``.
-        op: The op that replaces it, with its attributes.
-        ternary: The exact weights.
-        w_scale: float32, in the shape that ``op`` wants.
-        bias: float32 [1] or [N].
-        gain: Of the norm that the op has, float32 [1] or [K]; None without a norm.
-        bytes_before: Size of the weight in the source model.
-        note: Why the activations stay float, where they do.
-        fix: What the user can do about that, in words, or empty.
-        shape: What ``x`` is reshaped to in front of the op, or None.
-        x_layout: What brings ``x`` to [..., K].
-        y_layout: What brings [..., N] to ``y``.
-        codes: The activation codes, shaped as ``x`` but for Transposes; None where activations stay float.
-    """
-
-    name: str
-    product: Product
-    x: ir.Value
-    y: ir.Value
-    x_type: ir.DataType
-    y_type: ir.DataType
-    op: ops.BitLinear | TernaryLinear
-    ternary: Ternary
-    w_scale: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    bytes_before: int
-    note: str = ""
-    fix: str = ""
-    shape: ir.Value | None = None
-    x_layout: Layout = ()
-    y_layout: Layout = ()
-    codes: ir.Value | None = None
-    gain: NDArray[np.float32] | None = None
-
-    @property
-    def node(self) -> ir.Node:
-        """The node that multiplies."""
-        return self.product.node
-
-    def without_codes(self) -> Layer:
-        """The layer without its codes, which are large."""
-        codes = PackedMatrix.empty(self.ternary.codes.fmt, (0, 0))
-        return replace(self, ternary=replace(self.ternary, codes=codes))
 
 
 MIN_FLOAT_WEIGHTS = 4096

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bitcc.passes.constants import Constants
-    from bitcc.passes.detect import Layer
+    from bitcc.passes.layer import Layer
     from bitcc.passes.pack import PackedLayer
     from bitcc.passes.runner import Declared, Runner
 

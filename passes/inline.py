@@ -14,12 +14,14 @@ from onnx_ir.passes.common import InlinePass
 from bitcc import ops
 from bitcc.facts import LayerFacts
 from bitcc.passes.constants import Constants
-from bitcc.passes.detect import Layer, candidates, detect
+from bitcc.passes.detect import candidates, detect
 from bitcc.passes.inferred_shapes import inferred_shapes
 from bitcc.passes.rms_norm import match_rms_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from bitcc.passes.layer import Layer
 
 FACTS_INSIDE = "bitcc.layers_inside"
 """Key of ``model.meta`` for the facts of products that are inside of functions which are left alone."""

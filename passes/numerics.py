@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bitcc.passes.constants import Constants
-    from bitcc.passes.detect import Layer
+    from bitcc.passes.layer import Layer
 
 
 _WIDTH = {ir.DataType.BFLOAT16: 8, ir.DataType.FLOAT16: 11, ir.DataType.FLOAT: 24, ir.DataType.DOUBLE: 53}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bitcc.formats import WeightFormat
-    from bitcc.passes.detect import Layer
+    from bitcc.passes.layer import Layer
 
 _FIRST_IR_WITH_FUNCTIONS = 8
 

@@ -16,10 +16,11 @@ from bitcc.function_body import MIN_OPSET
 from bitcc.ops import BitLinear
 from bitcc.passes._refused import Refused
 from bitcc.passes.constants import Constants
-from bitcc.passes.detect import Finding, Layer, candidates, detect
+from bitcc.passes.detect import Finding, candidates, detect
 from bitcc.passes.fuse_norms import fuse_norms
 from bitcc.passes.inferred_shapes import inferred_shapes
 from bitcc.passes.inline import FACTS_INSIDE
+from bitcc.passes.layer import Layer
 from bitcc.passes.lower_qonnx import lower_quantizers
 from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers

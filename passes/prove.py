@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
-    from bitcc.passes.detect import Layer
+    from bitcc.passes.layer import Layer
     from bitcc.passes.runner import Declared, Run, Runner
 
     Array = NDArray[Any]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
-    from bitcc.passes.detect import Layer
+    from bitcc.passes.layer import Layer
 
 
 def check_codes(layer: Layer, model: ir.Model, constants: Constants) -> None:

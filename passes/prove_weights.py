@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from bitcc.formats import Int8, PackedMatrix
     from bitcc.passes.constants import Constants
-    from bitcc.passes.detect import Layer
     from bitcc.passes.elementwise import Elementwise, Matrix
+    from bitcc.passes.layer import Layer
     from bitcc.passes.runner import Runner
     from bitcc.passes.table import Table
 

@@ -23,7 +23,7 @@ from bitcc.passes.pack import PackedLayer
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from bitcc.passes.detect import Layer
+    from bitcc.passes.layer import Layer
 
     Group: TypeAlias = "Sequence[PackedLayer]"
 

@@ -19,7 +19,7 @@ from bitcc.passes import pack_bit_linear
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bitcc.passes.detect import Layer
+    from bitcc.passes.layer import Layer
 
     Array = NDArray[Any]
 

@@ -17,7 +17,8 @@ from bitcc.facts import KEPT, PACKED
 from bitcc.formats import PackedMatrix
 from bitcc.ops import ActScale
 from bitcc.passes import pack_bit_linear
-from bitcc.passes.detect import Layer, detect
+from bitcc.passes.detect import detect
+from bitcc.passes.layer import Layer
 
 if TYPE_CHECKING:
     import onnx
