@@ -74,7 +74,7 @@ class Manifest:
         return json_text.dumps({"format": FORMAT, **asdict(self)}) + "\n"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """A bundle on disk.
 
@@ -85,6 +85,11 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        targets = ", ".join(entry.name for entry in self.manifest.targets) or "no target"
+        layers = f"{len(self.packed)} of {len(self.manifest.layers)} layers packed"
+        return f"<Bundle {str(self.path)!r}: {layers}, for {targets}>"
 
     @property
     def model(self) -> Path:

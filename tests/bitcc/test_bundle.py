@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bitcc import bundle
+from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.errors import BundleError
+from bitcc.facts import KEPT, PACKED, LayerFacts
 
 
 def _write(output: Path, text: str, *, force: bool = True) -> None:
@@ -72,3 +75,12 @@ def test_an_error_inside_leaves_the_old_bundle(tmp_path: Path) -> None:
     with pytest.raises(KeyError), bundle.writing(tmp_path / "out", force=True):
         raise KeyError
     assert _found(tmp_path / "out") == {"one"}
+
+
+def test_a_bundle_is_shown_in_one_line() -> None:
+    one = LayerFacts("fc", "MatMul", 64, 64, "ternary", "tensor", "float", PACKED, "", 1, 1)
+    targets = (TargetEntry("x86-64", "a", "", ()), TargetEntry("arm64", "b", "", ()))
+    manifest = Manifest("1", {}, {}, targets, (one, replace(one, status=KEPT)))
+    assert repr(Bundle(Path("out"), manifest)) == "<Bundle 'out': 1 of 2 layers packed, for x86-64, arm64>"
+    empty = Bundle(Path("out"), Manifest("1", {}, {}, (), ()))
+    assert repr(empty) == "<Bundle 'out': 0 of 0 layers packed, for no target>"
