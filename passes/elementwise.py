@@ -272,11 +272,11 @@ def _every(dtype: np.dtype[Any]) -> Array:
 def _cast(node: ir.Node, x: Array) -> Array:
     to = ir.DataType(node.attributes.get_int("to", 0)).numpy()
     if x.dtype == np.float16 and to == np.float32:
-        return _widened(x)
+        return widened(x)
     return x.astype(to, copy=False)
 
 
-def _widened(x: NDArray[np.float16]) -> NDArray[np.float32]:
+def widened(x: NDArray[np.float16]) -> NDArray[np.float32]:
     """float16 as float32, several times faster than numpy, which converts one by one.
 
     The bits of exponent and mantissa are moved to their places, which divides by 2^112: the exponents of

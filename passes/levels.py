@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bitcc.passes.elementwise import widened
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -44,12 +46,6 @@ class Levels(NamedTuple):
             self.number.reshape(shape).sum(axis=2),
         )
 
-    def all(self) -> Levels:
-        """The same for the whole matrix, [1, 1]."""
-        flat = (1, self.number.size)
-        total, number = self.total.reshape(flat), self.number.reshape(flat)
-        return Levels(self.largest.reshape(flat), self.smallest.reshape(flat), total, number).coarser(1)
-
     def mean(self) -> NDArray[np.float64]:
         """One where there is none."""
         return np.where(self.number == 0, 1.0, self.total / np.maximum(self.number, 1))
@@ -73,26 +69,8 @@ class Levels(NamedTuple):
         return float(np.where(self.number == 0, 0, away).max())
 
 
-def row_levels(matrix: Matrix, codes: PackedMatrix) -> Levels:
-    """Of whole rows, arrays [N, 1]; the signs of all values go to ``codes``."""
-    shape = (matrix.shape[0], 1)
-    found = Levels(np.zeros(shape), np.full(shape, np.inf), np.zeros(shape), np.zeros(shape, np.int64))
-    for rows, columns in matrix.tiles():
-        values = floats(matrix.tile(rows, columns))
-        codes.write(rows, columns, (values > 0).view(np.int8) - (values < 0).view(np.int8))
-        part = levels_of(values, values.shape[1])
-        np.maximum(found.largest[rows], part.largest, out=found.largest[rows])
-        np.minimum(found.smallest[rows], part.smallest, out=found.smallest[rows])
-        found.total[rows] += part.total
-        found.number[rows] += part.number
-    return found
-
-
-def levels_of_all(matrix: Matrix, spread: float, codes: PackedMatrix) -> Levels | None:
-    """Of all columns of all rows, arrays [1, 1]; the signs of all values go to ``codes``.
-
-    None, as soon as that is known, if the largest magnitude is over ``1 + spread`` times the smallest.
-    """
+def levels_of_all(matrix: Matrix, codes: PackedMatrix) -> Levels:
+    """Of all columns of all rows, arrays [1, 1]; the signs of all values go to ``codes``."""
     largest, smallest, total, number = 0.0, np.inf, 0.0, 0
     for rows in matrix.blocks():
         values = floats(matrix.content.rows(rows))
@@ -101,11 +79,9 @@ def levels_of_all(matrix: Matrix, spread: float, codes: PackedMatrix) -> Levels 
         codes.write(*matrix.place(rows), matrix.as_content(signs))
         number += int(np.count_nonzero(above) + np.count_nonzero(below))
         magnitude = np.abs(values)
-        total += float(magnitude.sum(dtype=np.float64))
+        total += float(magnitude.sum(axis=0, dtype=np.float64).sum())  # faster than along the rows
         largest = float(np.maximum(largest, magnitude.max()))  # max() would drop NaN
         smallest = min(smallest, _smallest_nonzero(magnitude))
-        if largest > (1 + spread) * smallest:
-            return None
     return Levels(*(np.full((1, 1), figure) for figure in (largest, smallest, total, number)))
 
 
@@ -171,4 +147,6 @@ def finest(k: int) -> int:
 
 def floats(block: NDArray[Any]) -> NDArray[Any]:
     """float64 as it is, everything else as float32, which holds it."""
+    if block.dtype == np.float16:
+        return widened(block)
     return block if block.dtype == np.float64 else block.astype(np.float32, copy=False)

@@ -79,7 +79,7 @@ class CodeTable:
             return True
         if self._first is not None:
             from_first = patterns - np.uint8(self._first)  # smaller ones wrap around to large numbers
-            np.subtract(from_first, 1, out=out, casting="unsafe")
+            np.subtract(from_first.view(np.int8), 1, out=out)
             return bool(from_first.max() <= 2)
         if len(self._runs) > _MOST_RUNS:
             np.take(self.codes, patterns, mode="clip", out=out)

@@ -25,7 +25,6 @@ from bitcc.passes.levels import (
     finest,
     floats,
     levels_of_all,
-    row_levels,
     sizes,
     stray_of_finest,
 )
@@ -111,10 +110,10 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
         if (codes := _codes_of_one_level(matrix, largest)) is not None:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
     codes = _to_be_written(matrix)
-    everything = levels_of_all(matrix, 2 * _TOLERANCE, codes)  # more, and one is away from the mean
-    if everything is not None and everything.is_one_level(_TOLERANCE):
+    everything = levels_of_all(matrix, codes)
+    if everything.is_one_level(_TOLERANCE):
         return Ternary(codes, _full(_sample_mode(matrix)), k)
-    scale, group_size, noisy = _scale(matrix, row_levels(matrix, codes).all())
+    scale, group_size, noisy = _scale(matrix, everything)
     return Ternary(codes, scale, group_size, noisy)
 
 
