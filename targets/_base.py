@@ -36,6 +36,7 @@ class Tiles:
 
     Attributes:
         gemv: The walk with one token.
+        gemv_t5: The same through weights in layout `t5`, one vector at a time.
         gemm_few: The walks with 2, 3 and more tokens.
         gemm: The walk through unpacked weights.
         gemm_tokens: With how many tokens at most.
@@ -55,6 +56,7 @@ class Tiles:
     panel_tiles: int = 4
     panel_vectors: int = 32
     few_blocks: int = 3
+    gemv_t5: Walk = Walk(4, prefetch=2048)
 
     @property
     def few_tokens(self) -> int:
@@ -87,6 +89,7 @@ class Kernels:
     gemm_begin: Builder = no_state
     gemm_end: Builder = no_state
     gemv_t5: Builder | None = None
+    gemm_few_t5: Builder | None = None
     unpack_t5: Builder | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Builder]]:

@@ -42,6 +42,10 @@ _PARAMETERS = {
     "gemm_begin": "state: pointer",
     "gemm_end": "state: pointer",
     "gemv_t5": _PACKED,
+    "gemm_few_t5": (
+        "q: pointer, w: pointer, acc: pointer, q_stride: int32, k_blocks: int32, "
+        "begin: int32, end: int32, tokens: int32"
+    ),
     "unpack_t5": (
         "w: pointer, panel: pointer, k_blocks: int32, count: int32, panel_stride: int32, tiles: int32"
     ),

@@ -80,20 +80,15 @@ class Gemv:
 
 @dataclass(frozen=True)
 class GemvT5:
-    """Writes `gemv_t5`: as `gemv`, for weights in layout `t5`.
-
-    The walk is the kernel's own, since no other kernel shares it.
-    """
+    """Writes `gemv_t5`: as `gemv`, for weights in layout `t5`."""
 
     dot: Dot
-    walk: Walk
 
-    def __call__(self, t: Tir, a: Any, _tiles: Tiles) -> None:
+    def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body."""
-        if self.dot.vectors * self.walk.unroll != 1:
-            raise ValueError("the loop over K takes one vector: there is any number of them")
+        _check_t5(self.dot, tiles.gemv_t5)
         loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.long(0), vector_columns=T5_VECTOR_COLUMNS)
-        loops.write(1, t.long(a.begin), t.long(a.end), self.walk)
+        loops.write(1, t.long(a.begin), t.long(a.end), tiles.gemv_t5)
 
 
 @dataclass(frozen=True)
@@ -107,6 +102,29 @@ class GemmFew:
         _check(self.dot, *tiles.gemm_few)
         loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.let(t.long(a.k_blocks) * VECTOR_COLUMNS))
         for tokens, walk in enumerate(tiles.gemm_few, start=2):
+            with t.when(a.tokens == tokens):
+                loops.write(tokens, t.long(a.begin), t.long(a.end), walk)
+
+
+@dataclass(frozen=True)
+class GemmFewT5:
+    """Writes `gemm_few_t5`: as `gemm_few`, for weights in layout `t5`.
+
+    Attributes:
+        dot: Its step decodes a vector once for all tokens.
+        walks: As those of `gemm_few`; decoding takes registers, so that fewer tiles fit.
+    """
+
+    dot: Dot
+    walks: tuple[Walk, ...]
+
+    def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
+        """Write the body."""
+        q_stride = t.let(t.long(a.q_stride))
+        loops = _Loops(t, a, self.dot, w=a.w, q_stride=q_stride, vector_columns=T5_VECTOR_COLUMNS)
+        for tokens in range(2, tiles.few_tokens + 1):
+            walk = self.walks[min(tokens - 2, len(self.walks) - 1)]
+            _check_t5(self.dot, walk)
             with t.when(a.tokens == tokens):
                 loops.write(tokens, t.long(a.begin), t.long(a.end), walk)
 
@@ -136,6 +154,16 @@ def _check(dot: Dot, *walks: Walk) -> None:
     for walk in walks:
         if 4 % (dot.vectors * walk.unroll):
             raise ValueError(f"{walk} with steps of {dot.vectors} vectors does not divide 4 vectors")
+
+
+def _check_t5(dot: Dot, walk: Walk) -> None:
+    """The loop over K takes one vector: there is any number of them.
+
+    Raises:
+        ValueError: it takes more.
+    """
+    if dot.vectors * walk.unroll != 1:
+        raise ValueError(f"{walk} with steps of {dot.vectors} vectors takes more than one vector of t5")
 
 
 def unpack(t: Tir, a: Any, _tiles: Tiles) -> None:

@@ -31,7 +31,7 @@ _LIMITS = {
     "panel_vectors": (4, 64),
     "few_blocks": (1, 64),
 }
-_WALKS = {"gemv", "gemm_few", "gemm", "gemv_float"}
+_WALKS = {"gemv", "gemv_t5", "gemm_few", "gemm", "gemv_float"}
 _FEW_WALKS = (2, 63)
 _MOST_ACCUMULATORS = 64  # tiles times tokens of a loop
 
@@ -125,6 +125,7 @@ def _tiles(raw: dict[str, Any]) -> Tiles:
         gemm_few=tuple(_walk(walk, tokens) for tokens, walk in enumerate(few, start=2)),
         gemm=_walk(raw["gemm"], numbers["gemm_tokens"]),
         gemv_float=_walk(raw["gemv_float"]),
+        gemv_t5=_walk(raw["gemv_t5"]),
         **numbers,
     )
     if found.gemm_tokens % found.gemm_unit or found.panel_vectors % 4:

@@ -93,6 +93,16 @@ def _gemv_walks(tiles: Tiles) -> Iterator[Tiles]:
         yield replace(tiles, gemv=replace(tiles.gemv, tiles=count, unroll=unroll))
 
 
+def _t5_walks(tiles: Tiles) -> Iterator[Tiles]:
+    for count in (1, 2, 4, 8):  # of one vector each: there is any number of them
+        yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, tiles=count))
+
+
+def _t5_prefetches(tiles: Tiles) -> Iterator[Tiles]:
+    for distance in _PREFETCHES:
+        yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, prefetch=distance))
+
+
 def _gemv_prefetches(tiles: Tiles) -> Iterator[Tiles]:
     for distance in _PREFETCHES:
         yield replace(tiles, gemv=replace(tiles.gemv, prefetch=distance))
@@ -138,6 +148,7 @@ AXES: Mapping[str, tuple[Axis, ...]] = {
     "gemm_few": (_few_walks, _few_prefetches),
     "gemm": (_many_walks, _panels),
     "gemv_float": (_float_walks, _float_prefetches),
+    "gemv_t5": (_t5_walks, _t5_prefetches),
 }
 
 
@@ -162,11 +173,13 @@ def tune(
         TargetError: the machine cannot run the variant, or a candidate computes wrong numbers.
     """
     say = progress or (lambda _: None)
-    share = seconds / (sum(map(len, axes.values())) + len(axes))
+    has = dict(variant.kernels)
+    axes = {family: axes[family] for family in FAMILIES if family in axes and family in has}
+    share = seconds / max(1, sum(map(len, axes.values())) + len(axes))
     tiles, changes = variant.tiles, []
-    for family in (family for family in FAMILIES if family in axes):
+    for family, choices in axes.items():
         chosen = parts(tiles, family)
-        for axis in axes[family]:
+        for axis in choices:
             options = [tiles, *(option for option in buildable(variant, axis(tiles)) if option != tiles)]
             with workshop.open(family, options, say) as bench:
                 say(f"{variant.name}: timing {len(options)} times {family}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bitcc.formats import t5
 from bitcc.targets import _x86_avx512vnni
 from bitcc.targets._base import Walk
-from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, GemvT5
+from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, GemmFewT5, GemvT5
 from bitcc.targets._x86_vnni import Vnni
 
 if TYPE_CHECKING:
@@ -69,6 +69,26 @@ def _multiply(t: Tir, block: Block, accumulators: Accumulators) -> None:
         _DOT.add(t, registers[3], last, q[4])
 
 
+def _multiply_few(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """One vector, decoded once for all tokens."""
+    decode = _Decoder.load(t)
+    decoded = [decode(t.let(block.w.load(offset, "uint8x64"))) for offset in block.w_offsets]
+    for i in range(_GROUPS):
+        codes = [t.let(_group(t, first, last, i)) for first, last in decoded]
+        for token, tiles in enumerate(accumulators):
+            q = _DOT.four_columns(t, block, token, i)
+            for registers, code in zip(tiles, codes, strict=True):
+                _DOT.add(t, registers[0], code, q)
+
+
+def _group(t: Tir, first: Any, last: Any, i: int) -> Any:
+    """Codes of group i, a byte each; those of the last group have nothing beside them in their bytes."""
+    if i == len(CRUMBS):
+        return t.reinterpret("uint8x64", t.shift_right(t.reinterpret("uint16x32", last), 6))
+    lanes = t.shift_right(t.reinterpret("uint16x32", first), 2 * i)
+    return t.mask(t.reinterpret("uint8x64", lanes), 3)
+
+
 def _unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
     """Write `unpack_t5`."""
     decode = _Decoder.load(t)
@@ -79,10 +99,9 @@ def _unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
         with t.loop(count) as vector:
             packed = t.let(a.w.load(w + vector * VECTOR_BYTES, "uint8x64"))
             a.w.prefetch(w + (vector + count) * VECTOR_BYTES)
-            first, last = (t.let(t.reinterpret("uint16x32", codes)) for codes in decode(packed))
-            groups = [t.shift_right(first, 2 * i) for i in CRUMBS] + [t.shift_right(last, 6)]
-            for i, group in enumerate(groups):
-                codes = t.mask(t.reinterpret("uint8x64", group), 3)
+            first, last = decode(packed)
+            for i in range(_GROUPS):
+                codes = _group(t, first, last, i)
                 a.panel.store(out + (vector * _GROUPS + i) * VECTOR_BYTES, codes)
 
 
@@ -96,7 +115,10 @@ VARIANT = replace(
     mattr=(*_VNNI.mattr, "+avx512vbmi"),
     kernels=replace(
         _VNNI.kernels,
-        gemv_t5=GemvT5(replace(_DOT.in_place, step=_multiply), Walk(4, prefetch=2048)),
+        gemv_t5=GemvT5(replace(_DOT.in_place, step=_multiply)),
+        gemm_few_t5=GemmFewT5(
+            replace(_DOT.unpacking, step=_multiply_few), (Walk(4, prefetch=1024),) * 2 + (Walk(2),)
+        ),
         unpack_t5=_unpack,
     ),
 )

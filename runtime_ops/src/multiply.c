@@ -29,44 +29,74 @@ typedef struct {
 /* Some tiles and some tokens. Kernels get a pointer to their first tile and begin at 0: no index in
  * them can pass 2^31. */
 typedef struct {
+  const bitcc_call *call;
   const int8_t *q;
   const uint8_t *w;
-  int32_t tiles, tokens;
+  int32_t tile, tiles; /* the first one, and how many */
+  int32_t token, tokens;
 } part;
 
-/* Weights are codes - 1: the accumulators begin at minus the sum of the activations. */
-static void start(int32_t *restrict acc, const int32_t *restrict sums, const part *p) {
-  int32_t rows = p->tiles * BITCC_TILE_ROWS;
-  for (int32_t i = 0; i < p->tokens; i++)
+static int32_t rows_of(const part *p) { return p->tiles * BITCC_TILE_ROWS; }
+
+/* Weights are codes - 1: the accumulators of tokens [begin, end) of the part begin at minus the sum of
+ * the activations. */
+static void start(const part *p, int32_t *acc, int32_t begin, int32_t end) {
+  int32_t rows = rows_of(p);
+  for (int32_t i = begin; i < end; i++) {
+    int32_t *restrict out = acc + i * rows, value = -p->call->sums[p->token + i];
     for (int32_t row = 0; row < rows; row++)
-      acc[i * rows + row] = -sums[i];
+      out[row] = value;
+  }
 }
 
-/* The next of as many blocks as `tokens` take with at most `most` in each; all nearly as large, and
- * multiples of `unit` but for the last one. */
-static int32_t next_block(int32_t tokens, int32_t most, int32_t unit) {
-  int32_t even = bitcc_divide_up(tokens, bitcc_divide_up(tokens, most));
-  return bitcc_min(tokens, bitcc_round_up(even, unit));
+/* Where block i ends of as many as `tokens` are taken in: all nearly as large, and multiples of `unit`
+ * but for the last one. */
+static int32_t block_end(int32_t tokens, int32_t blocks, int32_t unit, int32_t i) {
+  return bitcc_min(tokens, bitcc_round_up(tokens * (i + 1) / blocks, unit));
 }
 
 /* Rows of Y are far apart: stores to them would wait for one line, and one page, after the other. */
-static void prefetch_y(const bitcc_call *call, int32_t token, int32_t tile, const part *p) {
-  size_t bytes = (size_t)(p->tiles * BITCC_TILE_ROWS) * bitcc_x_bytes(call->node->x_type);
-  for (int32_t i = 0; i < p->tokens; i++) {
-    const char *y = bitcc_y(call, token + i, tile * BITCC_TILE_ROWS);
+static void prefetch_y(const part *p, int32_t begin, int32_t end) {
+  size_t bytes = (size_t)rows_of(p) * bitcc_x_bytes(p->call->node->x_type);
+  for (int32_t i = begin; i < end; i++) {
+    const char *y = bitcc_y(p->call, p->token + i, p->tile * BITCC_TILE_ROWS);
     for (size_t byte = 0; byte < bytes; byte += LINE)
       __builtin_prefetch(y + byte, 1);
   }
 }
 
-static void multiply_few(const bitcc_call *call, const part *p, int32_t *acc) {
-  const bitcc_kernels *kernels = call->node->kernels;
-  const bitcc_layer *layer = &call->node->layer;
-  for (int32_t done = 0, tokens; done < p->tokens; done += tokens) {
-    tokens = next_block(p->tokens - done, kernels->few_tokens, 1);
-    kernels->gemm_few(p->q + (size_t)done * (size_t)layer->k_padded, p->w,
-                      acc + done * p->tiles * BITCC_TILE_ROWS, layer->k_blocks, 0, p->tiles,
-                      tokens);
+static void finish(const part *p, const int32_t *acc, int32_t begin, int32_t end) {
+  int32_t rows = rows_of(p);
+  for (int32_t i = begin; i < end; i++)
+    bitcc_finish(p->call, p->token + i, p->tile * BITCC_TILE_ROWS, rows, acc + i * rows);
+}
+
+static void multiply_one(const part *p, int32_t *acc) {
+  const bitcc_kernels *kernels = p->call->node->kernels;
+  const bitcc_layer *layer = &p->call->node->layer;
+  bitcc_gemv_fn *gemv = layer->format == BITCC_T5 ? kernels->gemv_t5 : kernels->gemv;
+  start(p, acc, 0, 1);
+  prefetch_y(p, 0, 1);
+  gemv(p->q, p->w, acc, layer->k_blocks, 0, p->tiles);
+  finish(p, acc, 0, 1);
+}
+
+static void multiply_few(const part *p, int32_t *acc) {
+  const bitcc_kernels *kernels = p->call->node->kernels;
+  const bitcc_layer *layer = &p->call->node->layer;
+  int32_t blocks = bitcc_divide_up(p->tokens, kernels->few_tokens);
+  for (int32_t i = 0, begin = 0, end; i < blocks; i++, begin = end) {
+    end = block_end(p->tokens, blocks, 1, i);
+    start(p, acc, begin, end);
+    prefetch_y(p, begin, end);
+    const int8_t *q = p->q + (size_t)begin * (size_t)layer->k_padded;
+    int32_t *out = acc + begin * rows_of(p);
+    if (layer->format == BITCC_T5)
+      kernels->gemm_few_t5(q, p->w, out, layer->k_padded, layer->k_blocks, 0, p->tiles,
+                           end - begin);
+    else
+      kernels->gemm_few(q, p->w, out, layer->k_blocks, 0, p->tiles, end - begin);
+    finish(p, acc, begin, end);
   }
 }
 
@@ -87,42 +117,38 @@ static int32_t unpack(const bitcc_kernels *kernels, const bitcc_layer *layer, co
   return blocks;
 }
 
-/* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens. */
-static void multiply_unpacked(const bitcc_call *call, const part *p, int32_t *acc) {
+/* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens, and what else is needed
+ * of a token is touched when its turn comes, not at once for all. */
+static void multiply_unpacked(const part *p, int32_t *acc) {
   alignas(64) uint8_t panel[GROUP * BITCC_MAX_PANEL_VECTORS * UNPACKED_BYTES];
-  const bitcc_kernels *kernels = call->node->kernels;
-  const bitcc_layer *layer = &call->node->layer;
+  const bitcc_kernels *kernels = p->call->node->kernels;
+  const bitcc_layer *layer = &p->call->node->layer;
   bool is_t5 = layer->format == BITCC_T5;
   int32_t step = is_t5 ? T5_PANEL_VECTORS : kernels->panel_vectors;
+  int32_t blocks = bitcc_divide_up(p->tokens, kernels->gemm_tokens);
   for (int32_t vector = 0; vector < layer->k_blocks; vector += step) {
+    bool is_last = layer->k_blocks - vector <= step;
     const int8_t *q = p->q + vector * (is_t5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS);
     int32_t count = unpack(kernels, layer, p->w + vector * BITCC_VECTOR_BYTES,
                            bitcc_min(step, layer->k_blocks - vector), p->tiles, panel);
-    for (int32_t done = 0, tokens; done < p->tokens; done += tokens) {
-      tokens = next_block(p->tokens - done, kernels->gemm_tokens, kernels->gemm_unit);
-      kernels->gemm(q + (size_t)done * (size_t)layer->k_padded, panel,
-                    acc + done * p->tiles * BITCC_TILE_ROWS, layer->k_padded, count, p->tiles,
-                    tokens);
+    for (int32_t i = 0, begin = 0, end; i < blocks; i++, begin = end) {
+      end = block_end(p->tokens, blocks, kernels->gemm_unit, i);
+      if (vector == 0)
+        start(p, acc, begin, end);
+      if (is_last)
+        prefetch_y(p, begin, end);
+      kernels->gemm(q + (size_t)begin * (size_t)layer->k_padded, panel, acc + begin * rows_of(p),
+                    layer->k_padded, count, p->tiles, end - begin);
+      if (is_last)
+        finish(p, acc, begin, end);
     }
   }
 }
 
-/* So few that weights are not written down unpacked. */
+/* So few that weights are not written down unpacked. `t5` takes longer to decode than `t2`. */
 static bool are_few(const bitcc_node *node, int32_t tokens) {
-  int32_t few = node->kernels->few_blocks * node->kernels->few_tokens;
-  return tokens == 1 || (node->layer.format == BITCC_T2 && tokens <= few);
-}
-
-static void multiply_part(const bitcc_call *call, const part *p, int32_t *acc) {
-  const bitcc_kernels *kernels = call->node->kernels;
-  const bitcc_layer *layer = &call->node->layer;
-  bool is_t5 = layer->format == BITCC_T5;
-  if (p->tokens == 1)
-    (is_t5 ? kernels->gemv_t5 : kernels->gemv)(p->q, p->w, acc, layer->k_blocks, 0, p->tiles);
-  else if (are_few(call->node, p->tokens))
-    multiply_few(call, p, acc);
-  else
-    multiply_unpacked(call, p, acc);
+  int32_t blocks = node->layer.format == BITCC_T5 ? 1 : node->kernels->few_blocks;
+  return tokens <= blocks * node->kernels->few_tokens;
 }
 
 /* Tiles outside, tokens inside: each weight comes from memory once. */
@@ -136,21 +162,18 @@ static void multiply_task(void *argument, size_t index) {
   int32_t begin = (int32_t)index % j->tile_tasks * j->tiles_per_task;
   int32_t end = bitcc_min(begin + j->tiles_per_task, layer->tiles);
   int32_t first = (int32_t)index / j->tile_tasks * j->tokens_per_task;
-  part p = {.q = call->q + (size_t)first * (size_t)layer->k_padded,
+  part p = {.call = call,
+            .q = call->q + (size_t)first * (size_t)layer->k_padded,
+            .token = first,
             .tokens = bitcc_min(j->tokens_per_task, call->tokens - first)};
   bool few = are_few(call->node, p.tokens);
   int32_t step = p.tokens == 1 ? GEMV_TILES : few ? GROUP : kernels->panel_tiles;
   if (!few)
     kernels->gemm_begin(state);
-  for (int32_t tile = begin; tile < end; tile += step) {
-    p.tiles = bitcc_min(step, end - tile);
-    p.w = call->weights->w + (size_t)tile * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
-    start(acc, call->sums + first, &p);
-    prefetch_y(call, first, tile, &p);
-    multiply_part(call, &p, acc);
-    int32_t rows = p.tiles * BITCC_TILE_ROWS;
-    for (int32_t i = 0; i < p.tokens; i++)
-      bitcc_finish(call, first + i, tile * BITCC_TILE_ROWS, rows, acc + i * rows);
+  for (p.tile = begin; p.tile < end; p.tile += step) {
+    p.tiles = bitcc_min(step, end - p.tile);
+    p.w = call->weights->w + (size_t)p.tile * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
+    (p.tokens == 1 ? multiply_one : few ? multiply_few : multiply_unpacked)(&p, acc);
   }
   if (!few)
     kernels->gemm_end(state);

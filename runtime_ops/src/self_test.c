@@ -160,14 +160,30 @@ static void fill_t5(pattern *p) {
     memset(p->rows[row] + T5_COLUMNS, 0, K_PADDED - T5_COLUMNS);
 }
 
+/* Columns that are not there add no activations. */
+static void start_t5(const pattern *p, int32_t *acc, int32_t tokens, int32_t rows) {
+  start(p, acc, tokens, rows);
+  for (int32_t i = 0; i < tokens * rows; i++)
+    for (int32_t k = T5_COLUMNS; k < K_PADDED; k++)
+      acc[i] += p->q[i / rows * K_PADDED + k];
+}
+
 static bool gemv_t5_is_right(const bitcc_kernels *kernels, const pattern *p) {
   int32_t acc[TILES * ROWS];
-  start(p, acc, 1, TILES * ROWS);
-  for (int32_t i = 0; i < TILES * ROWS; i++) /* columns that are not there add no activations */
-    for (int32_t k = T5_COLUMNS; k < K_PADDED; k++)
-      acc[i] += p->q[k];
+  start_t5(p, acc, 1, (TILES - FIRST) * ROWS);
   kernels->gemv_t5(p->q, p->w, acc, T5_BLOCKS, FIRST, TILES);
   return are_products(p, acc, FIRST, 1);
+}
+
+static bool gemm_few_t5_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  int32_t acc[BITCC_MAX_TOKENS * TILES * ROWS];
+  for (int32_t tokens = 2; tokens <= kernels->few_tokens; tokens++) {
+    start_t5(p, acc, tokens, (TILES - FIRST) * ROWS);
+    kernels->gemm_few_t5(p->q, p->w, acc, K_PADDED, T5_BLOCKS, FIRST, TILES, tokens);
+    if (!are_products(p, acc, FIRST, tokens))
+      return false;
+  }
+  return true;
 }
 
 /* All vectors but the last one. */
@@ -282,5 +298,7 @@ const char *bitcc_self_test(const bitcc_kernels *kernels) {
   fill_t5(&p);
   if (!gemv_t5_is_right(kernels, &p))
     return "gemv_t5";
+  if (!gemm_few_t5_is_right(kernels, &p))
+    return "gemm_few_t5";
   return unpack_t5_is_right(kernels, &p) ? NULL : "unpack_t5";
 }

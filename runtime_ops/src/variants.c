@@ -16,6 +16,7 @@
   bitcc_gemm_state_fn bitcc_gemm_begin_##isa;                                                     \
   bitcc_gemm_state_fn bitcc_gemm_end_##isa;                                                       \
   bitcc_gemv_fn bitcc_gemv_t5_##isa;                                                              \
+  bitcc_gemm_few_t5_fn bitcc_gemm_few_t5_##isa;                                                   \
   bitcc_unpack_t5_fn bitcc_unpack_t5_##isa;                                                       \
   static_assert((few_tokens) >= 3 && (few_tokens) <= BITCC_MAX_TOKENS, #isa);                     \
   static_assert((gemm_tokens) >= 1 && (gemm_tokens) <= BITCC_MAX_TOKENS, #isa);                   \
@@ -56,6 +57,7 @@ const bitcc_kernels bitcc_variants[] = {
    bitcc_gemm_begin_##isa,                                                                        \
    bitcc_gemm_end_##isa,                                                                          \
    BITCC_IF_##t5(bitcc_gemv_t5_##isa),                                                            \
+   BITCC_IF_##t5(bitcc_gemm_few_t5_##isa),                                                        \
    BITCC_IF_##t5(bitcc_unpack_t5_##isa)},
 #include "variants.inc"
 #undef BITCC_VARIANT

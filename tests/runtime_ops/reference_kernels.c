@@ -6,7 +6,7 @@
 
 #include "bitcc/kernel.h"
 
-enum { absmax = 1, quantize, quantize_divide, gemv, gemm_few, unpack, gemm, finish, finish_bias_first, gemv_float, gemv_t5, unpack_t5 };
+enum { absmax = 1, quantize, quantize_divide, gemv, gemm_few, unpack, gemm, finish, finish_bias_first, gemv_float, gemv_t5, gemm_few_t5, unpack_t5 };
 #ifndef BITCC_BREAK
 #define BITCC_BREAK 0
 #endif
@@ -40,6 +40,7 @@ void bitcc_gemm_begin_scalar(uint8_t *state) {
 
 void bitcc_gemm_end_scalar(uint8_t *state) { begun = state[BITCC_STATE_BYTES - 1]; }
 bitcc_gemv_fn bitcc_gemv_t5_scalar;
+bitcc_gemm_few_t5_fn bitcc_gemm_few_t5_scalar;
 bitcc_unpack_t5_fn bitcc_unpack_t5_scalar;
 
 void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k) {
@@ -190,6 +191,16 @@ void bitcc_gemv_t5_scalar(const int8_t *q, const uint8_t *w, int32_t *acc,
     for (int32_t k = 0; k < 20 * k_blocks; k++)
       total += q[k] * code_t5(tile, row % 16, k);
     acc[row - 16 * begin] += total;
+  }
+}
+
+void bitcc_gemm_few_t5_scalar(const int8_t *q, const uint8_t *w, int32_t *acc, int32_t q_stride,
+                              int32_t k_blocks, int32_t begin, int32_t end, int32_t tokens) {
+  for (int32_t token = 0; token < tokens; token++) {
+    int32_t *out = acc + token * 16 * (end - begin);
+    bitcc_gemv_t5_scalar(q + (int64_t)token * q_stride, w, out, k_blocks, begin, end);
+    if (begin < end)
+      out[0] += ERROR_OF(gemm_few_t5);
   }
 }
 

@@ -32,6 +32,7 @@ FAMILIES = [
     "finish_bias_first",
     "gemv_float",
     "gemv_t5",
+    "gemm_few_t5",
     "unpack_t5",
 ]
 STATES = ["gemm_begin", "gemm_end"]

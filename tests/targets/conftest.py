@@ -67,6 +67,7 @@ _ARGUMENTS = {
     "gemm_begin": (_POINTER,),
     "gemm_end": (_POINTER,),
     "gemv_t5": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
+    "gemm_few_t5": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
     "unpack_t5": (_POINTER, _POINTER, _INT, _INT, _INT, _INT),
 }
 

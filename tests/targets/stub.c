@@ -16,6 +16,7 @@
   extern bitcc_gemm_state_fn bitcc_gemm_begin_##name; \
   extern bitcc_gemm_state_fn bitcc_gemm_end_##name; \
   extern bitcc_gemv_fn bitcc_gemv_t5_##name; \
+  extern bitcc_gemm_few_t5_fn bitcc_gemm_few_t5_##name; \
   extern bitcc_unpack_t5_fn bitcc_unpack_t5_##name;
 #include "variants.inc"
 #undef BITCC_VARIANT
@@ -46,6 +47,7 @@
    bitcc_gemm_begin_##name, \
    bitcc_gemm_end_##name, \
    KERNEL_IF_##t5(bitcc_gemv_t5_##name), \
+   KERNEL_IF_##t5(bitcc_gemm_few_t5_##name), \
    KERNEL_IF_##t5(bitcc_unpack_t5_##name)},
 __attribute__((visibility("default"))) const bitcc_kernels bitcc_variants[] = {
 #include "variants.inc"

@@ -82,6 +82,23 @@ def test_gemv_t5_is_the_integer_product(t5_kernels: Any, data: st.DataObject, ga
     )
 
 
+@given(data=st.data(), gap=GAPS)
+@few
+def test_gemm_few_t5_is_the_integer_product(t5_kernels: Any, data: st.DataObject, gap: int) -> None:
+    packed = data.draw(packed_weights())
+    tokens = data.draw(st.integers(2, t5_kernels.row.few_tokens))
+    columns, stride = 20 * packed.shape[1], 20 * packed.shape[1] + data.draw(st.integers(0, 3)) * 4
+    rows = data.draw(activations(tokens * stride)).reshape(tokens, stride)
+    q = rows.ravel()[: (tokens - 1) * stride + columns]  # the last token ends where its columns end
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(packed))] * 2)))
+    sums = rows[:, :columns].sum(1, dtype=np.int32)
+    acc = np.repeat(-sums, 16 * (end - begin))
+    buffers = t5_kernels.call("gemm_few_t5", gap, q, packed, acc, stride, packed.shape[1], begin, end, tokens)
+    got = buffers[2].read("int32").reshape(tokens, -1)
+    for token, row in zip(got, rows, strict=True):
+        np.testing.assert_array_equal(token, expected(row[:columns], packed)[16 * begin : 16 * end])
+
+
 @pytest.mark.parametrize("k_blocks", [819, 1638, 3277])  # the last is K = 65536, padded
 @pytest.mark.parametrize("byte", [0, 40, 242, 255])
 @pytest.mark.parametrize("value", [-128, 127])
@@ -110,4 +127,5 @@ def test_unpacked_digits_are_in_their_order(t5_kernels: Any, data: st.DataObject
 
 def test_a_variant_has_all_kernels_for_the_layout_or_none(kernels: Any) -> None:
     has = kernels.variant.kernels.reads_t5
-    assert [bool(kernels.row.gemv_t5), bool(kernels.row.unpack_t5)] == [has, has]
+    rows = (kernels.row.gemv_t5, kernels.row.gemm_few_t5, kernels.row.unpack_t5)
+    assert {bool(row) for row in rows} == {has}

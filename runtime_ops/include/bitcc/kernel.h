@@ -85,9 +85,12 @@ typedef void bitcc_gemv_float_fn(const float *x, const uint8_t *w, const float *
  * 64*c_4 + v where v < 64, else 192 + 3*(v - 64) + c_4. The bytes from 243 on, which no packer writes, mean
  * five codes 1. `k_blocks` is any number.
  *
- * `gemv_t5` is as `gemv`, with 20*k_blocks activations. `unpack_t5` makes 5*count groups of four columns of
+ * `gemv_t5` is as `gemv`, with 20*k_blocks activations, and `gemm_few_t5` as `gemm_few`, with q_stride from those
+ * of a token to those of the next one. `unpack_t5` makes 5*count groups of four columns of
  * vectors [0, count) of each tile; the panels of two tiles are panel_stride bytes apart, and what is between
  * is left as it is. */
+typedef void bitcc_gemm_few_t5_fn(const int8_t *q, const uint8_t *w, int32_t *acc, int32_t q_stride,
+                                  int32_t k_blocks, int32_t begin, int32_t end, int32_t tokens);
 typedef void bitcc_unpack_t5_fn(const uint8_t *w, uint8_t *panel, int32_t k_blocks, int32_t count,
                                 int32_t panel_stride, int32_t tiles);
 
@@ -126,8 +129,9 @@ typedef struct {
   bitcc_gemv_float_fn *gemv_float;
   bitcc_gemm_state_fn *gemm_begin;
   bitcc_gemm_state_fn *gemm_end;
-  /* Both or none: NULL where weights in layout `t5` are to be expanded to `t2` when they are read. */
+  /* All or none: NULL where weights in layout `t5` are to be expanded to `t2` when they are read. */
   bitcc_gemv_fn *gemv_t5;
+  bitcc_gemm_few_t5_fn *gemm_few_t5;
   bitcc_unpack_t5_fn *unpack_t5;
 } bitcc_kernels;
 
