@@ -24,8 +24,11 @@ def parser() -> argparse.ArgumentParser:
     op.add_argument("--shapes", nargs="+", type=shape, metavar="NxK")
     op.add_argument("--regimes", nargs="+", choices=(CACHED, STREAMED))
     op.add_argument("--peers", nargs="*", choices=peers.NAMES, metavar="PEER", help=", ".join(peers.NAMES))
-    op.add_argument("--no-odd", dest="odd", action="store_const", const=False, help="large layers alone")
+    op.add_argument("--parts", nargs="+", choices=op_suite.PARTS, help="those layers, or small and odd ones")
+    op.add_argument("--prebuilt", type=Path, metavar="DIR", help="libraries of `prebuild`: no TVM, no zig")
     op.add_argument("--plot", type=Path, metavar="FILE.png", help="the roofline")
+    prebuild = suites.add_parser("prebuild", help="make the folder for `op --prebuilt`")
+    prebuild.add_argument("folder", type=Path)
     block = suites.add_parser("block", help="a decoder block of the shape of BitNet b1.58 2B4T")
     block.add_argument("--past", type=int, help="tokens in the cache of keys and values")
     model = suites.add_parser("model", help="a whole model before and after")
@@ -56,6 +59,9 @@ def dim(text: str) -> tuple[str, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print tables, write files."""
     chosen = parser().parse_args(arguments)
+    if chosen.suite == "prebuild":
+        op_suite.prebuild(chosen.folder)
+        return
     result = {"op": _op, "block": _block, "model": _model}[chosen.suite](chosen)
     print(report.markdown(result))
     if chosen.json:
@@ -76,7 +82,7 @@ def _op(chosen: argparse.Namespace) -> dict[str, Any]:
     choice = op_suite.quick() if chosen.quick else op_suite.Choice()
     if chosen.rounds:
         choice = replace(choice, pace=replace(choice.pace, rounds=chosen.rounds))
-    given = _given(chosen, "shapes", "tokens", "threads", "regimes", "peers", "odd")
+    given = _given(chosen, "shapes", "tokens", "threads", "regimes", "peers", "parts", "prebuilt")
     return op_suite.run(replace(choice, **given), _say)
 
 

@@ -65,6 +65,7 @@ class Packed:
     copies: int
     weight_bytes: int
     in_session: ClassVar[bool] = False
+    computes: ClassVar[bool] = True
 
     def open(self, x: Floats, threads: int, _: Path) -> Bound:
         """Pack all copies.

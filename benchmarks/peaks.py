@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 LANES = {"amx": 16 * 16 * 64, "avx512vnni": 64, "avxvnni": 32, "avx2": 32}
 """Multiply-adds of the instruction that each variant is made of: tdpbsud, vpdpbusd, or vpmaddubsw."""
 
+LIBRARY = "peaks.so"
+_SAME = {"avx512vbmi": "avx512vnni"}  # variants whose products are those of another one
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = {"amx": "amx_int8", "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx2": "avx2"}  # of Linux
 _ROUNDS, _IN_A_ROUND = 50_000, 12  # a tenth of a millisecond
 _STREAMS, _AHEAD = (1, 2, 4, 8), (0, 1024, 4096)
 _BYTES, _CHUNK = 512 * 2**20, 2**20
-_NOT_CACHED = 0.02  # of the chunks a few may be in a cache
+_NOT_CACHED = 0.25  # of the chunks some may be in a cache
 
 
 def variants() -> tuple[list[str], dict[str, str]]:
@@ -54,18 +57,61 @@ def _may_use_tiles() -> bool:
     return refused == 0
 
 
-def build(folder: Path) -> ctypes.CDLL:
-    """The loops of ``peaks.c``, compiled into ``folder``."""
-    out = folder / "peaks.so"
+def variant_of(isa: str) -> str | None:
+    """Which of `LANES` the kernels of an ISA multiply with."""
+    variant = _SAME.get(isa, isa)
+    return variant if variant in LANES else None
+
+
+def build(folder: Path) -> Path:
+    """Compile the loops of ``peaks.c`` into ``folder``.
+
+    Raises:
+        OSError: they cannot be compiled, since ziglang is not installed.
+    """
+    out = folder / LIBRARY
     command = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-gnu.2.17", "-O3", "-shared"]
-    subprocess.run(  # noqa: S603 - our own command
-        [*command, "-fPIC", "-fno-sanitize=all", str(_SOURCE), "-o", str(out)], check=True
-    )
-    library = ctypes.CDLL(os.fspath(out))
+    command += ["-fPIC", "-fno-sanitize=all", str(_SOURCE), "-o", str(out)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own command
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        raise OSError(f"peaks.c cannot be compiled: {lines[-1] if lines else error}") from error
+    return out
+
+
+@lru_cache(maxsize=1)
+def load(prebuilt: Path | None = None) -> ctypes.CDLL:
+    """The loops, from a folder where they were built before, or built now.
+
+    Raises:
+        OSError: there are none in the folder, they are not for this machine, or cannot be built.
+    """
+    if prebuilt is not None:
+        return _open(prebuilt / LIBRARY)
+    with tempfile.TemporaryDirectory(prefix="bitcc-peaks-") as name:
+        return _open(build(Path(name)))
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(os.fspath(path))
     for name in ("read_avx512vnni", "read_avx2"):
         function = getattr(library, name)
         function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
     return library
+
+
+def rounds_for(variant: str, macs: int) -> int:
+    """Of a loop ``peak_<variant>``, so many that they make that many multiply-adds, nearly."""
+    return max(1, round(macs / (_IN_A_ROUND * LANES[variant])))
+
+
+def reader(library: ctypes.CDLL, variant: str) -> Callable[[int, int, int, int], int]:
+    """The loop with the widest vectors of a variant: address, bytes, bytes ahead, streams."""
+    wide = variant in {"amx", "avx512vnni"}
+    return cast(
+        "Callable[[int, int, int, int], int]", getattr(library, "read_avx512vnni" if wide else "read_avx2")
+    )
 
 
 def multiply_adds(library: ctypes.CDLL, variant: str, threads: int) -> float:
@@ -78,8 +124,7 @@ def multiply_adds(library: ctypes.CDLL, variant: str, threads: int) -> float:
 
 def read(library: ctypes.CDLL, variant: str, threads: int, data: NDArray[np.uint8]) -> float:
     """Billions of bytes a second, by the fastest of several ways to read, chunk after chunk of ``data``."""
-    wide = variant in {"amx", "avx512vnni"}
-    function = getattr(library, "read_avx512vnni" if wide else "read_avx2")
+    function = reader(library, variant)
     starts = itertools.cycle(range(data.ctypes.data, data.ctypes.data + len(data) - _CHUNK + 1, _CHUNK))
     fastest = 0.0
     for streams, ahead in itertools.product(_STREAMS, _AHEAD):
@@ -110,18 +155,17 @@ def main() -> None:
     arguments = parser.parse_args()
     data = np.ones(_BYTES, np.uint8)
     present, missing = variants()
-    with tempfile.TemporaryDirectory() as folder:
-        library = build(Path(folder))
-        rows = [
-            {
-                "variant": variant,
-                "threads": threads,
-                "gmac_per_s": round(multiply_adds(library, variant, threads), 1),
-                "read_gb_per_s": round(read(library, variant, threads, data), 1),
-            }
-            for variant in present
-            for threads in arguments.threads
-        ]
+    library = load()
+    rows = [
+        {
+            "variant": variant,
+            "threads": threads,
+            "gmac_per_s": round(multiply_adds(library, variant, threads), 1),
+            "read_gb_per_s": round(read(library, variant, threads, data), 1),
+        }
+        for variant in present
+        for threads in arguments.threads
+    ]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from benchmarks.peaks import variant_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     Data: TypeAlias = dict[str, Any]
 
+_HOLDS = {True: "yes", False: "**no**", None: ""}
 _DISTURBED = 0.05  # of the cores, in other processes: worth a word
 
 
@@ -21,7 +24,8 @@ def markdown(result: Data) -> str:
 
 def case_roof(case: Data, isa: str, peaks: Sequence[Data]) -> Data | None:
     """The peaks for the kernels that ran, with as many threads."""
-    return next((p for p in peaks if (p["variant"], p["threads"]) == (isa, case["threads"])), None)
+    key = variant_of(isa), case["threads"]
+    return next((p for p in peaks if (p["variant"], p["threads"]) == key), None)
 
 
 def gmac_per_s(case: Data, seconds: float) -> float:
@@ -38,6 +42,9 @@ def _op(result: Data) -> Iterator[str]:
         for kind, cases in itertools.groupby(groups, key=_kind):
             yield _kind_table(name, kind, list(cases), part, result["peaks"])
         yield from _failures(part)
+    if result["bars"]:
+        rows = [[bar["name"], bar["figure"], bar["wanted"], _HOLDS[bar["holds"]]] for bar in result["bars"]]
+        yield "### bars\n\n" + table(["", "measured", "wanted", "holds"], rows)
     about = [f"- {name}: {text}" for name, text in first["contenders"].items()]
     yield "\n".join(about + [f"- {name}: not measured: {why}" for name, why in result["missing"].items()])
     yield (

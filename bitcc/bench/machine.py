@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import TYPE_CHECKING
 
-import numpy as np
 import onnxruntime as ort
 
 from bitcc import host, runtime_ops
 from bitcc.version import __version__
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _STAT = Path("/proc/stat")
-_YARDSTICK_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class Bandwidth:
-    """How fast ``numpy.max`` reads memory: a lower bound of what the machine can do.
-
-    Attributes:
-        threads: Threads that read, each its own part.
-        gb_per_s: Of all together.
-    """
-
-    threads: int
-    gb_per_s: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +27,6 @@ class Machine:
         onnxruntime: Version of onnxruntime.
         load: Processes that were running or waiting when the benchmark began, averaged over a minute;
             None where the system does not say.
-        read: The bandwidth yardstick; empty if it was not asked for.
     """
 
     cpu: str
@@ -56,21 +35,14 @@ class Machine:
     bitcc: str
     onnxruntime: str
     load: float | None
-    read: tuple[Bandwidth, ...] = ()
 
 
-def describe(library: Path | None, threads: Sequence[int] = ()) -> Machine:
-    """This machine.
-
-    Args:
-        library: The op library that runs; None if none does.
-        threads: Measure the read bandwidth with so many threads each.
-    """
+def describe(library: Path | None) -> Machine:
+    """This machine, with the op library that runs; None if none does."""
     isa = runtime_ops.library_info(library).selected if library else None
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    read = read_bandwidth(threads)
-    return Machine(host.cpu_name(), cores, isa or "none", __version__, ort.__version__, load, read)
+    return Machine(host.cpu_name(), cores, isa or "none", __version__, ort.__version__, load)
 
 
 class Others:
@@ -95,20 +67,3 @@ def _busy_elsewhere() -> float | None:
     user, nice, system, _idle, _wait, irq, soft_irq, steal = map(int, _STAT.read_text().split()[1:9])
     busy = user + nice + system + irq + soft_irq + steal
     return busy / os.sysconf("SC_CLK_TCK") - process_time()
-
-
-def read_bandwidth(threads: Sequence[int], size: int = _YARDSTICK_BYTES) -> tuple[Bandwidth, ...]:
-    """The best of five passes over ``size`` bytes, which should be more than the caches hold."""
-    numbers = np.ones(size // 8 if threads else 0, np.int64)
-    return tuple(Bandwidth(count, _read(numbers, count)) for count in threads)
-
-
-def _read(numbers: np.ndarray[tuple[int], np.dtype[np.int64]], threads: int) -> float:
-    parts = np.array_split(numbers, threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(5):
-            start = perf_counter()
-            list(pool.map(np.max, parts))
-            best = min(best, perf_counter() - start)
-    return numbers.nbytes / best / 1e9

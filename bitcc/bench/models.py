@@ -48,6 +48,7 @@ class Stack:
     weight_bytes: int
     needs_library: bool = False
     in_session: ClassVar[bool] = True
+    computes: ClassVar[bool] = True
 
     def open(self, x: NDArray[np.float32], threads: int, library: Path) -> Runner:
         """A session of the model; ``x`` is the input of every copy."""

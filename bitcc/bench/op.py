@@ -40,7 +40,7 @@ class Runner(Protocol):
         """Run all copies."""
 
     def outputs(self) -> list[NDArray[Any]]:
-        """What the last run made, copy by copy."""
+        """What the last run made, copy by copy; nothing if it computes nothing."""
 
 
 class Prepared(Protocol):
@@ -57,6 +57,10 @@ class Prepared(Protocol):
     @property
     def in_session(self) -> bool:
         """Whether a run pays for the call of a session of onnxruntime."""
+
+    @property
+    def computes(self) -> bool:
+        """Whether there are outputs to compare, one for each copy."""
 
     def open(self, x: NDArray[np.float32], threads: int, library: Path) -> Runner:
         """Make them ready for the input; an error is the reason why the peer is not timed."""
@@ -91,7 +95,6 @@ class Plan:
         threads: Threads of the sessions.
         pace: How long to measure.
         stream_bytes: In the regime ``streamed``, the weights that a contender rotates over, at least.
-        yardstick: Measure also how fast memory can be read.
     """
 
     shapes: tuple[tuple[int, int], ...] = SHAPES
@@ -99,12 +102,11 @@ class Plan:
     threads: tuple[int, ...] = (1, 2)
     pace: Pace = field(default_factory=Pace)
     stream_bytes: int = 640 * 2**20
-    yardstick: bool = True
 
 
 def quick() -> Plan:
     """Two shapes from cache: less than a minute."""
-    return Plan(shapes=(SHAPES[0], SHAPES[3]), kinds=((1, CACHED), (128, CACHED)), yardstick=False)
+    return Plan(shapes=(SHAPES[0], SHAPES[3]), kinds=((1, CACHED), (128, CACHED)))
 
 
 def run(
@@ -128,7 +130,7 @@ def run(
     """
     plan = plan or Plan()
     start = perf_counter()
-    here = machine.describe(library, plan.threads if plan.yardstick else ())
+    here = machine.describe(library)
     steps = len(plan.shapes) * len(plan.kinds)
     results: list[CaseResult] = []
     for done, ((n, k), (tokens, regime)) in enumerate(itertools.product(plan.shapes, plan.kinds)):
@@ -157,7 +159,7 @@ class _Step:
             size = self.plan.stream_bytes if self.regime == STREAMED else 0
             stacks = {c.name: c.prepare(folder / c.name, self.layer, size) for c in self.contenders}
             idle = models.write(folder / OVERHEAD.name, OVERHEAD, random_layer(1, 1, 1))
-            wants = self.layer.references(max(stack.copies for stack in stacks.values()))
+            wants = self.layer.references(max(s.copies for s in stacks.values() if s.computes))
             return [self.measure(stacks, idle.path, threads, wants) for threads in self.plan.threads]
 
     def measure(
@@ -222,11 +224,17 @@ def _timed(timing: Timing, each: Samples, *, is_lost: bool) -> Timing:
     own = each[timing.contender]
     seconds = spread(own)
     speed = None if is_lost else timing.weight_bytes / seconds.median / 1e9
-    return replace(timing, seconds=seconds, ratio=ratio(own, each[BITCC.name]), gb_per_s=speed)
+    return replace(
+        timing,
+        seconds=seconds,
+        samples=tuple(own),
+        ratio=ratio(own, each[BITCC.name]),
+        gb_per_s=speed,
+    )
 
 
 def _error(outputs: list[NDArray[np.float32]], wants: list[NDArray[np.float32]]) -> float:
     """The largest difference of any copy's output, relative to max|want|."""
     scale = float(np.max(np.abs(wants[0]))) or 1.0
     pairs = zip(outputs, wants, strict=False)  # some contender has more copies
-    return max(float(np.max(np.abs(got - want))) for got, want in pairs) / scale
+    return max((float(np.max(np.abs(got - want))) for got, want in pairs), default=0.0) / scale

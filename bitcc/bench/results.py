@@ -41,6 +41,7 @@ class Timing:
     Attributes:
         contender: Its name.
         seconds: For one layer; None if it did not run.
+        samples: Seconds for one layer in each round.
         ratio: Its time over ours in the same round, the median over the rounds; None if it did not run.
         copies: Layers in the session, each with its own weights.
         weight_bytes: Constants that one layer reads.
@@ -52,6 +53,7 @@ class Timing:
 
     contender: str
     seconds: Spread | None = None
+    samples: tuple[float, ...] = ()
     ratio: float | None = None
     copies: int = 0
     weight_bytes: int = 0

@@ -65,8 +65,6 @@ def _machine(machine: Machine) -> Text:
     parts = [machine.cpu, f"{machine.cores} cores", f"kernels {machine.isa}", f"bitcc {machine.bitcc}"]
     parts.append(f"onnxruntime {machine.onnxruntime}")
     parts += [] if machine.load is None else [f"load {machine.load}"]
-    for read in machine.read:
-        parts.append(f"numpy reads {read.gb_per_s:.1f} GB/s with {read.threads} thread(s), a lower bound")
     return Text(", ".join(parts))
 
 

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import native, op_suite, peers, report, roofline
+from benchmarks.peaks import variant_of
 from bitcc.bench.contenders import random_layer
 from bitcc.bench.rounds import Pace
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).resolve().parents[2]
 TINY = op_suite.Choice(
     shapes=((48, 256), (33, 130)),
     tokens=(1, 66),
     threads=(1,),
     pace=Pace(rounds=1, batch=1e-4, settle=0.0),
     stream_bytes=40_000,
-    odd=False,
+    parts=(op_suite.LAYERS,),
     peak_bytes=1 << 20,
 )
+
+
+_REASONS = ("K must be a multiple of ", "one layer is not read from memory", "fewer than 32 tokens")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +47,7 @@ def test_every_peer_is_measured_or_said_to_be_missing(result: dict[str, Any]) ->
     assert kinds == {(1, "cached"), (66, "cached"), (1, "streamed")}
     for case in part["cases"]:
         for timing in case["timings"]:
-            assert timing["seconds"] or timing["reason"].startswith("K must be a multiple of ")
+            assert timing["seconds"] or timing["reason"].startswith(_REASONS)
 
 
 def test_the_tables_name_all_of_it(result: dict[str, Any]) -> None:
@@ -57,7 +63,7 @@ def test_the_tables_name_all_of_it(result: dict[str, Any]) -> None:
 def test_shares_are_of_the_peaks_of_the_kernels_that_ran(result: dict[str, Any]) -> None:
     isa = result["parts"]["layers"]["machine"]["isa"]
     peaks = [
-        {"variant": isa, "threads": 1, "gmac_per_s": 1e-6, "read_gb_per_s": 1e6},
+        {"variant": variant_of(isa), "threads": 1, "gmac_per_s": 1e-6, "read_gb_per_s": 1e6},
         {"variant": "another", "threads": 1, "gmac_per_s": 1e-6, "read_gb_per_s": 1e-6},
     ]
     roof = report.case_roof({"threads": 1}, isa, peaks)
@@ -89,7 +95,7 @@ def test_the_picture_is_drawn(result: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_small_layers_are_measured_side_by_side() -> None:
-    plans = replace(TINY, odd=True).plans()
+    plans = replace(TINY, parts=op_suite.PARTS).plans()
     assert list(plans) == ["layers", "odd layers side by side", "overhead of one op"]
     assert {regime for name, plan in plans.items() if name != "layers" for _, regime in plan.kinds} == {
         "streamed"
@@ -106,7 +112,7 @@ def test_what_is_chosen_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (choice,) = chosen
     assert choice.shapes == ((64, 32), (8, 16))
     assert (choice.tokens, choice.threads, choice.peers) == ((3,), (1,), ("int8",))
-    assert (choice.pace.rounds, choice.regimes, choice.odd) == (2, ("streamed",), True)
+    assert (choice.pace.rounds, choice.regimes, choice.parts) == (2, ("streamed",), op_suite.PARTS)
     assert json.loads(out.read_text()) == {"suite": "op"}
 
 
@@ -148,3 +154,21 @@ def test_optional_peers_that_are_absent_say_so(monkeypatch: pytest.MonkeyPatch) 
     found, missing = peers.find(("int8", "onnxsim"))
     assert [peer.name for peer in found] == ["int8"]
     assert missing["onnxsim"] == "no such package"
+
+
+def test_a_machine_without_tvm_measures_what_was_prebuilt(tmp_path: Path) -> None:
+    op_suite.prebuild(tmp_path / "built")
+    script = (
+        "import sys; sys.modules['tvm'] = None\n"
+        "from benchmarks import __main__ as command\n"
+        "command.main(sys.argv[1:])"
+    )
+    options = (
+        "op --parts layers --shapes 48x64 --tokens 1 --regimes cached --threads 1 --rounds 1 --peers int8"
+    )
+    command = [sys.executable, "-c", script, *options.split(), "--prebuilt", str(tmp_path / "built")]
+    environment = os.environ | {"BITCC_CACHE_DIR": str(tmp_path / "empty")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "| 48 x 64 |" in done.stdout
+    assert not (tmp_path / "empty").exists()

@@ -20,7 +20,6 @@ TINY = op.Plan(
     threads=(1, 2),
     pace=ONE_ROUND,
     stream_bytes=40_000,
-    yardstick=False,
 )
 
 

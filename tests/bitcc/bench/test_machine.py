@@ -21,17 +21,10 @@ def test_it_names_the_kernels_the_cpu_and_the_runtime(library: Path) -> None:
     assert here.cpu
     assert here.cores >= 1
     assert here.onnxruntime == ort.__version__
-    assert here.read == ()
 
 
 def test_a_bundle_without_library_has_no_kernels() -> None:
     assert machine.describe(None).isa == "none"
-
-
-def test_the_yardstick_reads_with_each_number_of_threads() -> None:
-    found = machine.read_bandwidth((1, 2), 1 << 16)
-    assert [b.threads for b in found] == [1, 2]
-    assert all(b.gb_per_s > 0 for b in found)
 
 
 def test_others_are_not_this_process() -> None:

@@ -1,0 +1,207 @@
+"""What the kernels are to reach, and whether a measurement shows it.
+
+Figures are medians over the rounds of one run: of times divided by ours in the same round. "Least" is
+the worst of all layers. Only what was measured has a bar.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from statistics import geometric_mean, median
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from benchmarks.yardsticks import PEAK, READ
+from bitcc.bench.results import CACHED, STREAMED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    Data: TypeAlias = dict[str, Any]
+
+_FORMATS = {"bitcc": "t2", "t5": "t5"}  # contenders that are ours
+_STOCK = ("float32", "nbits", "nbits4", "int8")  # of onnxruntime
+_ONE, _MANY = 1, 128  # tokens
+_MEAN, _LEAST = 2.0, 1.3  # times as fast as MatMulNBits; as the best of onnxruntime
+_READ = 0.8  # of the bandwidth
+_PEAK = {"avx512vbmi": 0.55, "avx512vnni": 0.55, "avx2": 0.5, "amx": 0.4}  # of the instruction
+_NOISE = 1.03
+_SMALLEST = 64  # N and K from which a float MatMul must not be faster
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One of them.
+
+    Attributes:
+        name: What is measured.
+        figure: What was found.
+        wanted: What is to be reached.
+        holds: Whether it is; None where nothing is wanted.
+    """
+
+    name: str
+    figure: str
+    wanted: str
+    holds: bool | None
+
+
+def find(result: Data) -> list[Bar]:
+    """All bars that the result of the op suite can tell of."""
+    found = []
+    for title, part in result["parts"].items():
+        for threads, group in itertools.groupby(sorted(part["cases"], key=_threads), key=_threads):
+            cases, isa = list(group), part["machine"]["isa"]
+            large = itertools.chain(_one(cases), _few(cases), _many(cases, isa))
+            bars: Iterator[Bar] = large if title == "layers" else _odd(cases)
+            suffix = f", {threads} thread{'s' * (threads > 1)}"
+            found += [replace(bar, name=bar.name + suffix) for bar in bars]
+    return found
+
+
+def _one(cases: list[Data]) -> Iterator[Bar]:
+    """One token: `t5` is for weights from memory, `t2` for those from a cache."""
+    for regime, (ours, name) in itertools.product((STREAMED, CACHED), _FORMATS.items()):
+        chosen = [c for c in cases if _kind(c) == (_ONE, regime)]
+        times = _ratios(chosen, "nbits", ours)
+        if times:
+            reached = geometric_mean(times.values()) >= _MEAN and min(times.values()) >= _LEAST
+            wanted = f"{_MEAN} x, least {_LEAST} x" if _is_for(name, regime) else ""
+            yield Bar(
+                f"1 token, {regime}, {name}: MatMulNBits 2 bits over ours",
+                _mean_and_least(times),
+                wanted,
+                reached if wanted else None,
+            )
+        shares = _ratios(chosen, READ, ours, by_bytes=True)
+        if shares:
+            reached = geometric_mean(shares.values()) >= _READ
+            wanted = f"{_READ:.0%}" if name == "t2" else ""
+            yield Bar(
+                f"1 token, {regime}, {name}: share of the read bandwidth",
+                _mean_and_least(shares, "%"),
+                wanted,
+                reached if wanted else None,
+            )
+
+
+def _is_for(weight_format: str, regime: str) -> bool:
+    return weight_format == ("t5" if regime == STREAMED else "t2")
+
+
+def _few(cases: list[Data]) -> Iterator[Bar]:
+    """From one token to many: no number of tokens is a cliff."""
+    chosen = [c for c in cases if c["case"]["regime"] == CACHED and c["case"]["tokens"] < _MANY]
+    for ours, name in _FORMATS.items():
+        several = [c for c in chosen if c["case"]["tokens"] > 1]
+        best = {
+            f"{peer}, {_label(key)}, {key[2]} tokens": ratio
+            for peer in _STOCK
+            for key, ratio in _ratios(several, peer, ours).items()
+        }
+        if best:
+            yield Bar(
+                f"2 to 64 tokens, {name}: the best of onnxruntime over ours",
+                _mean_and_least(best).split(", ", 1)[1],
+                f"least {_LEAST} x",
+                min(best.values()) >= _LEAST,
+            )
+        tokens = {c["case"]["tokens"] for c in chosen if _has(c, ours)}
+        if len(tokens) > 1:
+            worst, where = max(_rises(chosen, ours), default=(1.0, ""))
+            figure = f"{worst:.2f} x {where}" if worst > 1 else "never rises"
+            holds = worst <= _NOISE
+            yield Bar(
+                f"{min(tokens)} to {max(tokens)} tokens, {name}: time of a token",
+                figure,
+                "never rises",
+                holds,
+            )
+
+
+def _rises(cases: list[Data], ours: str) -> Iterator[tuple[float, str]]:
+    """Where a token takes longer than with fewer tokens, by what the quartiles leave no doubt of."""
+    ordered = sorted(cases, key=_layer_and_tokens)
+    for layer, group in itertools.groupby(ordered, key=lambda c: _layer_and_tokens(c)[:2]):
+        spreads = [(c["case"]["tokens"], _timing(c, ours)["seconds"]) for c in group if _has(c, ours)]
+        for (few, before), (more, after) in itertools.pairwise(spreads):
+            rise = (after["low"] / more) / (before["high"] / few)
+            if rise > 1:
+                yield rise, f"from {few} to {more} tokens of {_label(layer)}"
+
+
+def _many(cases: list[Data], isa: str) -> Iterator[Bar]:
+    """Many tokens: MatMulNBits, and the instruction."""
+    chosen = [c for c in cases if _kind(c) == (_MANY, CACHED)]
+    for ours, name in _FORMATS.items():
+        times = _ratios(chosen, "nbits", ours)
+        if times:
+            holds = geometric_mean(times.values()) >= _MEAN
+            figure, wanted = _mean_and_least(times), f"{_MEAN} x"
+            yield Bar(f"128 tokens, {isa}, {name}: MatMulNBits 2 bits over ours", figure, wanted, holds)
+        shares = _ratios(chosen, PEAK, ours)
+        if shares and isa in _PEAK:
+            holds = geometric_mean(shares.values()) >= _PEAK[isa]
+            figure, wanted = _mean_and_least(shares, "%"), f"{_PEAK[isa]:.0%}"
+            yield Bar(f"128 tokens, {isa}, {name}: share of the peak", figure, wanted, holds)
+
+
+def _odd(cases: list[Data]) -> Iterator[Bar]:
+    """Small and odd layers: a float MatMul alone, and with the quantizer that it stands behind."""
+    chosen = [c for c in cases if min(c["case"]["n"], c["case"]["k"]) >= _SMALLEST]
+    for peer, what in (("float32", "float32 MatMul alone"), ("original", "the layer as exported")):
+        for tokens in sorted({c["case"]["tokens"] for c in chosen}):
+            times = _ratios([c for c in chosen if c["case"]["tokens"] == tokens], peer, "bitcc")
+            if times:
+                figure, holds = _mean_and_least(times), min(times.values()) >= 1
+                yield Bar(f"odd layers, {tokens} tokens: {what} over ours", figure, "least 1 x", holds)
+
+
+def _ratios(
+    cases: Sequence[Data], peer: str, ours: str, *, by_bytes: bool = False
+) -> dict[tuple[int, int, int], float]:
+    """By N, K and tokens: the peer's time over ours, or that for a byte of weights."""
+    found = {}
+    for case in cases:
+        if _has(case, peer) and _has(case, ours):
+            other, own = _timing(case, peer), _timing(case, ours)
+            bytes_ratio = own["weight_bytes"] / other["weight_bytes"] if by_bytes else 1.0
+            rounds = zip(other["samples"], own["samples"], strict=True)
+            found[_layer_and_tokens(case)] = bytes_ratio * median(a / b for a, b in rounds)
+    return found
+
+
+def _mean_and_least(values: dict[Any, float], unit: str = " x") -> str:
+    """The geometric mean, and the least with its name."""
+    key = min(values, key=values.__getitem__)
+    name = key if isinstance(key, str) else _label(key)
+    mean, least = (
+        f"{value:.0%}" if unit == "%" else f"{value:.2f}{unit}"
+        for value in (geometric_mean(values.values()), values[key])
+    )
+    return f"{mean}, least {least} ({name})"
+
+
+def _has(case: Data, name: str) -> bool:
+    return any(t["contender"] == name and t["seconds"] for t in case["timings"])
+
+
+def _timing(case: Data, name: str) -> Data:
+    found: Data = next(t for t in case["timings"] if t["contender"] == name)
+    return found
+
+
+def _threads(case: Data) -> int:
+    return int(case["case"]["threads"])
+
+
+def _kind(case: Data) -> tuple[int, str]:
+    return case["case"]["tokens"], case["case"]["regime"]
+
+
+def _layer_and_tokens(case: Data) -> tuple[int, int, int]:
+    return case["case"]["n"], case["case"]["k"], case["case"]["tokens"]
+
+
+def _label(key: Sequence[int]) -> str:
+    return f"{key[0]} x {key[1]}"
