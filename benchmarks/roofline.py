@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from benchmarks.report import case_roof, gmac_per_s
+from benchmarks.yardsticks import PEAK, READ
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,8 @@ def draw(result: Data, file: Path) -> None:
     panels = figure.subplots(1, len(threads), sharey=True, squeeze=False)[0]
     for panel, count in zip(panels, threads, strict=True):
         _roof(panel, result, part, count)
-        for i, name in enumerate(part["contenders"]):
+        layers = [name for name in part["contenders"] if name not in {READ, PEAK}]
+        for i, name in enumerate(layers):
             for regime, face in (("streamed", f"C{i}"), ("cached", "none")):
                 x, y = points(part, name, count, regime)
                 label = f"{name}, {regime}"
