@@ -82,20 +82,24 @@ def compile(  # noqa: A001 - the name that users expect
 
 
 def session(
-    bundle: Bundle | str | os.PathLike[str], options: onnxruntime.SessionOptions | None = None
+    bundle: Bundle | str | os.PathLike[str],
+    options: onnxruntime.SessionOptions | None = None,
+    providers: Sequence[str | tuple[str, dict[str, str]]] = ("CPUExecutionProvider",),
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session of a bundle, with its library registered.
 
     Args:
         bundle: A bundle, or its folder.
         options: Session options to use; the library is registered in them.
+        providers: As onnxruntime takes them. With ``CUDAExecutionProvider`` the library of target ``cuda`` is
+            registered, and it is an error if CUDA cannot be used; else that of the CPU.
 
     Raises:
         BitccError: the bundle is damaged, or holds no library for this machine.
     """
     from bitcc import runtime  # noqa: PLC0415 - heavy
 
-    return runtime.session(bundle, options)
+    return runtime.session(bundle, options, providers)
 
 
 def library_path(target: str | None = None, tiles: str | os.PathLike[str] | None = None) -> Path:

@@ -39,12 +39,14 @@ class TargetEntry:
         library: Path of the library in the bundle.
         sha256: Its digest.
         isas: Its instruction-set variants, best first.
+        gpus: What it has for GPUs: ``sm_90`` and the like, and ``compute_90`` for what newer ones translate.
     """
 
     name: str
     library: str
     sha256: str
     isas: tuple[str, ...]
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,23 @@ class Bundle:
         Raises:
             BundleError: the bundle has none.
         """
-        for entry in self.manifest.targets:
-            if entry.name == target:
-                return self.path / entry.library
-        names = ", ".join(entry.name for entry in self.manifest.targets) or "no target"
+        return self.path / self.entry(target).library
+
+    def entry(self, *targets: str) -> TargetEntry:
+        """The library for the first of these targets that there is one for.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        by_name = {entry.name: entry for entry in self.manifest.targets}
+        for target in targets:
+            if target in by_name:
+                return by_name[target]
+        names = ", ".join(by_name) or "no target"
         raise BundleError(
-            f"it holds a library for {names}, not for {target}",
+            f"it holds a library for {names}, not for {targets[0]}",
             where=f"bundle `{self.path}`",
-            hint=f"compile the model again with --target {target}",
+            hint=f"compile the model again with --target {targets[0]}",
         )
 
     def check_digests(self) -> None:
@@ -183,16 +194,23 @@ def _parse(raw: Any, where: str) -> Manifest:
             bitcc=str(raw["bitcc"]),
             source=_strings(raw["source"]),
             files=_strings(raw["files"]),
-            targets=tuple(
-                TargetEntry(str(t["name"]), str(t["library"]), str(t["sha256"]), tuple(map(str, t["isas"])))
-                for t in raw["targets"]
-            ),
+            targets=tuple(map(_target, raw["targets"])),
             layers=tuple(_layer(entry) for entry in raw["layers"]),
             verify=dict(raw["verify"]),
             versions=_strings(raw["versions"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"`{MANIFEST}` is damaged: {error!r}", where=where) from error
+
+
+def _target(raw: Any) -> TargetEntry:
+    return TargetEntry(
+        name=str(raw["name"]),
+        library=str(raw["library"]),
+        sha256=str(raw["sha256"]),
+        isas=tuple(map(str, raw["isas"])),
+        gpus=tuple(map(str, raw.get("gpus", ()))),  # older bundles do not say
+    )
 
 
 def _strings(raw: Any) -> dict[str, str]:

@@ -275,6 +275,7 @@ def targets(as_json: Json = False) -> None:
             "name": t.name,
             "needs": t.needs,
             "isas": [v.name for v in t.variants],
+            "gpus": t.gpu_code,
             "notes": {v.name: v.note for v in t.variants if v.note},
             "proof": t.proof,
             "library": t.library,

@@ -16,19 +16,28 @@ if TYPE_CHECKING:
 
 
 def host_target() -> str:
-    """The name of the target for the running machine.
+    """The name of the target for the running machine, its CPU alone.
+
+    Raises:
+        TargetError: there is none.
+    """
+    return host_targets()[0]
+
+
+def host_targets() -> tuple[str, ...]:
+    """The names of all targets whose libraries load on the running machine, `host_target` first.
 
     Raises:
         TargetError: there is none.
     """
     system, machine = sys.platform, platform.machine()
-    target = targets.of_machine(system, machine)
-    if target is None:
+    fitting = targets.of_machine(system, machine)
+    if not fitting:
         raise TargetError(
             f"there is no target for this machine ({system}, {machine}) yet",
             hint="compile for another machine with --target; onnxruntime alone runs the model here",
         )
-    return target.name
+    return tuple(target.name for target in fitting)
 
 
 def library_path(
@@ -47,7 +56,7 @@ def library_path(
     target = targets.get(name or host_target())
     return targets.build_library(
         target if tiles is None else targets.read_tiles(tiles).apply(target),
-        sources=runtime_ops.sources(),
+        sources=runtime_ops.sources(cuda=bool(target.gpus)),
         include=runtime_ops.include_dir(),
         version=__version__,
         progress=progress,
@@ -60,9 +69,10 @@ def check(name: str) -> None:
     Raises:
         TargetError: the target is unknown, a tool is not installed, or the cache folder cannot be made.
     """
+    target = targets.get(name)
     targets.check_tools(
-        targets.get(name),
-        sources=runtime_ops.sources(),
+        target,
+        sources=runtime_ops.sources(cuda=bool(target.gpus)),
         include=runtime_ops.include_dir(),
         version=__version__,
     )

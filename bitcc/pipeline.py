@@ -21,7 +21,7 @@ from bitcc.version import __version__
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from bitcc.facts import LayerFacts
     from bitcc.formats import Bytes
@@ -76,10 +76,7 @@ def compile_model(
         BitccError: with the reason and what to do; ``output`` is then as it was before.
     """
     say = progress or (lambda _what, _done, _all: None)
-    names = request.targets or (libraries.host_target(),)
-    chosen = [targets.get(name) for name in dict.fromkeys(names)]
-    for target in chosen:
-        libraries.check(target.name)
+    chosen = _chosen(request.targets or (libraries.host_target(),))
     path = None if isinstance(model, ir.Model) else Path(model)
     tiles = _tiles_for(chosen, request.tiles)
     with bundle.writing(Path(output), force=request.force) as staging:
@@ -92,8 +89,8 @@ def compile_model(
         say("writing the model", 0, 0)
         _write_model(loaded, path, staging, changed=changed)
         entries = [
-            _add_library(t, staging, say, tiles=tiles.get(t.name), alone=len(chosen) == 1)
-            for t in (chosen if changed else [])
+            _add_library(name, staging, say, tiles=tiles.get(t.name), alone=len(chosen) == 1)
+            for name, t in (chosen.items() if changed else ())
         ]
         manifest = Manifest(
             bitcc=__version__,
@@ -221,29 +218,42 @@ def _copy_model(model: ir.Model, path: Path, staging: Path) -> None:
         shutil.copyfile(path.parent / location, staging / location)
 
 
-def _tiles_for(chosen: list[targets.Target], path: Path | None) -> dict[str, Path]:
+def _chosen(names: Iterable[str]) -> dict[str, targets.Target]:
+    """The targets, by what they were asked for as; each can be built, and gets a folder of its own."""
+    chosen = {name: targets.get(name) for name in names}
+    for name, target in chosen.items():
+        twice = [f"`{other}`" for other, of in chosen.items() if of.name == target.name]
+        if len(twice) > 1:
+            raise TargetError(
+                f"{' and '.join(twice)} are one target", hint="name its GPUs together: `cuda:sm_80,sm_90`"
+            )
+        libraries.check(name)
+    return chosen
+
+
+def _tiles_for(chosen: dict[str, targets.Target], path: Path | None) -> dict[str, Path]:
     """The file of tile sizes, by the target that it is for."""
     if path is None:
         return {}
     name = targets.read_tiles(path).target
-    if name not in {target.name for target in chosen}:
+    if name not in {target.name for target in chosen.values()}:
         raise TargetError(f"it is for target `{name}`, which is not compiled for", where=f"tiles `{path}`")
     return {name: path}
 
 
-def _add_library(
-    target: targets.Target, staging: Path, say: Progress, *, tiles: Path | None, alone: bool
-) -> TargetEntry:
-    def progress(step: str) -> None:
-        say(f"kernels for {target.name}: {step}", 0, 0)
+def _add_library(asked: str, staging: Path, say: Progress, *, tiles: Path | None, alone: bool) -> TargetEntry:
+    target = targets.get(asked)
 
-    built = libraries.library_path(target.name, progress, tiles)
+    def progress(step: str) -> None:
+        say(f"kernels for {asked}: {step}", 0, 0)
+
+    built = libraries.library_path(asked, progress, tiles)
     name = target.library if alone else f"{target.name}/{target.library}"
     copy = staging / name
     copy.parent.mkdir(exist_ok=True)
     shutil.copyfile(built, copy)
     isas = tuple(variant.name for variant in target.variants)
-    return TargetEntry(target.name, name, sha256(copy), isas)
+    return TargetEntry(target.name, name, sha256(copy), isas, target.gpu_code)
 
 
 def _source(path: Path | None) -> dict[str, str]:

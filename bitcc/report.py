@@ -146,10 +146,14 @@ def targets_table(targets: Sequence[Target]) -> Group:
     for name in ("target", "runs on", "kernels, best first", "tested"):
         table.add_column(name, no_wrap=name == "target")
     for target in targets:
-        isas = ", ".join(variant.name for variant in target.variants)
-        table.add_row(target.name, target.needs, isas, target.proof)
-    notes = (f"{t.name}, {v.name}: {v.note}" for t in targets for v in t.variants if v.note)
-    return Group(table, *map(Text, notes))
+        kernels = (*target.gpu_code, *(variant.name for variant in target.variants))
+        table.add_row(target.name, target.needs, ", ".join(kernels), target.proof)
+    noted: dict[str, list[str]] = {}
+    for target in targets:
+        for variant in target.variants:
+            if variant.note:
+                noted.setdefault(f"{variant.name}: {variant.note}", []).append(target.name)
+    return Group(table, *(Text(f"{', '.join(names)}, {note}") for note, names in noted.items()))
 
 
 def checks_table(checks: Iterable[Check]) -> Table:

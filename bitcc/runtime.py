@@ -3,48 +3,75 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import onnxruntime as ort
 
 from bitcc import bundle as bundles
-from bitcc import runtime_ops
+from bitcc import runtime_ops, targets
 from bitcc.bundle import Bundle
 from bitcc.digest import sha256
 from bitcc.errors import BundleError, TargetError, first_line
-from bitcc.libraries import host_target
+from bitcc.libraries import host_targets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bitcc.bundle import TargetEntry
     from bitcc.runtime_ops import LibraryInfo
+
+    Provider: TypeAlias = "str | tuple[str, dict[str, str]]"
+
+CPU = ("CPUExecutionProvider",)
+CUDA = "CUDAExecutionProvider"
 
 
 def session(
-    bundle: Bundle | str | os.PathLike[str], options: ort.SessionOptions | None = None
+    bundle: Bundle | str | os.PathLike[str],
+    options: ort.SessionOptions | None = None,
+    providers: Sequence[Provider] = CPU,
 ) -> ort.InferenceSession:
-    """A session with the bundle's library for this machine.
+    """A session with the bundle's library for this machine, and for its GPU if the providers ask for CUDA.
 
     Raises:
         BundleError: the bundle is damaged, or has no library for this machine.
-        TargetError: onnxruntime refuses the library.
+        TargetError: onnxruntime refuses the library, or cannot use CUDA.
     """
     opened = bundle if isinstance(bundle, Bundle) else bundles.read(bundle)
     options = options or ort.SessionOptions()
     if opened.manifest.targets:
-        register_library(opened, options)
-    return open_session(opened, options)
+        register_library(opened, options, cuda=asks_for_cuda(providers))
+    return open_session(opened, options, providers)
 
 
-def register_library(opened: Bundle, options: ort.SessionOptions) -> None:
+def asks_for_cuda(providers: Sequence[Provider]) -> bool:
+    """Whether CUDA is one of them."""
+    return any(CUDA in (provider, provider[0]) for provider in providers)
+
+
+def library_entry(opened: Bundle, *, cuda: bool = False) -> TargetEntry:
+    """The library that a session here takes.
+
+    With CUDA it is that of the target with GPU kernels. Without, it is that of the CPU, or else the one with
+    GPU kernels, which has all of the CPU's too.
+
+    Raises:
+        BundleError: the bundle has none.
+    """
+    names = host_targets()
+    return opened.entry(*(name for name in names if targets.get(name).gpus or not cuda))
+
+
+def register_library(opened: Bundle, options: ort.SessionOptions, *, cuda: bool = False) -> None:
     """Register the bundle's library for this machine after checking its digest: it is code that will run.
 
     Raises:
         BundleError: the library is missing, or not what bitcc wrote.
         TargetError: none of its kernels can run here, or onnxruntime refuses it.
     """
-    host = host_target()
-    library = opened.library(host)
-    digest = next(t.sha256 for t in opened.manifest.targets if t.name == host)
-    if sha256(library) != digest:
+    entry = library_entry(opened, cuda=cuda)
+    library = opened.path / entry.library
+    if sha256(library) != entry.sha256:
         raise BundleError(f"`{library.name}` is not what bitcc wrote", where=f"bundle `{opened.path}`")
     check_kernels(runtime_ops.library_info(library))
     runtime_ops.register(options, library)
@@ -71,14 +98,28 @@ def check_kernels(info: LibraryInfo) -> str:
     )
 
 
-def open_session(opened: Bundle, options: ort.SessionOptions) -> ort.InferenceSession:
+def open_session(
+    opened: Bundle, options: ort.SessionOptions, providers: Sequence[Provider] = CPU
+) -> ort.InferenceSession:
     """The session, with onnxruntime's refusal as an error of ours.
 
     Raises:
         BundleError: onnxruntime cannot load the model; its words are in the message.
+        TargetError: CUDA was asked for, and onnxruntime would leave it out.
     """
+    if asks_for_cuda(providers) and CUDA not in ort.get_available_providers():
+        raise TargetError(
+            f"this onnxruntime ({ort.__version__}) has no {CUDA}",
+            hint="pip uninstall onnxruntime, then pip install onnxruntime-gpu",
+        )
     try:
-        return ort.InferenceSession(str(opened.model), options, providers=["CPUExecutionProvider"])
+        opened_session = ort.InferenceSession(str(opened.model), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base
         problem = f"onnxruntime cannot load it: {first_line(error)}"
         raise BundleError(problem, where=f"`{opened.model}`") from error
+    if asks_for_cuda(providers) and CUDA not in opened_session.get_providers():
+        raise TargetError(
+            "onnxruntime could not start CUDA, and would run the model on the CPU",
+            hint="what it printed says why; `bitcc doctor --target cuda` says what is there",
+        )
+    return opened_session

@@ -176,13 +176,16 @@ def compare(
 def _where_it_runs(built: Bundle) -> tuple[bool, str]:
     """Whether this machine runs a library of the bundle, or needs none; and which others it cannot run."""
     names = [entry.name for entry in built.manifest.targets]
+    hosts: tuple[str, ...]
     try:
-        host = libraries.host_target()
+        hosts = libraries.host_targets()
     except TargetError:
-        host = f"{platform.system()} {platform.machine()}"
-    others = [name for name in names if name != host]
-    words = f"not run: this machine ({host}) cannot run {', '.join(others)}" if others else ""
-    return host in names or not names, words
+        hosts = (f"{platform.system()} {platform.machine()}",)
+    others = ", ".join(name for name in names if name not in hosts)
+    words = [f"not run: this machine ({hosts[0]}) cannot run {others}"] if others else []
+    if any(entry.gpus for entry in built.manifest.targets):
+        words.append("not run: the CUDA kernels")
+    return bool({*hosts} & {*names}) or not names, "; ".join(words)
 
 
 def _by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
-from bitcc.targets import arm64, arm64_android, arm64_macos, x86_64, x86_64_macos, x86_64_windows
+from bitcc.targets import arm64, arm64_android, arm64_macos, cuda, x86_64, x86_64_macos, x86_64_windows
 from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
 from bitcc.targets._build import build_library, check_tools
 from bitcc.targets._cache import Usage, usage
@@ -50,22 +50,25 @@ TARGETS: Mapping[str, Target] = MappingProxyType({
         arm64.TARGET,
         arm64_macos.TARGET,
         arm64_android.TARGET,
+        cuda.TARGET,
     )
 })  # fmt: skip
 
 
-def of_machine(system: str, machine: str) -> Target | None:
-    """The target for what `sys.platform` and `platform.machine()` say, if there is one."""
-    fitting = (t for t in TARGETS.values() if t.system == system and machine in t.machines)
-    return next(fitting, None)
+def of_machine(system: str, machine: str) -> tuple[Target, ...]:
+    """The targets for what `sys.platform` and `platform.machine()` say; the first one needs no GPU."""
+    return tuple(t for t in TARGETS.values() if t.system == system and machine in t.machines)
 
 
 def get(name: str) -> Target:
-    """The target called `name`.
+    """The target called `name`; ``cuda:sm_80`` is `cuda` for that GPU alone.
 
     Raises:
         TargetError: there is none; the hint names those that are.
     """
+    base, colon, gpus = name.partition(":")
+    if colon and base == cuda.TARGET.name:
+        return cuda.only(gpus)
     if name not in TARGETS:
         known = ", ".join(f"`{target}`" for target in TARGETS)
         raise TargetError(f"there is no target `{name}`", hint=f"choose one of {known}")

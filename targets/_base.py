@@ -160,6 +160,8 @@ class Target:
         variants: Best first; the last one runs on every CPU of the platform.
         files: What object files and the library look like.
         flags: More flags for the C compiler.
+        gpus: Compute capabilities times ten, highest first, that the library has CUDA kernels for; newer
+            GPUs translate what is there for the highest one.
     """
 
     name: str
@@ -172,11 +174,17 @@ class Target:
     variants: tuple[Variant, ...]
     files: FileFormat
     flags: tuple[str, ...] = ()
+    gpus: tuple[int, ...] = ()
 
     @property
     def library(self) -> str:
         """File name of the library."""
         return self.files.library
+
+    @property
+    def gpu_code(self) -> tuple[str, ...]:
+        """As nvcc calls it: ``sm_90`` and so on, and ``compute_90`` for what newer GPUs translate."""
+        return tuple(f"sm_{gpu}" for gpu in self.gpus) + tuple(f"compute_{gpu}" for gpu in self.gpus[:1])
 
 
 @dataclass(frozen=True)

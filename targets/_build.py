@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
-from bitcc.targets import _cache
+from bitcc.targets import _cache, _cuda_compiler, _cuda_images
 from bitcc.targets._base import Shim
 from bitcc.targets._link import link
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bitcc.targets._base import Target, Variant
+    from bitcc.targets._cuda_compiler import Compiler
 
 
 def check_tools(target: Target, *, sources: Sequence[Path], include: Path, version: str) -> None:
@@ -23,8 +24,11 @@ def check_tools(target: Target, *, sources: Sequence[Path], include: Path, versi
     Raises:
         TargetError: a tool is not installed, or the cache folder cannot be made.
     """
-    _cache.key(target, Shim(tuple(sources), include, version))
+    compiler = _compiler(target)
+    entry = _cache.key(target, Shim(tuple(sources), include, version), _version(compiler))
     _cache.root()
+    if target.gpus and compiler is None and _cache.find(target.library, entry) is None:
+        raise _no_compiler(target)
 
 
 def build_library(
@@ -49,10 +53,13 @@ def build_library(
         TargetError: the library cannot be built.
     """
     shim = Shim(tuple(sources), include, version)
-    entry = _cache.key(target, shim)
+    compiler = _compiler(target)
+    entry = _cache.key(target, shim, _version(compiler))
     cached = _cache.find(target.library, entry)
     if cached is not None:
         return cached
+    if target.gpus and compiler is None:
+        raise _no_compiler(target)
     say = progress or (lambda _: None)
     root = _cache.root()
     with _cache.writing(root), tempfile.TemporaryDirectory(dir=root, prefix="build-") as name:
@@ -61,9 +68,25 @@ def build_library(
         for variant in target.variants:
             objects.append(directory / f"{variant.name}.o")
             _write(target, variant, objects[-1], say)
+        images = _cuda_images.write(target.gpus, compiler, directory, say) if compiler else None
         say("linking")
-        library = link(target, objects, shim, directory, zig_cache=root / "zig")
-        return _cache.publish(library, entry)
+        library = link(target, objects, shim, directory, zig_cache=root / "zig", images=images)
+        # the second is for machines without a compiler: whichever made the library last will do
+        return _cache.publish(library, *{entry, _cache.key(target, shim)})
+
+
+def _compiler(target: Target) -> Compiler | None:
+    return _cuda_compiler.find() if target.gpus else None
+
+
+def _version(compiler: Compiler | None) -> str:
+    return compiler.version if compiler else ""
+
+
+def _no_compiler(target: Target) -> TargetError:
+    return TargetError(
+        "there is no compiler for CUDA", where=f"target `{target.name}`", hint=_cuda_compiler.HINT
+    )
 
 
 def _write(target: Target, variant: Variant, path: Path, say: Callable[[str], None]) -> None:

@@ -98,8 +98,13 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def key(target: Target, shim: Shim) -> str:
+def key(target: Target, shim: Shim, compiler: str = "") -> str:
     """The hash, in hex, of everything that the library is made from.
+
+    Args:
+        target: What it is for.
+        shim: The C of it.
+        compiler: Which one compiles the CUDA kernels, if there are any.
 
     Raises:
         TargetError: a C file cannot be read, or a tool is not installed.
@@ -110,8 +115,9 @@ def key(target: Target, shim: Shim) -> str:
             "layout": _LAYOUT,
             "bitcc": shim.version,
             "tools": {tool: installed(tool) for tool in _TOOLS},
+            "cuda": compiler,
             "target": _describe(target),
-            "generator": _hashes(here, here.glob("*.py")),
+            "generator": _hashes(here, sorted([*here.glob("*.py"), *here.glob("*.h")])),
             "include": _hashes(shim.include, filter(Path.is_file, shim.include.rglob("*"))),
             "sources": [(path.name, _sha256(path)) for path in shim.files()],
         }
@@ -140,17 +146,18 @@ def find(name: str, entry: str) -> Path | None:
         return None
 
 
-def publish(built: Path, entry: str) -> Path:
-    """Move the library `built`, which lies inside the cache folder, into the cache entry."""
+def publish(built: Path, *entries: str) -> Path:
+    """Move the library `built`, which lies inside the cache folder, into cache entries."""
     libraries = root() / "libraries"
     digest = _sha256(built)
     path = libraries / digest / built.name
     path.parent.mkdir(exist_ok=True)
     built.replace(path)
     with tempfile.TemporaryDirectory(dir=root(), prefix="build-") as directory:
-        record = Path(directory, "record")
-        record.write_text(digest, encoding="ascii")
-        record.replace(libraries / f"{entry}.sha256")
+        for entry in entries:
+            record = Path(directory, "record")
+            record.write_text(digest, encoding="ascii")
+            record.replace(libraries / f"{entry}.sha256")
     return path
 
 

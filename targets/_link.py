@@ -42,10 +42,12 @@ def link(
     *,
     zig_cache: Path,
     aliases: Mapping[str, str] = MappingProxyType({}),
+    images: Path | None = None,
 ) -> Path:
     """Make the library in `directory`, which holds `objects` and is used for everything else.
 
     `aliases` are kernels that the table names but no object has, and those that are there instead.
+    `images` is an assembler file with what a GPU runs, for a target that has some.
 
     All paths that the compiler sees are relative to `directory`, so that none gets into the result
     and the same input gives the same bytes anywhere.
@@ -65,6 +67,7 @@ def link(
     # conversions, made for its own CPU, and the linker takes the first copy.
     inputs = [f"src/{source.name}" for source in shim.sources]
     inputs += [str(path.relative_to(directory)) for path in reversed(objects)]
+    inputs += [images.name] if images else []
     flags = (
         "-Iinclude",
         "-I.",

@@ -15,7 +15,6 @@ from bitcc.bench import machine, profile
 from bitcc.bench.models import session_options
 from bitcc.bench.rounds import Pace, Spread, interleave, ratio, spread
 from bitcc.errors import ModelError, first_line
-from bitcc.libraries import host_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +108,7 @@ def run(
     models = {COMPILED: _Model(opened.model, lambda options: runtime.session(opened, options))}
     if original is not None:
         models[ORIGINAL] = _Model(original, lambda options: _open(original, options))
-    library = opened.library(host_target()) if opened.manifest.targets else None
+    library = opened.path / runtime.library_entry(opened).library if opened.manifest.targets else None
     feeds = feeds or draw(models[COMPILED].open(session_options(threads)), dims or {})
     return _measure(models, library, feeds, threads, pace or Pace())
 

@@ -39,8 +39,14 @@ def test_an_unknown_target_is_refused_with_the_known_names() -> None:
 @every_target
 def test_a_target_is_that_of_its_machines(target: Target) -> None:
     for machine in target.machines:
-        assert targets.of_machine(target.system, machine) is target
-    assert targets.of_machine(target.system, "pdp11") is None
+        assert target in targets.of_machine(target.system, machine)
+    assert targets.of_machine(target.system, "pdp11") == ()
+
+
+def test_the_first_target_of_a_machine_needs_no_gpu() -> None:
+    assert [t.name for t in targets.of_machine("linux", "x86_64")] == ["x86-64", "cuda"]
+    for target in targets.TARGETS.values():
+        assert not any(targets.of_machine(target.system, machine)[0].gpus for machine in target.machines)
 
 
 @every_target
