@@ -114,7 +114,10 @@ def compile(  # noqa: A001 - the name of the command
         print(bundle.manifest.to_json(), end="")
     else:
         _print(report.layers_table(bundle.manifest.layers))
-        _print(f"{report.summary(bundle.manifest.layers)}\n{_verdict(bundle.manifest.verify)}\n{output}")
+        _print(report.summary(bundle.manifest.layers))
+        if any(entry.gpus for entry in bundle.manifest.targets):
+            _print(report.on_gpu(bundle.packed))
+        _print(f"{_verdict(bundle.manifest.verify)}\n{output}")
     certificate = certificates.Certificate(**bundle.manifest.verify)
     certificates.require(certificate)
     if not bundle.packed:
@@ -153,12 +156,19 @@ def inspect(
         _nothing_found("no BitLinear would be packed", "the reason of each layer is above", layers)
 
 
-@app.command(epilog="Example: `bitcc verify bundle --against model.onnx --inputs inputs.npz`")
+@app.command(
+    epilog="Examples: `bitcc verify bundle --against model.onnx --inputs inputs.npz`, "
+    "`bitcc verify bundle --target cuda`"
+)
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The folder that `bitcc compile` made.", show_default=False)],
     against: Annotated[Path | None, typer.Option(help="The original model.", show_default=False)] = None,
     inputs: Annotated[Path | None, typer.Option(help="Inputs by name, .npz.", show_default=False)] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference relative to max|y|.")] = 1e-2,
+    target: Annotated[
+        str | None,
+        typer.Option(help="`cuda` to run it on this machine's GPU. Default: the CPU.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check that a bundle is whole and computes what the original model computes."""
@@ -166,7 +176,7 @@ def verify(
 
     with _progress() as say:
         say("verifying", 0, 0)
-        certificate = certificates.verify_bundle(bundle, against, inputs, tolerance)
+        certificate = certificates.verify_bundle(bundle, against, inputs, tolerance, target)
     if as_json:
         _print_json(certificate.to_dict())
     else:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from bitcc import host, libraries, runtime, runtime_ops, targets
+import onnxruntime as ort
+
+from bitcc import host, libraries, nvidia, runtime, runtime_ops, targets
 from bitcc.errors import BitccError
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def examine(progress: Callable[[str], None] | None = None, target: str | None = 
     say("C compiler")
     checks.append(_zig())
     say("kernel library")
-    checks += _library(say) if asked is None else _library_for(asked, say)
+    checks += _library(say) if target is None or asked is None else _library_for(target, asked, say)
     checks.append(_cache())
     return checks
 
@@ -111,17 +113,32 @@ def _library(say: Callable[[str], None]) -> list[Check]:
     ]
 
 
-def _library_for(target: Target, say: Callable[[str], None]) -> list[Check]:
+def _library_for(name: str, target: Target, say: Callable[[str], None]) -> list[Check]:
     """Of a target that may be another machine's: what its library would take there."""
+    for_gpus = _cuda(target) if target.gpus else []
     try:
-        path = libraries.library_path(target.name, say)
+        path = libraries.library_path(name, say)
     except BitccError as error:
-        return [Check("kernel library", ok=False, detail=str(error), hint=error.hint)]
+        return [*for_gpus, Check("kernel library", ok=False, detail=str(error), hint=error.hint)]
     return [
+        *for_gpus,
         Check("kernel library", ok=True, detail=f"{path} ({path.stat().st_size >> 10} KB; {target.needs})"),
         *(Check(f"kernels {v.name}", ok=True, detail=v.cpus) for v in target.variants),
         Check("tested", ok=True, detail=target.proof),
     ]
+
+
+def _cuda(target: Target) -> list[Check]:
+    """What compiles for GPUs, and what would run that; a machine that only builds needs no GPU."""
+    compiler = targets.cuda_compiler()
+    built = Check("CUDA compiler", bool(compiler), compiler or "not installed", targets.CUDA_COMPILER_HINT)
+    code = Check("kernels for GPUs", ok=True, detail=", ".join(target.gpu_code))
+    found = nvidia.look()
+    driver = f"driver for CUDA {found.cuda} or older" if found.cuda else ""
+    device = Check("GPU", ok=True, detail="; ".join(filter(None, [*found.names, found.problem, driver])))
+    there = runtime.CUDA in ort.get_available_providers()
+    words = f"has {runtime.CUDA}" if there else f"has no {runtime.CUDA}; onnxruntime-gpu has it"
+    return [built, code, device, Check("onnxruntime and CUDA", ok=True, detail=words)]
 
 
 def _cache() -> Check:

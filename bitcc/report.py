@@ -130,6 +130,18 @@ def summary(layers: Sequence[LayerFacts]) -> str:
     return f"{line}: {size(before)} of weights become {size(after)}" if packed else line
 
 
+def on_gpu(packed: Sequence[LayerFacts]) -> str:
+    """Where a session for CUDA runs the layers that were packed."""
+    slow = [layer.name for layer in packed if layer.activation == "float"]
+    if not slow:
+        return f"with CUDA all {len(packed)} run on the GPU"
+    more = f" and {len(slow) - 1} more" if len(slow) > 1 else ""
+    return (
+        f"with CUDA {len(packed) - len(slow)} run on the GPU; on the CPU, with copies there and back, since "
+        f"its activations are float: {slow[0]}{more}"
+    )
+
+
 def tuned_table(changes: Iterable[Change]) -> Table:
     """One row for each kernel that ``bitcc tune`` looked at."""
     table = Table(*("kernel", "default", "fastest", "times as fast"), box=None, pad_edge=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 import onnxruntime as ort
 
 from bitcc import bundle as bundles
-from bitcc import runtime_ops, targets
+from bitcc import nvidia, runtime_ops, targets
 from bitcc.bundle import Bundle
 from bitcc.digest import sha256
 from bitcc.errors import BundleError, TargetError, first_line
@@ -16,6 +18,7 @@ from bitcc.libraries import host_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from bitcc.bundle import TargetEntry
     from bitcc.runtime_ops import LibraryInfo
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 CPU = ("CPUExecutionProvider",)
 CUDA = "CUDAExecutionProvider"
+# without the 10-bit mantissas that its float32 products else have; the CPU takes what CUDA has no kernel for
+EXACT_CUDA = ((CUDA, {"use_tf32": "0"}), *CPU)
 
 
 def session(
@@ -47,6 +52,42 @@ def session(
 def asks_for_cuda(providers: Sequence[Provider]) -> bool:
     """Whether CUDA is one of them."""
     return any(CUDA in (provider, provider[0]) for provider in providers)
+
+
+def check_cuda() -> str:
+    """The GPU that sessions for CUDA would use, in words.
+
+    Raises:
+        TargetError: there is none, or onnxruntime cannot use it.
+    """
+    found = nvidia.look()
+    if found.problem:
+        raise TargetError(
+            found.problem, hint="run this on a machine with an NVIDIA GPU; `nvidia-smi` says what is there"
+        )
+    if CUDA not in ort.get_available_providers():
+        raise _no_cuda_provider()
+    return found.names[0]
+
+
+def _no_cuda_provider() -> TargetError:
+    return TargetError(
+        f"this onnxruntime ({ort.__version__}) has no {CUDA}",
+        hint="pip uninstall onnxruntime, then pip install onnxruntime-gpu",
+    )
+
+
+def places(profile: Path, op: str) -> Counter[str]:
+    """How many nodes of an op ran on which provider, as a profile of onnxruntime says."""
+    events = json.loads(profile.read_text(encoding="utf-8"))
+    nodes = [(event["name"], event["args"]) for event in events if event.get("cat") == "Node"]
+    # some versions of onnxruntime write more events of a node, which do not say where it ran
+    ran = {
+        (name, of.get("node_index")): of["provider"]
+        for name, of in nodes
+        if of.get("op_name") == op and "provider" in of
+    }
+    return Counter(ran.values())
 
 
 def library_entry(opened: Bundle, *, cuda: bool = False) -> TargetEntry:
@@ -108,10 +149,7 @@ def open_session(
         TargetError: CUDA was asked for, and onnxruntime would leave it out.
     """
     if asks_for_cuda(providers) and CUDA not in ort.get_available_providers():
-        raise TargetError(
-            f"this onnxruntime ({ort.__version__}) has no {CUDA}",
-            hint="pip uninstall onnxruntime, then pip install onnxruntime-gpu",
-        )
+        raise _no_cuda_provider()
     try:
         opened_session = ort.InferenceSession(str(opened.model), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base

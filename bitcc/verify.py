@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 import platform
+import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
 
-from bitcc import bundle, formats, libraries, ops, runtime, source
+from bitcc import bundle, formats, libraries, ops, runtime, source, targets
 from bitcc.errors import ModelError, PackedWeightError, TargetError, VerificationError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -81,7 +82,11 @@ def not_run(reason: str) -> dict[str, Any]:
 
 
 def verify_bundle(
-    path: Path, against: Path | None, inputs: Path | None, tolerance: float = TOLERANCE
+    path: Path,
+    against: Path | None,
+    inputs: Path | None,
+    tolerance: float = TOLERANCE,
+    target: str | None = None,
 ) -> Certificate:
     """Check a bundle: its files, its packed weights, and what it computes.
 
@@ -90,21 +95,37 @@ def verify_bundle(
         against: The original model; None to compare only the library with the function body.
         inputs: A .npz file of inputs by name; None for random ones.
         tolerance: Bound on the difference, relative to max|y|.
+        target: ``cuda`` to run the library on this machine's GPU; None for its CPU.
 
     Raises:
         BundleError: a file is missing or not what the compiler wrote.
         PackedWeightError: a packed weight is not what its layout allows.
         ModelError: the inputs cannot be read.
+        TargetError: this machine cannot run that target.
+        VerificationError: the GPU does not run the bundle's layers.
     """
     built = bundle.read(path)
+    gpu = _gpu(target)
     built.check_digests()
     check_weights(built)
-    found = compare(built, against, None if inputs is None else _load_inputs(inputs), tolerance)
+    feeds = None if inputs is None else _load_inputs(inputs)
+    found = compare(built, against, feeds, tolerance, gpu=gpu)
     if found.status == NOT_RUN and found.max_error_body is None:
         raise ModelError(
             found.reason, hint="check the paths; give inputs that the model takes with --inputs FILE.npz"
         )
     return found
+
+
+def _gpu(target: str | None) -> str:
+    """The name of the GPU to run on; empty for the CPU."""
+    if target is None:
+        return ""
+    if targets.get(target).gpus:
+        return runtime.check_cuda()
+    if target not in libraries.host_targets():
+        raise TargetError(f"this machine ({libraries.host_target()}) cannot run {target}")
+    return ""
 
 
 def check_weights(built: Bundle) -> None:
@@ -131,7 +152,12 @@ def check_weights(built: Bundle) -> None:
 
 
 def compare(
-    built: Bundle, original: Path | None, feeds: Feeds | None = None, tolerance: float = TOLERANCE
+    built: Bundle,
+    original: Path | None,
+    feeds: Feeds | None = None,
+    tolerance: float = TOLERANCE,
+    *,
+    gpu: str = "",
 ) -> Certificate:
     """Run the original and the bundle, with the library and without, on the same inputs.
 
@@ -140,6 +166,10 @@ def compare(
         original: The model that it was compiled from; None to compare the bundle with itself.
         feeds: Inputs by name; default: small random ones.
         tolerance: Bound on the difference, relative to max|y|.
+        gpu: Name of the GPU that runs the library; empty for the CPU, which runs everything else.
+
+    Raises:
+        VerificationError: the GPU does not run the bundle's layers.
     """
     described = "random inputs, seed 0" if feeds is None else "given inputs"
     reference = original or built.model
@@ -159,12 +189,16 @@ def compare(
         return Certificate(
             FAILED, f"the compiled model does not run: {first_line(error)}", described, tolerance
         )
-    runs_here, elsewhere = _where_it_runs(built)
-    by_library = _by_library(built, feeds, by_body) if runs_here else None
+    by_library: Outputs | None
+    if gpu:
+        runs_here, (by_library, remark) = True, _by_gpu(built, feeds, gpu)
+    else:
+        runs_here, remark = _where_it_runs(built)
+        by_library = _by_library(built, feeds, by_body) if runs_here else None
     of_body = distance(by_body, want)
     of_library = None if by_library is None else distance(by_library, want)
     worst = of_body if of_library is None else max(of_body, of_library)
-    status, reason = (PASSED if runs_here else NOT_RUN), elsewhere
+    status, reason = (PASSED if runs_here else NOT_RUN), remark
     if not worst <= tolerance:  # written so that NaN fails
         status, reason = FAILED, _difference(worst, tolerance)
     equal = None
@@ -184,7 +218,7 @@ def _where_it_runs(built: Bundle) -> tuple[bool, str]:
     others = ", ".join(name for name in names if name not in hosts)
     words = [f"not run: this machine ({hosts[0]}) cannot run {others}"] if others else []
     if any(entry.gpus for entry in built.manifest.targets):
-        words.append("not run: the CUDA kernels")
+        words.append("not run: the CUDA kernels; `bitcc verify --target cuda` does so on a GPU")
     return bool({*hosts} & {*names}) or not names, "; ".join(words)
 
 
@@ -195,6 +229,35 @@ def _by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:
     options = _options()
     runtime.register_library(built, options)
     return _flat(runtime.open_session(built, options).run(None, feeds))
+
+
+def _by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
+    """What the bundle computes with CUDA, and in words what ran there.
+
+    Raises:
+        VerificationError: onnxruntime does not run the model so, or leaves its layers to the CPU.
+    """
+    options = _options()
+    runtime.register_library(built, options, cuda=True)
+    with tempfile.TemporaryDirectory(prefix="bitcc-verify-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = runtime.open_session(built, options, runtime.EXACT_CUDA)
+        try:
+            outputs = _flat(session.run(None, feeds))
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise VerificationError(f"it does not run: {first_line(error)}", where=gpu) from error
+        ran = runtime.places(Path(session.end_profiling()), ops.BIT_LINEAR)
+    on_gpu = ran[runtime.CUDA]
+    if on_gpu < ran.total() or not on_gpu:
+        raise VerificationError(
+            f"{on_gpu} of {ran.total()} {ops.BIT_LINEAR} nodes ran there",
+            where=gpu,
+            hint="unset BITCC_CUDA; if it was not set, report this with the model"
+            if ran.total()
+            else "no layer of this model has int8 activations, and only such layers run on a GPU",
+        )
+    return outputs, f"{on_gpu} {ops.BIT_LINEAR} nodes ran on {gpu}"
 
 
 def _difference(worst: float, tolerance: float) -> str:

@@ -11,10 +11,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
-from bitcc.targets import arm64, arm64_android, arm64_macos, cuda, x86_64, x86_64_macos, x86_64_windows
+from bitcc.targets import (
+    _cuda_compiler,
+    arm64,
+    arm64_android,
+    arm64_macos,
+    cuda,
+    x86_64,
+    x86_64_macos,
+    x86_64_windows,
+)
 from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
 from bitcc.targets._build import build_library, check_tools
 from bitcc.targets._cache import Usage, usage
+from bitcc.targets._cuda_compiler import HINT as CUDA_COMPILER_HINT
 from bitcc.targets._tiles import TileFile, read_tiles
 from bitcc.targets._tuned import Change, Remote, tune_variant
 
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "CUDA_COMPILER_HINT",
     "TARGETS",
     "Change",
     "Kernels",
@@ -34,6 +45,7 @@ __all__ = [
     "Walk",
     "build_library",
     "check_tools",
+    "cuda_compiler",
     "get",
     "of_machine",
     "read_tiles",
@@ -58,6 +70,12 @@ TARGETS: Mapping[str, Target] = MappingProxyType({
 def of_machine(system: str, machine: str) -> tuple[Target, ...]:
     """The targets for what `sys.platform` and `platform.machine()` say; the first one needs no GPU."""
     return tuple(t for t in TARGETS.values() if t.system == system and machine in t.machines)
+
+
+def cuda_compiler() -> str:
+    """Which compiler would make kernels for GPUs, such as ``nvcc 13.0.88``; empty if there is none."""
+    compiler = _cuda_compiler.find()
+    return compiler.version if compiler else ""
 
 
 def get(name: str) -> Target:

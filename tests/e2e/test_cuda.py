@@ -12,8 +12,8 @@ import pytest
 from e2e.command import EXAMPLE
 
 import bitcc
-from bitcc import bundle, libraries, runtime_ops, targets
-from bitcc.errors import BundleError, TargetError
+from bitcc import bundle, doctor, libraries, nvidia, report, runtime, runtime_ops, targets, verify
+from bitcc.errors import BundleError, TargetError, VerificationError
 from bitcc.targets import _cuda_compiler
 from bitcc.targets._cuda_compiler import Compiled
 
@@ -128,4 +128,77 @@ def test_without_a_compiler_nothing_is_begun(tmp_path: Path, monkeypatch: pytest
 
 def test_what_was_not_run_on_a_gpu_is_said(alone: Bundle) -> None:
     assert alone.manifest.verify["status"] == "passed"
-    assert alone.manifest.verify["reason"] == "not run: the CUDA kernels"
+    words = "not run: the CUDA kernels; `bitcc verify --target cuda` does so on a GPU"
+    assert alone.manifest.verify["reason"] == words
+
+
+NO_DEVICE = "no CUDA device: the driver (libcuda.so.1) is not installed"
+
+
+def test_without_a_gpu_nothing_is_verified_on_one(alone: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "look", lambda: nvidia.Gpus(problem=NO_DEVICE))
+    with pytest.raises(TargetError) as raised:
+        verify.verify_bundle(alone.path, EXAMPLE, None, target="cuda")
+    assert str(raised.value) == NO_DEVICE
+    assert "machine with an NVIDIA GPU" in raised.value.hint
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_said(alone: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "look", lambda: nvidia.Gpus(("a GPU (sm_90)",), "13.0"))
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(TargetError, match="has no CUDAExecutionProvider"):
+        verify.verify_bundle(alone.path, EXAMPLE, None, target="cuda")
+
+
+@pytest.fixture
+def _cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions for CUDA are such for the CPU, with its ops from the library for CUDA."""
+    monkeypatch.setattr(runtime, "check_cuda", lambda: "a GPU")
+    monkeypatch.setattr(runtime, "EXACT_CUDA", runtime.CPU)
+
+
+@pytest.mark.usefixtures("_cpu_as_gpu")
+def test_layers_that_ran_on_the_cpu_fail_a_verification_on_the_gpu(alone: Bundle) -> None:
+    with pytest.raises(VerificationError, match="a GPU: 0 of 21 BitLinear nodes ran there"):
+        verify.verify_bundle(alone.path, EXAMPLE, None, target="cuda")
+
+
+@pytest.mark.usefixtures("_cpu_as_gpu")
+def test_a_verification_says_where_layers_ran(alone: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "CUDA", *runtime.CPU)
+    certificate = verify.verify_bundle(alone.path, EXAMPLE, None, target="cuda")
+    assert certificate.status == "passed"
+    assert certificate.reason == "21 BitLinear nodes ran on a GPU"
+    assert certificate.max_error_library is not None
+
+
+def test_a_bundle_is_not_verified_on_another_machine(alone: Bundle) -> None:
+    with pytest.raises(TargetError, match=r"this machine \(x86-64\) cannot run arm64"):
+        verify.verify_bundle(alone.path, EXAMPLE, None, target="arm64")
+    assert verify.verify_bundle(alone.path, EXAMPLE, None, target="x86-64").status == "passed"
+
+
+def test_layers_that_stay_on_the_cpu_are_named(alone: Bundle) -> None:
+    assert report.on_gpu(alone.packed) == "with CUDA all 21 run on the GPU"
+    first, second, *others = alone.packed
+    slow = [replace(first, activation="float"), replace(second, activation="float")]
+    words = f"since its activations are float: {first.name} and 1 more"
+    assert report.on_gpu([*slow, *others]).endswith(words)
+    assert report.on_gpu([*slow, *others]).startswith("with CUDA 19 run on the GPU; on the CPU")
+
+
+@pytest.mark.usefixtures("_small_target")
+def test_doctor_says_what_compiles_and_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "look", lambda: nvidia.Gpus(problem=NO_DEVICE))
+    checks = {check.name: check for check in doctor.examine(target="cuda")}
+    assert checks["CUDA compiler"].detail == "words"
+    assert checks["kernels for GPUs"].detail == "sm_90, sm_89, sm_86, sm_80, sm_75, compute_90"
+    assert checks["GPU"].detail == NO_DEVICE
+    assert checks["GPU"].ok
+    assert "CUDAExecutionProvider" in checks["onnxruntime and CUDA"].detail
+    monkeypatch.setattr(nvidia, "look", lambda: nvidia.Gpus(("H100 (sm_90)",), "13.0"))
+    monkeypatch.setattr(_cuda_compiler, "find", lambda: None)
+    checks = {check.name: check for check in doctor.examine(target="cuda")}
+    assert checks["GPU"].detail == "H100 (sm_90); driver for CUDA 13.0 or older"
+    assert not checks["CUDA compiler"].ok
+    assert checks["CUDA compiler"].hint.startswith('pip install "bitcc[cuda]"')

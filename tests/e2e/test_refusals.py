@@ -229,7 +229,7 @@ def test_a_bundle_for_another_machine_is_verified_without_its_library(
 
 
 def test_a_model_is_compiled_for_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(libraries, "host_target", lambda: "pdp11")
+    monkeypatch.setattr(libraries, "host_targets", lambda: ("pdp11",))
     built = bitcc.compile(EXAMPLE, tmp_path / "b", targets=["x86-64"])
     assert built.manifest.verify["status"] == "not run"
     assert built.manifest.verify["reason"] == "not run: this machine (pdp11) cannot run x86-64"
