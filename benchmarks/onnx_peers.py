@@ -7,10 +7,11 @@ from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from bitcc.bench.contenders import PEERS, Contender
+from bitcc.bench.contenders import NBITS4, PEERS, Contender
+
+__all__ = ["NBITS4", "onnxsim"]
 
 if TYPE_CHECKING:
     import onnx
@@ -20,33 +21,6 @@ if TYPE_CHECKING:
     from bitcc.bench.contenders import Layer
 
     Tensors: TypeAlias = dict[str, NDArray[Any]]
-
-_BLOCK = 32  # onnxruntime's own default, and the one with the most 4-bit kernels
-_ZERO = 8  # where there are no zero points
-
-
-def _nbits4_tensors(layer: Layer) -> Tensors:
-    n, k = layer.weights.shape
-    blocks = -(-k // _BLOCK)
-    codes = np.full((n, blocks * _BLOCK), _ZERO, np.uint8)
-    codes[:, :k] += layer.weights.view(np.uint8)  # modulo 256
-    low, high = codes.reshape(n, blocks, -1, 2).transpose(3, 0, 1, 2)
-    return {"B": low | high << 4, "scales": np.full((n, blocks), layer.scale, np.float32)}
-
-
-def _nbits4_nodes(layer: Layer) -> list[NodeProto]:
-    n, k = layer.weights.shape
-    sizes = {"N": n, "K": k, "bits": 4, "block_size": _BLOCK, "accuracy_level": 4}
-    return [helper.make_node("MatMulNBits", ["x", "B", "scales"], ["y"], domain="com.microsoft", **sizes)]
-
-
-NBITS4 = Contender(
-    "nbits4",
-    f"MatMulNBits, 4 bits, block {_BLOCK}, accuracy level 4",
-    2e-2,
-    _nbits4_tensors,
-    _nbits4_nodes,
-)
 
 
 def onnxsim() -> Contender:

@@ -185,7 +185,8 @@ def verify(
 
 
 @app.command(
-    epilog="Examples: `bitcc bench --quick`, `bitcc bench bundle --against model.onnx --dim sequence=1`"
+    epilog="Examples: `bitcc bench --quick`, `bitcc bench bundle --against model.onnx --dim sequence=1`, "
+    "`bitcc bench --target cuda`"
 )
 def bench(
     bundle: Annotated[
@@ -198,20 +199,26 @@ def bench(
     threads: Annotated[int, typer.Option(min=0, help="For a bundle; 0 is onnxruntime's default.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Time the op on two shapes only.")] = False,
     tiles: TileSizes = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="`cuda` to run on this machine's GPU. Default: the CPU.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Time the op against onnxruntime's own kernels, or a bundle against its model, in interleaved rounds."""
-    from bitcc import libraries
-    from bitcc.bench import model, op, table
+    from bitcc import libraries, runtime
+    from bitcc.bench import cuda, model, op, table
 
+    gpu = runtime.check_target(target)
     with _progress() as say:
         if bundle is None:
-            library = libraries.library_path(progress=lambda step: say(step, 0, 0), tiles=tiles)
-            of_op = op.run(library, op.quick() if quick else None, progress=say)
+            library = libraries.library_path(target, lambda step: say(step, 0, 0), tiles)
+            suite = cuda if gpu else op
+            of_op = suite.run(library, suite.quick() if quick else None, progress=say)
             data, rendered = of_op.to_dict(), table.op_table(of_op)
         else:
             say("timing", 0, 0)
-            of_model = model.run(bundle, against, dims=_dims(dim or []), threads=threads)
+            of_model = model.run(bundle, against, dims=_dims(dim or []), threads=threads, gpu=gpu)
             data, rendered = of_model.to_dict(), table.model_table(of_model)
     if as_json:
         _print_json(data)

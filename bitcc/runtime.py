@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 CPU = ("CPUExecutionProvider",)
 CUDA = "CUDAExecutionProvider"
-# without the 10-bit mantissas that its float32 products else have; the CPU takes what CUDA has no kernel for
+WITH_CUDA = (CUDA, *CPU)  # the CPU takes what CUDA has no kernel for
+# without the 10-bit mantissas that its float32 products else have
 EXACT_CUDA = ((CUDA, {"use_tf32": "0"}), *CPU)
 
 
@@ -52,6 +53,21 @@ def session(
 def asks_for_cuda(providers: Sequence[Provider]) -> bool:
     """Whether CUDA is one of them."""
     return any(CUDA in (provider, provider[0]) for provider in providers)
+
+
+def check_target(name: str | None) -> str:
+    """The GPU that a target runs on here, in words; empty for the CPU, as for None.
+
+    Raises:
+        TargetError: it is unknown, or this machine cannot run it.
+    """
+    if name is None:
+        return ""
+    if targets.get(name).gpus:
+        return check_cuda()
+    if name not in host_targets():
+        raise TargetError(f"this machine ({host_targets()[0]}) cannot run {name}")
+    return ""
 
 
 def check_cuda() -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnxruntime as ort
 
-from bitcc import bundle, formats, libraries, ops, runtime, source, targets
+from bitcc import bundle, formats, libraries, ops, runtime, source
 from bitcc.errors import ModelError, PackedWeightError, TargetError, VerificationError, first_line
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def verify_bundle(
         VerificationError: the GPU does not run the bundle's layers.
     """
     built = bundle.read(path)
-    gpu = _gpu(target)
+    gpu = runtime.check_target(target)
     built.check_digests()
     check_weights(built)
     feeds = None if inputs is None else _load_inputs(inputs)
@@ -115,17 +115,6 @@ def verify_bundle(
             found.reason, hint="check the paths; give inputs that the model takes with --inputs FILE.npz"
         )
     return found
-
-
-def _gpu(target: str | None) -> str:
-    """The name of the GPU to run on; empty for the CPU."""
-    if target is None:
-        return ""
-    if targets.get(target).gpus:
-        return runtime.check_cuda()
-    if target not in libraries.host_targets():
-        raise TargetError(f"this machine ({libraries.host_target()}) cannot run {target}")
-    return ""
 
 
 def check_weights(built: Bundle) -> None:

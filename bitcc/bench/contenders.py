@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _BLOCK = 128  # of MatMulNBits: the largest one with a 2-bit integer kernel, and the fastest
 _HEAD = 16  # rows; a multiple of what any format packs together
 _ZERO_POINTS = 0b01010101  # four 2-bit zero points 1
+_BLOCK4 = 32  # of 4 bits: onnxruntime's own default, and the one with the most kernels
+_ZERO4 = 8  # of 4 bits, where there are no zero points
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,11 @@ class Layer:
         return y
 
 
-def random_layer(n: int, k: int, tokens: int) -> Layer:
-    """A layer that is the same each time."""
+def random_layer(n: int, k: int, tokens: int, x_type: type[np.floating[Any]] = np.float32) -> Layer:
+    """A layer that is the same each time, with an x that `x_type` can hold."""
     rng = np.random.default_rng([n, k])
     weights = rng.integers(-1, 2, (n, k), np.int8)
-    x = rng.standard_normal((tokens, k), np.float32)
+    x = rng.standard_normal((tokens, k), np.float32).astype(x_type).astype(np.float32)
     return Layer(weights, np.array([0.02], np.float32), x)
 
 
@@ -94,6 +96,7 @@ class Contender:
         tensors: The constants of the layer, by name.
         nodes: The nodes that make ``y`` of ``x`` and the constants.
         needs_library: Whether the session needs our op library.
+        element: The type of x and y.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Contender:
     tensors: Callable[[Layer], dict[str, Array]]
     nodes: Callable[[Layer], list[NodeProto]]
     needs_library: bool = False
+    element: type[np.floating[Any]] = np.float32
 
     def prepare(self, folder: Path, layer: Layer, stream_bytes: int) -> models.Stack:
         """A model in a new folder that holds the layer so often that its copies have ``stream_bytes``."""
@@ -152,6 +156,21 @@ def _nbits_nodes(layer: Layer) -> list[NodeProto]:
     return [helper.make_node("MatMulNBits", inputs, ["y"], domain="com.microsoft", **sizes)]
 
 
+def _nbits4_tensors(layer: Layer) -> dict[str, Array]:
+    n, k = layer.weights.shape
+    blocks = -(-k // _BLOCK4)
+    codes = np.full((n, blocks * _BLOCK4), _ZERO4, np.uint8)
+    codes[:, :k] += layer.weights.view(np.uint8)  # modulo 256
+    low, high = codes.reshape(n, blocks, -1, 2).transpose(3, 0, 1, 2)
+    return {"B": low | high << 4, "scales": np.full((n, blocks), layer.scale, np.float32)}
+
+
+def _nbits4_nodes(layer: Layer) -> list[NodeProto]:
+    n, k = layer.weights.shape
+    sizes = {"N": n, "K": k, "bits": 4, "block_size": _BLOCK4, "accuracy_level": 4}
+    return [helper.make_node("MatMulNBits", ["x", "B", "scales"], ["y"], domain="com.microsoft", **sizes)]
+
+
 def _dynamic_tensors(layer: Layer) -> dict[str, Array]:
     return {"W": np.ascontiguousarray(layer.weights.T), "w_scale": layer.scale.reshape(())}
 
@@ -198,5 +217,12 @@ PEERS = (
     Contender(
         "int8", "DynamicQuantizeLinear + MatMulInteger, uint8 x int8", 5e-2, _dynamic_tensors, _dynamic_nodes
     ),
+)
+NBITS4 = Contender(
+    "nbits4",
+    f"MatMulNBits, 4 bits, block {_BLOCK4}, accuracy level 4",
+    2e-2,
+    _nbits4_tensors,
+    _nbits4_nodes,
 )
 OVERHEAD = Contender("overhead", "a session that negates one number", 0.0, _no_tensors, _next_to_nothing)

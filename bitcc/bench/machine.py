@@ -27,6 +27,7 @@ class Machine:
         onnxruntime: Version of onnxruntime.
         load: Processes that were running or waiting when the benchmark began, averaged over a minute;
             None where the system does not say.
+        gpu: Its name, if layers ran on one.
     """
 
     cpu: str
@@ -35,6 +36,7 @@ class Machine:
     bitcc: str
     onnxruntime: str
     load: float | None
+    gpu: str = ""
 
 
 def describe(library: Path | None) -> Machine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -89,6 +89,7 @@ def run(
     dims: Mapping[str, int] | None = None,
     threads: int = 0,
     pace: Pace | None = None,
+    gpu: str = "",
 ) -> ModelBench:
     """Time a bundle, against its original if that is given, with onnxruntime's default optimizations.
 
@@ -99,18 +100,25 @@ def run(
         dims: Sizes of the dynamic dimensions of random inputs, by their name in the model; others are 4.
         threads: Of the sessions; 0 is onnxruntime's default.
         pace: How long to measure.
+        gpu: Name of the GPU to run both on, which includes copies of inputs and outputs; empty for the CPU.
 
     Raises:
         BundleError: the bundle is damaged, or has no library for this machine.
         ModelError: the original cannot be run, or a dimension of that name does not exist.
     """
     opened = bundles.read(bundle) if not isinstance(bundle, bundles.Bundle) else bundle
-    models = {COMPILED: _Model(opened.model, lambda options: runtime.session(opened, options))}
+    providers: tuple[str, ...] = runtime.WITH_CUDA if gpu else runtime.CPU
+    models = {COMPILED: _Model(opened.model, lambda options: runtime.session(opened, options, providers))}
     if original is not None:
-        models[ORIGINAL] = _Model(original, lambda options: _open(original, options))
-    library = opened.path / runtime.library_entry(opened).library if opened.manifest.targets else None
+        models[ORIGINAL] = _Model(original, lambda options: _open(original, options, providers))
+    library = (
+        opened.path / runtime.library_entry(opened, cuda=bool(gpu)).library
+        if opened.manifest.targets
+        else None
+    )
     feeds = feeds or draw(models[COMPILED].open(session_options(threads)), dims or {})
-    return _measure(models, library, feeds, threads, pace or Pace())
+    found = _measure(models, library, feeds, threads, pace or Pace())
+    return replace(found, machine=replace(found.machine, gpu=gpu))
 
 
 def _measure(
@@ -175,9 +183,9 @@ def disk_bytes(model: Path) -> int:
     return model.stat().st_size + sum(file.stat().st_size for file in data)
 
 
-def _open(model: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def _open(model: Path, options: ort.SessionOptions, providers: tuple[str, ...]) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(model), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"onnxruntime cannot load it: {first_line(error)}", where=f"`{model}`") from error
 

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from bitcc import ops, runtime_ops
+from bitcc import ops, runtime, runtime_ops
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,18 +41,23 @@ class Stack:
         copies: Layers in it.
         weight_bytes: Constants that one layer reads.
         needs_library: Whether a session of it needs our op library.
+        element: The type of x and y.
+        device: Where it runs and x and y are: ``cpu`` or ``cuda``.
     """
 
     path: Path
     copies: int
     weight_bytes: int
     needs_library: bool = False
+    element: type[np.floating[Any]] = np.float32
+    device: str = "cpu"
     in_session: ClassVar[bool] = True
     computes: ClassVar[bool] = True
 
     def open(self, x: NDArray[np.float32], threads: int, library: Path) -> Runner:
         """A session of the model; ``x`` is the input of every copy."""
-        return Runner(self.path, x, threads, library if self.needs_library else None)
+        own = library if self.needs_library else None
+        return Runner(self.path, x.astype(self.element, copy=False), threads, own, self.device)
 
 
 def write(folder: Path, contender: Contender, layer: Layer, stream_bytes: int = 0) -> Stack:
@@ -77,14 +82,15 @@ def write(folder: Path, contender: Contender, layer: Layer, stream_bytes: int = 
                 initializers.append(_external(f"{name}{copy}", array, offset))
             nodes += [_renamed(node, copy, shared) for node in contender.nodes(layer)]
     (tokens, k), n = layer.x.shape, len(layer.weights)
-    inputs = [_value(f"x{i}", tokens, k) for i in range(copies)]
-    outputs = [_value(f"y{i}", tokens, n) for i in range(copies)]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(contender.element))
+    inputs = [_value(f"x{i}", kind, tokens, k) for i in range(copies)]
+    outputs = [_value(f"y{i}", kind, tokens, n) for i in range(copies)]
     graph = helper.make_graph(nodes, contender.name, inputs, outputs, initializers)
     opsets = [helper.make_opsetid(*opset) for opset in _OPSETS]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    return Stack(path, copies, weight_bytes, contender.needs_library)
+    return Stack(path, copies, weight_bytes, contender.needs_library, contender.element)
 
 
 def _with_head(array: Array, head: Array) -> Array:
@@ -114,8 +120,8 @@ def _renamed(node: NodeProto, copy: int, shared: dict[str, Array]) -> NodeProto:
     return renamed
 
 
-def _value(name: str, rows: int, columns: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, columns])
+def _value(name: str, kind: int, rows: int, columns: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, [rows, columns])
 
 
 def session_options(threads: int) -> ort.SessionOptions:
@@ -127,22 +133,31 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 class Runner:
-    """A session of such a model with its inputs and outputs bound; calling it runs all copies once."""
+    """A session of such a model with its inputs and outputs bound; calling it runs all copies once.
+
+    On a GPU x and y are in its memory, and a call ends when the GPU is done.
+    """
 
     def __init__(
-        self, model: Path, x: NDArray[np.float32], threads: int, library: Path | None = None
+        self,
+        model: Path,
+        x: NDArray[np.floating[Any]],
+        threads: int,
+        library: Path | None = None,
+        device: str = "cpu",
     ) -> None:
         options = session_options(threads)
         if library is not None:
             runtime_ops.register(options, library)
-        self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        providers: tuple[str, ...] = runtime.CPU if device == "cpu" else runtime.WITH_CUDA
+        self._session = ort.InferenceSession(str(model), options, providers=list(providers))
         self._binding = self._session.io_binding()
-        value = ort.OrtValue.ortvalue_from_numpy(x)
+        value = ort.OrtValue.ortvalue_from_numpy(x, device)
         for wanted in self._session.get_inputs():
             self._binding.bind_ortvalue_input(wanted.name, value)
         self._outputs = []
         for made in self._session.get_outputs():
-            output = ort.OrtValue.ortvalue_from_shape_and_type(made.shape, x.dtype, "cpu")
+            output = ort.OrtValue.ortvalue_from_shape_and_type(made.shape, x.dtype, device)
             self._binding.bind_ortvalue_output(made.name, output)
             self._outputs.append(output)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from bitcc.bench import machine, models
+from bitcc.bench import machine
 from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, T5, Layer, random_layer
 from bitcc.bench.results import CACHED, STREAMED, Case, CaseResult, OpBench, Timing, means
 from bitcc.bench.rounds import Pace, Samples, interleave, ratio, spread
@@ -95,6 +95,7 @@ class Plan:
         threads: Threads of the sessions.
         pace: How long to measure.
         stream_bytes: In the regime ``streamed``, the weights that a contender rotates over, at least.
+        x_type: What x can be held by, where contenders take it in another type than float32.
     """
 
     shapes: tuple[tuple[int, int], ...] = SHAPES
@@ -102,6 +103,7 @@ class Plan:
     threads: tuple[int, ...] = (1, 2)
     pace: Pace = field(default_factory=Pace)
     stream_bytes: int = 640 * 2**20
+    x_type: type[np.floating[Any]] = np.float32
 
 
 def quick() -> Plan:
@@ -114,6 +116,8 @@ def run(
     plan: Plan | None = None,
     *,
     peers: Sequence[Peer] = (*PEERS, T5),
+    ours: Peer | None = None,
+    idle: Peer = OVERHEAD,
     progress: Progress | None = None,
 ) -> OpBench:
     """Time the op of a library against its peers.
@@ -122,13 +126,15 @@ def run(
         library: The op library, as ``bitcc.library_path`` gives it.
         plan: What to measure.
         peers: What to compare with.
+        ours: What runs our op, and has to be exact; None for it on the CPU.
+        idle: What computes nothing, in the same kind of session.
         progress: Called before each step with what comes, the steps done and their total number.
 
     Raises:
         TargetError: the library cannot be loaded.
         VerificationError: our op does not compute what it has to.
     """
-    plan = plan or Plan()
+    plan, ours = plan or Plan(), ours or BITCC
     start = perf_counter()
     here = machine.describe(library)
     steps = len(plan.shapes) * len(plan.kinds)
@@ -136,34 +142,39 @@ def run(
     for done, ((n, k), (tokens, regime)) in enumerate(itertools.product(plan.shapes, plan.kinds)):
         if progress is not None:
             progress(f"{n} x {k}, {tokens} token{'s' * (tokens > 1)}, {regime}", done, steps)
-        layer = random_layer(n, k, tokens)
-        results += _Step(library, plan, layer, regime, (BITCC, *peers)).run()
-    names = {contender.name: contender.about for contender in (BITCC, *peers)}
+        layer = random_layer(n, k, tokens, plan.x_type)
+        results += _Step(library, plan, layer, regime, (ours, *peers), idle).run()
+    names = {contender.name: contender.about for contender in (ours, *peers)}
     cases = tuple(results)
     return OpBench(here, names, plan.pace.rounds, cases, means(cases), perf_counter() - start)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer in one regime, with each number of threads."""
+    """One layer in one regime, with each number of threads; the first contender is ours."""
 
     library: Path
     plan: Plan
     layer: Layer
     regime: str
     contenders: tuple[Peer, ...]
+    idle: Peer
+
+    @property
+    def ours(self) -> Peer:
+        return self.contenders[0]
 
     def run(self) -> list[CaseResult]:
         with tempfile.TemporaryDirectory(prefix="bitcc-bench-") as name:
             folder = Path(name)
-            size = self.plan.stream_bytes if self.regime == STREAMED else 0
+            size = 0 if self.regime == CACHED else self.plan.stream_bytes
             stacks = {c.name: c.prepare(folder / c.name, self.layer, size) for c in self.contenders}
-            idle = models.write(folder / OVERHEAD.name, OVERHEAD, random_layer(1, 1, 1))
+            idle = self.idle.prepare(folder / self.idle.name, random_layer(1, 1, 1), 0)
             wants = self.layer.references(max(s.copies for s in stacks.values() if s.computes))
-            return [self.measure(stacks, idle.path, threads, wants) for threads in self.plan.threads]
+            return [self.measure(stacks, idle, threads, wants) for threads in self.plan.threads]
 
     def measure(
-        self, stacks: dict[str, Prepared], idle: Path, threads: int, wants: list[NDArray[np.float32]]
+        self, stacks: dict[str, Prepared], idle: Prepared, threads: int, wants: list[NDArray[np.float32]]
     ) -> CaseResult:
         runners: dict[str, Runner] = {}
         timings = []
@@ -175,7 +186,7 @@ class _Step:
                 runner()
                 timing = replace(timing, error=_error(runner.outputs(), wants))
             except Exception as error:  # onnxruntime's errors have no common base
-                if contender is BITCC:
+                if contender is self.ours:
                     raise
                 timing = replace(timing, reason=(str(error).strip() or repr(error)).splitlines()[0])
             else:
@@ -183,7 +194,7 @@ class _Step:
             if not timing.reason:
                 runners[contender.name] = runner
             timings.append(timing)
-        runners[OVERHEAD.name] = models.Runner(idle, np.ones((1, 1), np.float32), threads)
+        runners[self.idle.name] = idle.open(np.ones((1, 1), np.float32), threads, self.library)
         others = machine.Others()
         samples = interleave(runners, self.plan.pace)
         return replace(self.result(threads, stacks, timings, samples), others=others.share())
@@ -193,7 +204,7 @@ class _Step:
         if timing.error is not None and timing.error <= contender.tolerance:
             return ""
         text = f"its result differs by {timing.error:.1e} of max|y|, more than {contender.tolerance:.0e}"
-        if contender is BITCC:
+        if contender is self.ours:
             n, k = self.layer.weights.shape
             raise VerificationError(
                 text,
@@ -206,30 +217,27 @@ class _Step:
         self, threads: int, stacks: dict[str, Prepared], timings: list[Timing], samples: Samples
     ) -> CaseResult:
         (tokens, k), n = self.layer.x.shape, len(self.layer.weights)
-        overhead = spread(samples.pop(OVERHEAD.name)).median
+        overhead = spread(samples.pop(self.idle.name)).median
         each, lost = {}, set()
         for name, found in samples.items():
             stack = stacks[name]
-            paid = overhead if self.regime == CACHED and stack.in_session else 0.0
+            paid = overhead if self.regime != STREAMED and stack.in_session else 0.0
             each[name] = [max(_LEAST, seconds - paid) / stack.copies for seconds in found]
             if spread(each[name]).median < _CLEAR * paid:
                 lost.add(name)
-        done = tuple(_timed(timing, each, is_lost=timing.contender in lost) for timing in timings)
+        own = each[self.ours.name]
+        done = tuple(_timed(timing, each, own, is_lost=timing.contender in lost) for timing in timings)
         return CaseResult(Case(n, k, tokens, threads, self.regime), done, overhead)
 
 
-def _timed(timing: Timing, each: Samples, *, is_lost: bool) -> Timing:
+def _timed(timing: Timing, each: Samples, ours: Sequence[float], *, is_lost: bool) -> Timing:
     if timing.contender not in each:
         return timing
-    own = each[timing.contender]
-    seconds = spread(own)
+    samples = each[timing.contender]
+    seconds = spread(samples)
     speed = None if is_lost else timing.weight_bytes / seconds.median / 1e9
     return replace(
-        timing,
-        seconds=seconds,
-        samples=tuple(own),
-        ratio=ratio(own, each[BITCC.name]),
-        gb_per_s=speed,
+        timing, seconds=seconds, samples=tuple(samples), ratio=ratio(samples, ours), gb_per_s=speed
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bitcc.bench.machine import Machine
     from bitcc.bench.rounds import Spread
 
-CACHED, STREAMED = "cached", "streamed"
+CACHED, STREAMED, ON_GPU = "cached", "streamed", "gpu"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Case:
         tokens: Rows of the input.
         threads: Of each session.
         regime: ``cached``: one layer again and again; ``streamed``: so many copies of the layer that no
-            cache holds them, one after the other.
+            cache holds them, one after the other; ``gpu``: the same, on a GPU.
     """
 
     n: int
@@ -69,8 +69,9 @@ class CaseResult:
     Attributes:
         case: The case.
         timings: Ours first.
-        overhead: Seconds of a run that computes nothing. They were subtracted in the regime ``cached``,
-            where a run is one layer; a layer in a model does not pay them.
+        overhead: Seconds of a run that computes nothing. They were subtracted in the regimes ``cached``,
+            where a run is one layer, and ``gpu``, where it is a few that take as little; a layer in a model
+            does not pay them.
         others: Share of all cores that other processes took meanwhile: the result is to be trusted when
             it is small. None where the system does not say.
     """

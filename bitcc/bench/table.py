@@ -31,6 +31,7 @@ def op_table(bench: OpBench) -> Group:
     notes = [
         f"milliseconds for one layer, median of {bench.rounds} rounds (quartiles); x: times ours, same round",
         "cached: one layer again and again, a run that computes nothing subtracted; streamed: from memory",
+        "gpu: as streamed, the run that computes nothing subtracted; x and y are in the GPU's memory",
         "GB/s n/a: less than a tenth of what was subtracted is left, so no speed can be told",
     ]
     return Group(_machine(bench.machine), *tables, *map(Text, (*notes, *legend, *_failures(bench))))
@@ -62,7 +63,8 @@ def to_text(renderable: Group, width: int = 170) -> str:
 
 
 def _machine(machine: Machine) -> Text:
-    parts = [machine.cpu, f"{machine.cores} cores", f"kernels {machine.isa}", f"bitcc {machine.bitcc}"]
+    parts = [machine.gpu] if machine.gpu else []
+    parts += [machine.cpu, f"{machine.cores} cores", f"kernels {machine.isa}", f"bitcc {machine.bitcc}"]
     parts.append(f"onnxruntime {machine.onnxruntime}")
     parts += [] if machine.load is None else [f"load {machine.load}"]
     return Text(", ".join(parts))
