@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bitcc.bench.op import Progress
 
 LAYERS, ODD, OVERHEAD = PARTS = ("layers", "odd", "overhead")
-ODD_SHAPES = ((192, 500), (320, 96), (16, 64), (64, 64), (127, 127), (127, 509))
-_ODD_BYTES = 4 * 2**20  # of copies side by side in one session: its call counts for little
+ODD_SHAPES = ((192, 500), (320, 96), (64, 64), (127, 127), (127, 509))
+_ODD_BYTES = 2**20  # of copies side by side in one session: its call counts for little
 _SMALLEST, _SMALLEST_BYTES = ((16, 64),), 64 * 2**10
 _LIBRARY = "libbitcc_ops.so"
 _MOST_STREAMED = 4  # tokens; with more, memory isn't what counts
