@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 LAYERS, ODD, OVERHEAD = PARTS = ("layers", "odd", "overhead")
 ODD_SHAPES = ((192, 500), (320, 96), (64, 64), (127, 127), (127, 509))
-_ODD_BYTES = 2**20  # of copies side by side in one session: its call counts for little
-_SMALLEST, _SMALLEST_BYTES = ((16, 64),), 64 * 2**10
+_SMALLEST = ((16, 64),)
+_SIDE_BY_SIDE = 64  # copies in one session: its call counts for little
 _LIBRARY = "libbitcc_ops.so"
 _MOST_STREAMED = 4  # tokens; with more, memory isn't what counts
 
@@ -61,8 +61,8 @@ class Choice:
         kinds = tuple((t, r) for t, r in wanted if r == CACHED or t <= _MOST_STREAMED)
         main = op.Plan(self.shapes, kinds, self.threads, self.pace, self.stream_bytes)
         side_by_side = tuple((t, STREAMED) for t in self.tokens)
-        odd = replace(main, shapes=ODD_SHAPES, kinds=side_by_side, stream_bytes=_ODD_BYTES)
-        least = replace(odd, shapes=_SMALLEST, kinds=((1, STREAMED),), stream_bytes=_SMALLEST_BYTES)
+        odd = replace(main, shapes=ODD_SHAPES, kinds=side_by_side, copies=_SIDE_BY_SIDE)
+        least = replace(odd, shapes=_SMALLEST, kinds=((1, STREAMED),))
         plans = {LAYERS: main, ODD: odd, OVERHEAD: least}
         titles = {LAYERS: "layers", ODD: "odd layers side by side", OVERHEAD: "overhead of one op"}
         return {titles[part]: plans[part] for part in self.parts}

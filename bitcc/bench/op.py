@@ -95,6 +95,7 @@ class Plan:
         threads: Threads of the sessions.
         pace: How long to measure.
         stream_bytes: In the regime ``streamed``, the weights that a contender rotates over, at least.
+        copies: So many layers instead, whatever they hold; 0 to go by ``stream_bytes``.
         x_type: What x can be held by, where contenders take it in another type than float32.
     """
 
@@ -103,6 +104,7 @@ class Plan:
     threads: tuple[int, ...] = (1, 2)
     pace: Pace = field(default_factory=Pace)
     stream_bytes: int = 640 * 2**20
+    copies: int = 0
     x_type: type[np.floating[Any]] = np.float32
 
 
@@ -167,11 +169,22 @@ class _Step:
     def run(self) -> list[CaseResult]:
         with tempfile.TemporaryDirectory(prefix="bitcc-bench-") as name:
             folder = Path(name)
-            size = 0 if self.regime == CACHED else self.plan.stream_bytes
-            stacks = {c.name: c.prepare(folder / c.name, self.layer, size) for c in self.contenders}
+            stacks = {
+                c.name: c.prepare(folder / c.name, self.layer, self.size(c, folder)) for c in self.contenders
+            }
             idle = self.idle.prepare(folder / self.idle.name, random_layer(1, 1, 1), 0)
             wants = self.layer.references(max(s.copies for s in stacks.values() if s.computes))
             return [self.measure(stacks, idle, threads, wants) for threads in self.plan.threads]
+
+    def size(self, contender: Peer, folder: Path) -> int:
+        """Bytes of weights that a contender's copies are to hold."""
+        if self.regime == CACHED:
+            return 0
+        if not self.plan.copies:
+            return self.plan.stream_bytes
+        return (
+            self.plan.copies * contender.prepare(folder / f"{contender.name}-one", self.layer, 0).weight_bytes
+        )
 
     def measure(
         self, stacks: dict[str, Prepared], idle: Prepared, threads: int, wants: list[NDArray[np.float32]]
