@@ -1,13 +1,14 @@
 """AMX-INT8: `tdpbsud` on tiles of 16 rows of 64 bytes; everything but `gemm` is as on AVX512-VBMI.
 
 A tile of activations is 16 tokens of 64 columns, as they lie in memory. A tile of unpacked weights is 16
-lines of the panel, four columns of 16 rows in each, which is the order that `tdpbsud` wants. Two of either
-make four products, so that a tile is loaded for each instruction.
+lines of the panel, four columns of 16 rows in each, which is the order that `tdpbsud` wants.
+
+Few tile registers are used: beside a busy hyperthread loads of tiles wait the longer, the more registers are
+in use. A product need not wait for the last one of its sum, so that few sums are no loss.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from bitcc.targets._base import Variant, Walk
 from bitcc.targets._matmul import UNPACKED_BYTES, VECTOR_COLUMNS, walk_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from bitcc.targets._base import Tiles
     from bitcc.targets._tir import Tir
@@ -30,10 +31,8 @@ _COLUMNS = 64
 _LINE = 64  # bytes of a row of any tile
 _STEP = _COLUMNS // VECTOR_COLUMNS  # vectors of a tile of weights
 
-# Numbers of tile registers: sums by half of the tokens and by tile of weights.
-_SUMS = ((0, 1), (2, 3))
-_ACTIVATIONS = (4, 5)
-_WEIGHTS = (6, 7)
+# Numbers of tile registers; those before are sums, one for each tile of weights.
+_ACTIVATIONS, _WEIGHTS = 6, 7
 
 _CONFIG_BYTES = 64
 _PALETTE, _ROW_BYTES_AT, _ROWS_AT = 1, 16, 48
@@ -84,13 +83,16 @@ class End:
 
 @dataclass(frozen=True)
 class TileGemm:
-    """Writes `gemm`: up to 32 tokens, of which the last 16 are left out where there are no more."""
+    """Writes `gemm`: up to 16 tokens, which are one tile of activations.
+
+    Sums stay in registers for all columns of the panel.
+    """
 
     instruction: Instruction = hardware
 
     def fits(self, tiles: Tiles) -> bool:
         """Whether there are tile registers for so many tiles and tokens."""
-        return tiles.gemm.tiles <= len(_WEIGHTS) and tiles.gemm_tokens <= TOKENS * len(_ACTIVATIONS)
+        return tiles.gemm.tiles <= _ACTIVATIONS and tiles.gemm_tokens <= TOKENS
 
     def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body.
@@ -100,68 +102,32 @@ class TileGemm:
         """
         if not self.fits(tiles):
             sizes = f"{tiles.gemm.tiles} tiles and {tiles.gemm_tokens} tokens"
-            raise TargetError(f"`gemm` of amx has {sizes}, at most 2 and 32 fit its registers")
-        halves = range(len(_ACTIVATIONS))
-        with t.when(a.tokens <= TOKENS):
-            self._write(t, a, tiles.gemm, halves[:1])
-        with t.when(a.tokens > TOKENS):
-            self._write(t, a, tiles.gemm, halves)
-
-    def _write(self, t: Tir, a: Any, walk: Walk, halves: Sequence[int]) -> None:
-        """For so many halves of the tokens."""
+            most = f"at most {_ACTIVATIONS} and {TOKENS} fit its registers"
+            raise TargetError(f"`gemm` of amx has {sizes}, {most}")
 
         def body(first: Any, walk: Walk) -> None:
-            block = _Block(t, a, self.instruction, halves, range(walk.tiles), first)
-            block.each_sum("tileloadd64")
+            self._each_sum(t, a, "tileloadd64", first, walk)
             with t.loop(t.long(a.k_blocks) // _STEP) as step:
-                block.multiply(step)
-            block.each_sum("tilestored64")
+                self._multiply(t, a, first, walk, step)
+            self._each_sum(t, a, "tilestored64", first, walk)
 
-        walk_tiles(t, t.long(0), t.long(a.tiles), walk, body)
+        walk_tiles(t, t.long(0), t.long(a.tiles), tiles.gemm, body)
 
-
-@dataclass(frozen=True)
-class _Block:
-    """Sums of up to 32 tokens and 32 rows, which stay in registers for all columns of the panel.
-
-    Attributes:
-        t: Writes the code.
-        a: The arguments of the kernel.
-        instruction: Writes an instruction.
-        halves: Of the tokens.
-        weights: Tiles of weights, counted from `first`.
-        first: A tile of the panel.
-    """
-
-    t: Tir
-    a: Any
-    instruction: Instruction
-    halves: Sequence[int]
-    weights: Sequence[int]
-    first: Any
-
-    def each_sum(self, name: str) -> None:
+    def _each_sum(self, t: Tir, a: Any, name: str, first: Any, walk: Walk) -> None:
         """Load or store the sums, which have a line in memory for each token and tile."""
-        t = self.t
-        stride = t.let(t.long(self.a.tiles) * _LINE)
-        for half, i in itertools.product(self.halves, self.weights):
-            line = self.a.acc.address(t.let(stride * (half * TOKENS) + (self.first + i) * _LINE))
-            self.instruction(t, name, t.tile(_SUMS[half][i]), line, stride)
+        stride = t.let(t.long(a.tiles) * _LINE)
+        for i in range(walk.tiles):
+            self.instruction(t, name, t.tile(i), a.acc.address(t.let((first + i) * _LINE)), stride)
 
-    def multiply(self, step: Any) -> None:
+    def _multiply(self, t: Tir, a: Any, first: Any, walk: Walk, step: Any) -> None:
         """Columns 64 * step .. 64 * step + 63."""
-        t, a = self.t, self.a
-        stride, line = t.let(t.long(a.q_stride)), t.constant(_LINE, "int64")
-        for half in self.halves:
-            q = a.q.address(t.let(stride * (half * TOKENS) + step * _COLUMNS))
-            self.instruction(t, "tileloadd64", t.tile(_ACTIVATIONS[half]), q, stride)
-        for i in self.weights:
-            vector = (self.first + i) * t.long(a.k_blocks) + step * _STEP
+        q = a.q.address(t.let(step * _COLUMNS))
+        self.instruction(t, "tileloadd64", t.tile(_ACTIVATIONS), q, t.long(a.q_stride))
+        for i in range(walk.tiles):
+            vector = (first + i) * t.long(a.k_blocks) + step * _STEP
             panel = a.panel.address(t.let(vector * UNPACKED_BYTES))
-            self.instruction(t, "tileloadd64", t.tile(_WEIGHTS[i]), panel, line)
-            for half in self.halves:
-                tiles = (_SUMS[half][i], _ACTIVATIONS[half], _WEIGHTS[i])
-                self.instruction(t, "tdpbsud", *map(t.tile, tiles))
+            self.instruction(t, "tileloadd64", t.tile(_WEIGHTS), panel, t.constant(_LINE, "int64"))
+            self.instruction(t, "tdpbsud", *map(t.tile, (i, _ACTIVATIONS, _WEIGHTS)))
 
 
 _AVX512VBMI = _x86_avx512vbmi.VARIANT
@@ -171,18 +137,18 @@ VARIANT = Variant(
     features=f"{_AVX512VBMI.features} | BITCC_CPU_AMXINT8",
     mcpu=_AVX512VBMI.mcpu,
     mattr=(*_AVX512VBMI.mattr, "+amx-tile", "+amx-int8"),
-    # Found without AMX, by loads and stores of the same lines in place of tiles: a panel of 16 KB, the
-    # activations of 32 tokens and the sums of 128 are 48 KB, the L1 of CPUs with AMX. And reckoned:
-    # unpacking costs as much as VNNI needs for some ten tokens.
+    # Measured on Sapphire Rapids for 128 tokens; docs/architecture.md says why there are two sums. A panel of
+    # 16 KB and the sums of 128 tokens fill the L1. Reckoned: unpacking costs as much as VNNI needs for some
+    # ten tokens.
     tiles=replace(
         _AVX512VBMI.tiles,
         gemm=Walk(2),
-        gemm_tokens=2 * TOKENS,
+        gemm_tokens=TOKENS,
         gemm_unit=TOKENS,
-        panel_tiles=2,
+        panel_tiles=4,
+        panel_vectors=16,
         few_blocks=1,
     ),
     kernels=replace(_AVX512VBMI.kernels, gemm=TileGemm(), gemm_begin=Begin(), gemm_end=End()),
-    note="exact in an emulation of its instructions, not timed on a CPU yet",
     cpus="Sapphire Rapids and newer Xeons",
 )

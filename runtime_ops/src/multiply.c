@@ -118,7 +118,8 @@ static int32_t unpack(const bitcc_kernels *kernels, const bitcc_layer *layer, co
 }
 
 /* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens, and what else is needed
- * of a token is touched when its turn comes, not at once for all. */
+ * of a token is touched when its turn comes, not at once for all. Y is asked for a little at a time: a
+ * core waits for no more than some lines at once. */
 static void multiply_unpacked(const part *p, int32_t *acc) {
   alignas(64) uint8_t panel[GROUP * BITCC_MAX_PANEL_VECTORS * UNPACKED_BYTES];
   const bitcc_kernels *kernels = p->call->node->kernels;
@@ -126,8 +127,10 @@ static void multiply_unpacked(const part *p, int32_t *acc) {
   bool is_t5 = layer->format == BITCC_T5;
   int32_t step = is_t5 ? T5_PANEL_VECTORS : kernels->panel_vectors;
   int32_t blocks = bitcc_divide_up(p->tokens, kernels->gemm_tokens);
-  for (int32_t vector = 0; vector < layer->k_blocks; vector += step) {
-    bool is_last = layer->k_blocks - vector <= step;
+  int32_t panels = bitcc_divide_up(layer->k_blocks, step);
+  for (int32_t panel_number = 0; panel_number < panels; panel_number++) {
+    int32_t vector = panel_number * step;
+    bool is_last = panel_number == panels - 1;
     const int8_t *q = p->q + vector * (is_t5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS);
     int32_t count = unpack(kernels, layer, p->w + vector * BITCC_VECTOR_BYTES,
                            bitcc_min(step, layer->k_blocks - vector), p->tiles, panel);
@@ -135,8 +138,8 @@ static void multiply_unpacked(const part *p, int32_t *acc) {
       end = block_end(p->tokens, blocks, kernels->gemm_unit, i);
       if (vector == 0)
         start(p, acc, begin, end);
-      if (is_last)
-        prefetch_y(p, begin, end);
+      prefetch_y(p, begin + (end - begin) * panel_number / panels,
+                 begin + (end - begin) * (panel_number + 1) / panels);
       kernels->gemm(q + (size_t)begin * (size_t)layer->k_padded, panel, acc + begin * rows_of(p),
                     layer->k_padded, count, p->tiles, end - begin);
       if (is_last)

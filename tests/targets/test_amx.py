@@ -126,7 +126,7 @@ def test_a_product_that_the_cpu_would_refuse_is_refused(
 
 
 @only_emulated
-@pytest.mark.parametrize("left", [NONE, config(at_52=15)], ids=["none", "another"])
+@pytest.mark.parametrize("left", [NONE, config(at_54=15)], ids=["none", "another"])
 def test_gemm_without_its_configuration_is_found(kernels: Any, tiles: Tiles, left: Config) -> None:
     tiles.load(left)
     q, panel, acc = np.zeros((16, 64), np.int8), np.zeros(1024, np.uint8), np.zeros((16, 16), np.int32)
@@ -155,7 +155,7 @@ def assembly() -> str:
 
 def test_the_products_are_of_signed_activations_and_unsigned_weights(assembly: str) -> None:
     products = set(re.findall(r"tdpbsud\t%tmm(\d), %tmm(\d), %tmm(\d)", assembly))
-    assert products == {("6", "4", "0"), ("7", "4", "1"), ("6", "5", "2"), ("7", "5", "3")}
+    assert products == {("7", "6", str(sums)) for sums in range(2)}
     assert set(re.findall(r"tdp\w+", assembly)) == {"tdpbsud"}
 
 
@@ -164,21 +164,21 @@ def test_the_inner_loops_do_nothing_but_load_and_multiply(assembly: str) -> None
     loops = [body for _, body in blocks if "tdpbsud" in body]
     loads_of_a_product = set()
     for loop in loops:
-        assert not re.search("rsp|tilestored|call", loop)
+        assert not re.search("rsp.*tmm|tilestored|call", loop)  # no tile is spilled
         sums = set(re.findall(r"tdpbsud.*(%tmm\d)$", loop, re.MULTILINE))
         loads_of_a_product.add((len(sums), loop.count("tileloadd") / loop.count("tdpbsud")))
-    assert loads_of_a_product == {(4, 1), (2, 1.5), (1, 2)}
+    assert loads_of_a_product == {(2, 1.5), (1, 2)}
 
 
 def test_a_walk_with_more_tiles_than_registers_is_refused() -> None:
     tiles = _x86_amx.VARIANT.tiles
-    for more in (replace(tiles, gemm=Walk(3)), replace(tiles, gemm_tokens=48)):
-        with pytest.raises(TargetError, match="at most 2 and 32 fit its registers"):
+    for more in (replace(tiles, gemm=Walk(7)), replace(tiles, gemm_tokens=32)):
+        with pytest.raises(TargetError, match="at most 6 and 16 fit its registers"):
             _x86_amx.TileGemm()(None, None, more)  # type: ignore[arg-type]
 
 
 def test_tuning_tries_what_fits_the_registers() -> None:
     variant = _x86_amx.VARIANT
     options = [o for axis in _tune.AXES["gemm"] for o in _tune.buildable(variant, axis(variant.tiles))]
-    assert {option.gemm.tiles for option in options} == {1, 2}
-    assert {option.gemm_tokens for option in options} == {16, 32}
+    assert {option.gemm.tiles for option in options} == {1, 2, 4}
+    assert {option.gemm_tokens for option in options} == {16}
