@@ -15,7 +15,7 @@ TARGET = replace(
     x86_64.TARGET,
     name="cuda",
     needs="as x86-64, and on NVIDIA GPUs from Turing (sm_75) on",
-    proof="CPU kernels as x86-64; CUDA kernels emulated on the CPU, and run on an H100",
+    proof="CPU kernels as x86-64; CUDA emulated, and run on an H100",
     files=replace(
         x86_64.TARGET.files,
         library="libbitcc_ops_cuda.so",
