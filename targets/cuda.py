@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TARGET = replace(
     x86_64.TARGET,
     name="cuda",
-    needs="as x86-64, and on NVIDIA GPUs from Turing (sm_75) on",
+    needs="x86-64, NVIDIA GPUs from sm_75 on",
     proof="CPU kernels as x86-64; CUDA emulated, and run on an H100",
     files=replace(
         x86_64.TARGET.files,
