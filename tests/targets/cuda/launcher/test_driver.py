@@ -244,11 +244,12 @@ def test_without_a_driver_the_error_says_so(
     if source is not None:
         command = ["cc", "-xc", "-", "-shared", "-fPIC", "-o", str(tmp_path / "libcuda.so.1")]
         subprocess.run(command, input=source, text=True, check=True)
-    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    paths = {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", ALONE, str(launcher.path)],
-        env=environment, capture_output=True, text=True, check=False,
+        env=os.environ | paths, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     if source is None and not done.stdout.startswith("bitcc"):
         pytest.skip("this machine has a driver")
     assert done.stdout.startswith(f"bitcc::BitLinear `a node`: {words}"), done.stderr
