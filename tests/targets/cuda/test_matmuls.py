@@ -58,17 +58,29 @@ def test_the_accumulators_are_the_integer_product(
 @pytest.mark.parametrize("element", TYPES)
 @pytest.mark.parametrize("family", MATMULS)
 @pytest.mark.parametrize("bias_first", [0, 1])
+@pytest.mark.parametrize("n", [37, 40])  # rows of Y that are aligned to four elements are stored by fours
 def test_every_operation_of_the_epilogue_is_rounded(
-    emulated: Any, family: str, element: str, bias_first: int
+    emulated: Any, family: str, element: str, bias_first: int, n: int
 ) -> None:
     rng = np.random.default_rng(1)
-    m, n, k = (1 if family == "gemv" else 11), 37, 130
+    m, k = (1 if family == "gemv" else 11), 130
     q, w = rng.integers(-128, 128, (m, k), np.int8), rng.integers(-1, 2, (n, k), np.int8)
     inverse, scale, bias = (rng.normal(0, 1, size).astype(np.float32) for size in (m, n, n))
     y = multiply(emulated, family, q, w, element, inverse, scale, bias, bias_first)
     acc, factor = product(q, w).astype(np.float32), inverse[:, None] * scale
     want = (acc + bias) * factor if bias_first else acc * factor + bias
     np.testing.assert_array_equal(y, want.astype(TYPES[element]))
+
+
+@pytest.mark.parametrize("element", TYPES)
+@pytest.mark.parametrize("family", MATMULS[1:])
+def test_every_number_of_tokens_up_to_64(emulated: Any, family: str, element: str) -> None:
+    rng = np.random.default_rng(7)
+    for m in range(1, 65):
+        n, k = 33 + m % 4, 129 + m % 3  # odd and even
+        q, w = rng.integers(-128, 128, (m, k), np.int8), rng.integers(-1, 2, (n, k), np.int8)
+        y = multiply(emulated, family, q, w, element)
+        np.testing.assert_array_equal(y, product(q, w).astype(np.float32).astype(TYPES[element]))
 
 
 @pytest.mark.parametrize("weight", [-1, 1])
