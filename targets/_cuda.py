@@ -1,4 +1,4 @@
-"""The CUDA kernels: kernels with tests, not yet a target (docs/cuda.md)."""
+"""The CUDA kernels of target `cuda`, and how much each takes at once (docs/cuda.md)."""
 
 from __future__ import annotations
 

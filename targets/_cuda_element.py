@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bitcc.targets._cuda_tir import QUAD
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bitcc.targets._cuda_tir import Array, Cuda
-
-_QUAD = 4
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Element:
 
     def load_quad(self, t: Cuda, array: Array, index: Any, count: Any) -> list[Any]:
         """Four elements as float32, of any alignment; from the `count`th on zeros."""
-        values = t.registers(_QUAD, self.storage)
+        values = t.registers(QUAD, self.storage)
         t.run("bitcc_load_quad", values.address(0), array.address(index), count)
-        loaded = [values.load(i) for i in range(_QUAD)]
+        loaded = [values.load(i) for i in range(QUAD)]
         if not self.convert:
             return loaded
         return [t.call("float32", f"bitcc_from_{self.convert}", value) for value in loaded]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bitcc.targets._cuda_tir import QUAD
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bitcc.targets._cuda_element import Element
     from bitcc.targets._cuda_tir import Cuda
-
-_QUAD = 4
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Finish:
             row: The first of the four; a multiple of four.
             tokens: Tokens of Y, and the sums of the four rows, as `sum_of_codes` above.
         """
-        known = [t.let(t.minimum(row + i, a.n - 1)) for i in range(_QUAD)]
+        known = [t.let(t.minimum(row + i, a.n - 1)) for i in range(QUAD)]
         rows = [_Row(t, a, a.scale.load(at), a.bias.load(at)) for at in known]
-        aligned = t.let(a.n % _QUAD == 0)
+        aligned = t.let(a.n % QUAD == 0)
         for token, sums in tokens:
             at = t.let(t.minimum(token, a.tokens - 1))
             inverse, codes = t.let(a.inverse.load(at)), t.let(a.sums.load(at))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._cuda_gemv import QUAD
 from bitcc.targets._cuda_tensor_cores import GROUP, VECTORS, WARP_ROWS, Place, Sums, codes_address
-from bitcc.targets._cuda_tir import WARP
+from bitcc.targets._cuda_tir import QUAD, WARP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

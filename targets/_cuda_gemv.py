@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._cuda_tir import WARP
+from bitcc.targets._cuda_tir import QUAD, WARP
 
 if TYPE_CHECKING:
     from bitcc.targets._cuda_finish import Finish
     from bitcc.targets._cuda_tir import Array, Cuda, Quad
 
 CODES = 0x03030303  # the lowest code of each byte
-QUAD = 4  # rows, and words, in 16 bytes
 QUADS = 4  # in a vector
 TILE_ROWS = 16
 

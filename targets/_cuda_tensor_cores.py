@@ -13,8 +13,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._cuda_gemv import CODES, QUAD, QUADS, TILE_ROWS
-from bitcc.targets._cuda_tir import WARP
+from bitcc.targets._cuda_gemv import CODES, QUADS, TILE_ROWS
+from bitcc.targets._cuda_tir import QUAD, WARP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

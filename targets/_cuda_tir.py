@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Quad = tuple[Expr, ...]  # Four scalars: what one thread loads at once
 
 WARP = 32
-_QUAD = 4
+QUAD = 4  # words in 16 bytes
 _MAX_BLOCKS = {"x": 2**31 - 1, "y": 65535}
 _POINTER = "*"
 _LAUNCHED_BY_THE_HOST = 2  # a calling convention of TVM
@@ -44,13 +44,13 @@ class Array:
 
     def load_quad(self, index: Expr) -> Quad:
         """Four elements from `index` on, which is a multiple of four, by one load."""
-        vector = builder.Bind(self._buffer[tirx.Ramp(index, 1, _QUAD)])
-        return tuple(tirx.Shuffle([vector], [lane]) for lane in range(_QUAD))
+        vector = builder.Bind(self._buffer[tirx.Ramp(index, 1, QUAD)])
+        return tuple(tirx.Shuffle([vector], [lane]) for lane in range(QUAD))
 
     def store_quad(self, index: Expr, quad: Quad) -> None:
         """Write four elements from `index` on, which is a multiple of four, by one store."""
-        indices = tirx.Ramp(index, 1, _QUAD)
-        builder.buffer_store(self._buffer, tirx.Shuffle(list(quad), list(range(_QUAD))), [indices])
+        indices = tirx.Ramp(index, 1, QUAD)
+        builder.buffer_store(self._buffer, tirx.Shuffle(list(quad), list(range(QUAD))), [indices])
 
     def address(self, index: Expr) -> Expr:
         """A C pointer to an element."""
@@ -114,9 +114,9 @@ class Cuda(Tir):
 
     def fetch(self, name: str, address: Expr, there: Expr) -> Quad:
         """Four int32 by the device function `name`, or zeros if not `there`."""
-        registers = Array(builder.alloc_buffer((_QUAD,), "int32", scope="local"))
+        registers = Array(builder.alloc_buffer((QUAD,), "int32", scope="local"))
         self.run(name, registers.address(0), address, there)
-        return tuple(registers.load(lane) for lane in range(_QUAD))
+        return tuple(registers.load(lane) for lane in range(QUAD))
 
     def exchange(self, dtype: str, value: Expr, distance: int) -> Expr:
         """What the thread whose number in the warp differs by the bit `distance` has as `value`."""
