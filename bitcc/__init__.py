@@ -57,8 +57,8 @@ def compile(  # noqa: A001 - the name that users expect
         numerics: Activation scales and codes of half-precision models: ``fp32``, or ``faithful`` to the
             original.
         tiles: A file of tile sizes, as ``bitcc tune`` makes it.
-        weight_format: Of layers with int8 activations: ``t2``, ``t5`` or ``auto``, which is ``t2``; see
-            docs/formats.md.
+        weight_format: Of layers with int8 activations: ``t2``, ``t5``, or ``auto``: ``t5`` for models of 2^28
+            weights or more on x86-64, else ``t2``; docs/formats.md says why.
 
     Returns:
         The bundle. ``bundle.packed`` is empty if the model holds no BitLinear; it is unchanged then.

@@ -33,14 +33,9 @@ class FormatChoice(str, enum.Enum):
     """The layout in which weights of layers with int8 activations are packed."""
 
     AUTO = "auto"
-    """What serves every CPU and any number of tokens: `t2`."""
+    """`t5` for large models on targets that have kernels for it, else `t2`: docs/formats.md has the rule."""
     T2 = "t2"
     T5 = "t5"
-
-    @property
-    def layout(self) -> str:
-        """The name of the format."""
-        return FormatChoice.T2.value if self is FormatChoice.AUTO else self.value
 
     @classmethod
     def _missing_(cls, value: object) -> FormatChoice:

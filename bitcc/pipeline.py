@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ from bitcc.version import __version__
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from bitcc.facts import LayerFacts
     from bitcc.formats import Bytes
@@ -45,7 +47,7 @@ class Request:
         strict: Fail if a layer with ternary or binary weights would stay as it is.
         numerics: Of the activation quantizers of half-precision models.
         tiles: A file of tile sizes for one of the targets; None for those that come with bitcc.
-        weight_format: Of layers with int8 activations.
+        weight_format: Of layers with int8 activations; ``AUTO`` goes by targets and number of weights.
     """
 
     targets: tuple[str, ...] | None = None
@@ -82,7 +84,7 @@ def compile_model(
     with bundle.writing(Path(output), force=request.force) as staging:
         loaded = model if isinstance(model, ir.Model) else source.load(Path(model))
         source.check_not_compiled(loaded, f"`{path or 'the model'}`")
-        layers = _pack(loaded, staging, request, say)
+        layers = _pack(loaded, staging, _settled(request, chosen.values()), say)
         if request.strict:
             _refuse_any_left(layers, f"`{path or 'the model'}`")
         changed = any(layer.status == PACKED for layer in layers)
@@ -119,8 +121,18 @@ def examine(
     path = Path(model)
     loaded = source.load(path)
     source.check_not_compiled(loaded, f"`{path}`")
+    # models are looked at on machines, too, that nothing can be compiled for
+    of_host = targets.of_machine(sys.platform, platform.machine())[:1]
+    chosen = [targets.get(name) for name in request.targets or ()] or of_host
     with tempfile.TemporaryDirectory() as name:
-        return _pack(loaded, Path(name), request, progress or (lambda *_: None))
+        return _pack(loaded, Path(name), _settled(request, chosen), progress or (lambda *_: None))
+
+
+def _settled(request: Request, chosen: Collection[targets.Target]) -> Request:
+    """`t2`, where the format is left to bitcc and a target would expand `t5`."""
+    if request.weight_format is FormatChoice.AUTO and not (chosen and all(t.reads_t5 for t in chosen)):
+        return replace(request, weight_format=FormatChoice.T2)
+    return request
 
 
 def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tuple[LayerFacts, ...]:

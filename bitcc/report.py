@@ -122,12 +122,16 @@ def _merged(layers: Sequence[LayerFacts]) -> Iterator[Text]:
 
 
 def summary(layers: Sequence[LayerFacts]) -> str:
-    """One line about all layers."""
+    """A line about all layers, and one if CPUs differ in what they make of the weights."""
     packed = [layer for layer in layers if layer.status == PACKED]
     before = sum(layer.bytes_before for layer in packed)
     after = sum(layer.bytes_after for layer in packed)
     line = f"{len(packed)} of {len(layers)} layers packed"
-    return f"{line}: {size(before)} of weights become {size(after)}" if packed else line
+    line += f": {size(before)} of weights become {size(after)}" if packed else ""
+    in_t5 = sum(layer.N * layer.K for layer in packed if layer.weight_format == "t5")
+    if in_t5:
+        line += f"\nformat t5: CPUs without AVX512-VBMI expand it, {size(in_t5 // 4)} in memory for a session"
+    return line
 
 
 def on_gpu(packed: Sequence[LayerFacts]) -> str:

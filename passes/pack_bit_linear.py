@@ -30,6 +30,7 @@ from bitcc.passes.runner import Runner
 from bitcc.passes.siblings import merge_siblings
 from bitcc.passes.weight import stored_weights
 from bitcc.passes.weight_facts import of_ternary
+from bitcc.passes.weight_format import chosen_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,11 +45,12 @@ _REPORT = "report it with the model: it looks like a BitLinear and is none"
 
 
 class _Where(NamedTuple):
-    """The model that a layer is in, and what is known of it."""
+    """The model that a layer is in, what is known of it, and the format of its int8 layers."""
 
     model: ir.Model
     constants: Constants
     runner: Runner
+    weight_format: formats.WeightFormat
 
 
 class PackBitLinearPass(ir.passes.InPlacePass):
@@ -68,7 +70,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         prove: bool = True,
         merge: bool = True,
         numerics: Numerics = Numerics.FP32,
-        weight_format: FormatChoice = FormatChoice.AUTO,
+        weight_format: FormatChoice = FormatChoice.T2,
         store: Store | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -80,6 +82,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             merge: Make one op of layers that quantise the same activations, where that is faster.
             numerics: Of the activation quantizers of half-precision models.
             weight_format: Of layers with int8 activations; those with float ones are packed as ``t2``.
+                ``AUTO`` is ``t5`` for models with many weights, which serves x86-64.
             store: Where packed weights go until the model is saved; default: memory.
             progress: Called with (done, all, name) before each candidate.
         """
@@ -88,7 +91,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         self._prove = prove
         self._merge = merge
         self._numerics = Numerics(numerics)
-        self._format = formats.FORMATS[FormatChoice(weight_format).layout]
+        self._weight_format = FormatChoice(weight_format)
         self._store: Store = store or ir.tensor
         self._progress = progress
 
@@ -104,10 +107,12 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         with inferred_shapes(model):
             constants, runner = Constants(model), Runner(model)
             nodes = candidates(model, constants)
+            weight_format = chosen_format(self._weight_format, nodes, constants)
+            where = _Where(model, constants, runner, weight_format)
             for i, node in enumerate(nodes):
                 if self._progress is not None:
                     self._progress(i, len(nodes), node.name or "")
-                item, fact = self._examine(node, model, constants, runner, stored)
+                item, fact = self._examine(node, where, stored)
                 facts[node] = fact
                 if item is not None:
                     packed.append(item)
@@ -126,34 +131,23 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(packed))
 
     def _examine(
-        self,
-        node: ir.Node,
-        model: ir.Model,
-        constants: Constants,
-        runner: Runner,
-        stored: dict[bytes, ir.TensorProtocol],
+        self, node: ir.Node, where: _Where, stored: dict[bytes, ir.TensorProtocol]
     ) -> tuple[PackedLayer | None, LayerFacts]:
-        found: Finding = detect(node, constants, self.min_weights)
+        found: Finding = detect(node, where.constants, self.min_weights)
         if isinstance(found, LayerFacts):
             return None, found
-        where, prepared = _Where(model, constants, runner), self._prepared(found)
+        prepared = _prepared(found, where.weight_format)
         del found  # with its codes
         try:
             return self._proven(prepared, where, stored)
         except Refused as refusal:
             not_int8 = refusal
         if isinstance(prepared.layer.op, BitLinear):
-            as_float = detect(node, constants, self.min_weights, not_int8=not_int8)
+            as_float = detect(node, where.constants, self.min_weights, not_int8=not_int8)
             with suppress(Refused):
                 if isinstance(as_float, Layer):
-                    return self._proven(self._prepared(as_float), where, stored)
+                    return self._proven(_prepared(as_float, where.weight_format), where, stored)
         return None, _kept(prepared.facts, not_int8)
-
-    def _prepared(self, layer: Layer) -> _Prepared:
-        op, fmt = layer.op, self._format if isinstance(layer.op, BitLinear) else formats.FORMATS["t2"]
-        op = replace(op, weight_format=fmt.name, layout_version=fmt.layout_version)
-        data = layer.ternary.codes.converted(fmt).data
-        return _Prepared(replace(layer.without_codes(), op=op), data, _facts(layer, fmt, data.nbytes))
 
     def _proven(
         self, prepared: _Prepared, where: _Where, stored: dict[bytes, ir.TensorProtocol]
@@ -196,6 +190,13 @@ class _Prepared(NamedTuple):
     layer: Layer
     data: formats.Bytes
     facts: LayerFacts
+
+
+def _prepared(layer: Layer, of_int8: formats.WeightFormat) -> _Prepared:
+    fmt = of_int8 if isinstance(layer.op, BitLinear) else formats.FORMATS["t2"]
+    op = replace(layer.op, weight_format=fmt.name, layout_version=fmt.layout_version)
+    data = layer.ternary.codes.converted(fmt).data
+    return _Prepared(replace(layer.without_codes(), op=op), data, _facts(layer, fmt, data.nbytes))
 
 
 def _check_opset(model: ir.Model) -> None:

@@ -182,6 +182,11 @@ class Target:
         return self.files.library
 
     @property
+    def reads_t5(self) -> bool:
+        """Whether its best kernels compute with weights in `t5` as they are; others expand them."""
+        return not self.gpus and self.variants[0].kernels.reads_t5
+
+    @property
     def gpu_code(self) -> tuple[str, ...]:
         """As nvcc calls it: ``sm_90`` and so on, and ``compute_90`` for what newer GPUs translate."""
         return tuple(f"sm_{gpu}" for gpu in self.gpus) + tuple(f"compute_{gpu}" for gpu in self.gpus[:1])

@@ -13,7 +13,9 @@ import pytest
 from e2e.command import EXAMPLE, Run
 
 import bitcc
-from bitcc import bundle, verify
+from bitcc import bundle, pipeline, verify
+from bitcc.facts import PACKED
+from bitcc.passes import weight_format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +81,37 @@ def test_a_damaged_byte_is_found(t5_bundle: Path, tmp_path: Path) -> None:
     damaged = bundle.Bundle(tmp_path, built.manifest)
     with pytest.raises(bitcc.BitccError, match="hold the byte 255, which no ternary weights have"):
         verify.check_weights(damaged)
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (("x86-64",), "t5"),
+        (("x86-64", "x86-64-windows"), "t5"),
+        (("arm64",), "t2"),  # would expand it
+        (("x86-64", "arm64"), "t2"),
+        (("cuda",), "t2"),
+    ],
+)
+def test_auto_is_t5_for_large_models_where_every_target_has_kernels_for_it(
+    targets: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_format, "FROM_MEMORY", 1 << 10)
+    layers = pipeline.examine(EXAMPLE, pipeline.Request(targets))
+    assert {layer.weight_format for layer in layers if layer.status == PACKED} == {expected}
+
+
+def test_compile_takes_t5_for_large_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_format, "FROM_MEMORY", 1 << 10)
+    built = bitcc.compile(EXAMPLE, tmp_path / "b", targets="x86-64", verify=False)
+    assert {layer.weight_format for layer in built.packed} == {"t5"}
+
+
+def test_compile_says_what_t5_costs_on_other_cpus(bitcc_command: Run, tmp_path: Path) -> None:
+    done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "b", "--weight-format", "t5", "--no-verify")
+    assert "format t5: CPUs without AVX512-VBMI expand it" in done.stdout
+    done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "b", "--force", "--no-verify")
+    assert "format t5" not in done.stdout
 
 
 def test_layers_with_float_activations_stay_in_t2(tmp_path: Path) -> None:
