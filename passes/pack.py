@@ -148,11 +148,11 @@ def _replace(
     outputs = _split(output, item, names, graph, before=last) if item.siblings else (output,)
     replaced = {part.y: new for part, new in zip(item.parts, outputs, strict=True)}
     for old, new in replaced.items():
-        _take_place(old, new, names)
+        take_place(old, new, names)
     return replaced
 
 
-def _take_place(old: ir.Value, new: ir.Value, names: set[str]) -> None:
+def take_place(old: ir.Value, new: ir.Value, names: set[str]) -> None:
     """All that the file says of the old value is true of the new one."""
     name, new.type, new.shape = old.name, old.type, old.shape
     new.doc_string = old.doc_string

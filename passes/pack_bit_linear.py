@@ -28,6 +28,7 @@ from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
 from bitcc.passes.prove_codes import check_codes
 from bitcc.passes.runner import Runner
 from bitcc.passes.siblings import merge_siblings
+from bitcc.passes.unfuse import unfused
 from bitcc.passes.weight import stored_weights
 from bitcc.passes.weight_facts import of_ternary
 from bitcc.passes.weight_format import chosen_format
@@ -104,7 +105,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         packed: list[PackedLayer] = []
         facts: dict[ir.Node, LayerFacts] = {}
         stored: dict[bytes, ir.TensorProtocol] = {}
-        with inferred_shapes(model):
+        with unfused(model), inferred_shapes(model):
             constants, runner = Constants(model), Runner(model)
             nodes = candidates(model, constants)
             weight_format = chosen_format(self._weight_format, nodes, constants)
