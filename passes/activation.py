@@ -19,6 +19,7 @@ from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
 from bitcc.passes.act_scale import readings
+from bitcc.passes.layout import RESHAPES
 from bitcc.passes.normal_form import (
     Clamped,
     before_widening,
@@ -66,8 +67,8 @@ class Activation:
         codes: The codes, [..., K].
         dequantised: Whether the codes are multiplied by ``gain * c / qmax`` before they are used.
         gain: 1, or a factor that the graph has there besides.
-        shape: What the quantised tensor is reshaped to before it is multiplied, or None; its rows of K
-            stay what they are.
+        reshapes: The nodes that give the quantised tensor another shape before it is multiplied, first to
+            last; its rows of K stay what they are.
     """
 
     x: ir.Value
@@ -83,7 +84,7 @@ class Activation:
     high: float
     codes: ir.Value
     dequantised: bool
-    shape: ir.Value | None = None
+    reshapes: tuple[ir.Node, ...] = ()
     gain: float = 1.0
 
     def meets(self, scale: ir.Value, tensor: ir.Value) -> bool:
@@ -105,10 +106,11 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
         Refused: there is none, or it is one that the op does not compute.
     """
     value = skip(value, constants)
-    reshape = producer(value, "Reshape")
+    reshape = producer(value, *RESHAPES)
     inner = None if reshape is None or axis != -1 else reshape.inputs[0]
     if reshape is not None and inner is not None and _last_dim(inner) == k:
-        return replace(match_activation(inner, k, constants), shape=reshape.inputs[1])
+        quantizer = match_activation(inner, k, constants)
+        return replace(quantizer, reshapes=(*quantizer.reshapes, reshape))
     value = without_residue(value, constants) or value
     if (found := _codes_and_factors(value, constants)) is None:
         if _is_static(value):

@@ -201,9 +201,9 @@ def _bit_linear(
     )
     scale = weight_scale * epilogue.gain
     layer = _layer(name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=bias)
-    if activation.shape is not None and (layer.x_layout or layer.y_layout or product.y_shape):
+    if activation.reshapes and (layer.x_layout or layer.y_layout or product.y_shape):
         raise Refused("its input is reshaped and transposed", fix="quantise behind the Reshape")
-    return replace(layer, shape=activation.shape, codes=activation.codes)
+    return replace(layer, reshapes=activation.reshapes, restored=epilogue.restored, codes=activation.codes)
 
 
 def _ternary_linear(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.layout import (
+    RESHAPES,
     Layout,
     columns_of_output,
     composed,
@@ -25,7 +27,6 @@ from bitcc.passes.normal_form import producer, skip
 from bitcc.passes.scales import ONE, read_factor
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from bitcc.passes.activation import Activation
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     Row = NDArray[np.float64]
 
 _BINARY = 2
+_TRANSPARENT = ("Identity", "Cast", "Dropout")  # where they change nothing
+_UNKNOWN = (0, ir.SymbolicDim(None))  # sizes that say nothing of the other ones
 _STATISTICS = 4  # of a BatchNormalization: scale, bias, mean and variance
 
 
@@ -49,6 +52,7 @@ class Epilogue:
         after: float64 [1] or [N], added at the end.
         rescaled: Whether the inverse activation scale has been applied.
         layout: What brings [..., N] to ``y``.
+        restored: Whether a Reshape has given ``y`` the tokens of the quantised tensor back.
     """
 
     y: ir.Value
@@ -57,6 +61,7 @@ class Epilogue:
     after: Row
     rescaled: bool
     layout: Layout = ()
+    restored: bool = False
 
     def scaled(self, factor: Row, y: ir.Value) -> Epilogue:
         """Times a constant."""
@@ -125,7 +130,7 @@ def read_epilogue(
     reached = state  # a last Identity or Cast belongs to what reads the layer
     while not product.y_shape and (following := _next(reader, reached)) is not None:
         reached = following
-        if producer(reached.y, "Identity", "Cast") is None:
+        if producer(reached.y, *_TRANSPARENT) is None:
             state = reached
     if not state.rescaled:
         raise Refused(
@@ -148,11 +153,13 @@ def _next(reader: _Reader, state: Epilogue) -> Epilogue | None:
         return None  # the last: it is read in the body of an If, Loop or Scan
     node, index = uses[0]
     y = node.outputs[0]
-    if producer(y, "Identity", "Cast") is not None:
+    if producer(y, *_TRANSPARENT) is not None:
         transparent = skip(y, reader.constants) is skip(state.y, reader.constants)
         return replace(state, y=y) if transparent else None
     if producer(y, "Transpose") is not None:
         return _transposed(reader, state, y)
+    if producer(y, *RESHAPES) is not None and index == 0:
+        return _restored(reader, state, node)
     if producer(y, "BatchNormalization") is not None and index == 0:
         return _normalized(reader, state, node)
     other = node.inputs[1 - index] if len(node.inputs) == _BINARY else None
@@ -186,6 +193,30 @@ def _transposed(reader: _Reader, state: Epilogue, y: ir.Value) -> Epilogue | Non
         return None
     layout = composed(state.layout, found[1])
     return None if minimal(reader.x_layout, layout)[1] else replace(state, y=y, layout=layout)
+
+
+def _restored(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | None:
+    """Behind a Reshape that undoes those between the quantizer and the product.
+
+    A shape that is computed may be so of what is in front of the layer, and then nothing can be proven: it is
+    only followed where the scale behind it makes it necessary.
+    """
+    y, activation = node.outputs[0], reader.activation
+    if activation is None or not activation.reshapes or state.restored:
+        return None
+    if state.rescaled and any(v not in reader.constants for v in node.inputs[1:]):
+        return None
+    if not _same_tokens(activation.x.shape, y.shape, reader.n):
+        return None
+    return replace(state, y=y, restored=True)
+
+
+def _same_tokens(x: ir.Shape | None, y: ir.Shape | None, n: int) -> bool:
+    """Whether ``y`` is [..., n] with the leading axes of ``x``, given that it has as many elements."""
+    if x is None or y is None or x.rank() != y.rank() or y.rank() < 1:
+        return False
+    unlike = [a for a, b in zip((*x[:-1], n), y, strict=True) if a != b or a in _UNKNOWN]
+    return len(unlike) <= 1
 
 
 def _normalized(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | None:

@@ -38,7 +38,8 @@ class Layer:
         bytes_before: Size of the weight in the source model.
         note: Why the activations stay float, where they do.
         fix: What the user can do about that, in words, or empty.
-        shape: What ``x`` is reshaped to in front of the op, or None.
+        reshapes: The nodes that give ``x`` another shape in front of the product, first to last.
+        restored: Whether ``y`` has the shape of ``x`` again, so that the op needs no ``reshapes``.
         x_layout: What brings ``x`` to [..., K].
         y_layout: What brings [..., N] to ``y``.
         codes: The activation codes, shaped as ``x`` but for Transposes; None where activations stay float.
@@ -57,7 +58,8 @@ class Layer:
     bytes_before: int
     note: str = ""
     fix: str = ""
-    shape: ir.Value | None = None
+    reshapes: tuple[ir.Node, ...] = ()
+    restored: bool = False
     x_layout: Layout = ()
     y_layout: Layout = ()
     codes: ir.Value | None = None

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Layout: TypeAlias = tuple[int, ...]
 
+RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Ops that give a tensor another shape and leave its elements in their order."""
+
 
 def swapped(rank: int) -> Layout:
     """The transposition of the last two axes."""

@@ -45,7 +45,7 @@ def operands(node: ir.Node) -> tuple[tuple[ir.Value, ir.Value], ...]:
 
 
 def skip(value: ir.Value, constants: Constants) -> ir.Value:
-    """The value behind Identity, float-to-float Cast and multiplication or division by one."""
+    """The value behind Identity, float-to-float Cast, Dropout, and multiplication or division by one."""
     while True:
         inner = _transparent(value, constants)
         if inner is None:
@@ -76,9 +76,11 @@ def before_widening(value: ir.Value) -> ir.Value:
 
 
 def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
-    node = producer(value, "Identity", "Cast", "CastLike", "Mul", "Div")
+    node = producer(value, "Identity", "Cast", "CastLike", "Dropout", "Mul", "Div")
     if node is None or node.inputs[0] is None:
         return None
+    if node.op_type == "Dropout":
+        return node.inputs[0] if value.index() == 0 and _is_inference(node, constants) else None
     if node.op_type == "Identity":
         return node.inputs[0]
     if node.op_type == "CastLike":
@@ -88,6 +90,12 @@ def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
         from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in _FLOATS
         return node.inputs[0] if to in _FLOATS and from_float else None
     return next((v for v, one in operands(node) if constants.scalar(one) == 1.0), None)
+
+
+def _is_inference(dropout: ir.Node, constants: Constants) -> bool:
+    """Whether it drops nothing."""
+    training = dropout.inputs[2] if len(dropout.inputs) > 2 else None
+    return training is None or constants.scalar(training) == 0
 
 
 def same(a: ir.Value | None, b: ir.Value | None, constants: Constants) -> bool:

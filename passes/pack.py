@@ -121,8 +121,8 @@ def _replace(
     computed = layer.x_type if layer.x_type == layer.y_type else wide
     if layer.x_layout:
         x = _transpose(x, layer.x_layout, unique(f"{layer.name}_x_rows", names), graph, before=last)
-    if layer.shape is not None:
-        x = _reshape(x, layer.shape, unique(f"{layer.name}_x_rows", names), graph, before=last)
+    for node in () if layer.restored else layer.reshapes:
+        x = _again(node, x, unique(f"{layer.name}_x_rows", names), graph, before=last)
     if layer.x_type != computed:
         x = _cast(x, computed, unique(f"{layer.name}_x_as_float", names), graph, before=last)
     inputs = [x, *_register(model.graph, item, names, ones)]
@@ -229,6 +229,15 @@ def _transpose(
     output.name, output.type = name, value.type
     graph.insert_before(before, node)
     return output
+
+
+def _again(node: ir.Node, value: ir.Value, name: str, graph: ir.Graph, *, before: ir.Node) -> ir.Value:
+    """What a node of one data input makes of another one."""
+    inputs = [value, *node.inputs[1:]]
+    copy = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), name=name)
+    copy.outputs[0].name, copy.outputs[0].type = name, value.type
+    graph.insert_before(before, copy)
+    return copy.outputs[0]
 
 
 def _reshape(value: ir.Value, shape: ir.Value, name: str, graph: ir.Graph, *, before: ir.Node) -> ir.Value:

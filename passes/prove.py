@@ -87,8 +87,8 @@ def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants,
         result = run({**fed, layer.x: transposed(x, inverse(layer.x_layout))})
         want = transposed(result.astype(np.float64), inverse(layer.y_layout))
         got = _computed(layer, trial, x).astype(np.float64)
-        if layer.shape is not None:
-            got = _reshaped(got, layer.shape, want)
+        if layer.reshapes and not layer.restored:
+            got = _reshaped(got, layer.reshapes[-1].outputs[0], want)
         if layer.product.y_shape:
             want = want.reshape(got.shape)
         if want.shape != got.shape:
@@ -97,9 +97,9 @@ def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants,
     return worst
 
 
-def _reshaped(got: Array, shape: ir.Value, want: Array) -> Array:
-    """What the op makes of tokens that a Reshape gave its own shape."""
-    if shape.shape is None or shape.shape[0] != want.ndim:
+def _reshaped(got: Array, x: ir.Value, want: Array) -> Array:
+    """What the op makes of tokens that were given the shape of ``x``."""
+    if x.shape is None or x.shape.rank() != want.ndim:
         reason = "its input is reshaped, and its output has another rank, or one that is not known"
         raise Refused(reason, fix="quantise behind the Reshape")
     return got.reshape(want.shape) if got.size == want.size else got
@@ -107,7 +107,7 @@ def _reshaped(got: Array, shape: ir.Value, want: Array) -> Array:
 
 def _trial(layer: Layer, constants: Constants) -> _Trial:
     scale, k = layer.ternary.scale, layer.op.K
-    columns = min(k, scale.shape[1] * -(-_COLUMNS // scale.shape[1])) if layer.shape is None else k
+    columns = min(k, scale.shape[1] * -(-_COLUMNS // scale.shape[1])) if not layer.reshapes else k
     rng = np.random.default_rng(layer.op.N * 65537 + k)
     codes = rng.integers(-1, 2, (columns, layer.op.N), np.int8).T  # as most graphs read them
     op = replace(layer.op, K=columns)
@@ -191,11 +191,12 @@ def tokens(layer: Layer, k: int) -> Iterator[Array]:
 def _leading(layer: Layer) -> tuple[int, ...]:
     """The dimensions before the last: few tokens, whatever the model declares, computed in the same way.
 
-    A Reshape in front of the product may only take the declared shape.
+    A Reshape in front of the product may only take the declared shape; there free axes are of unlike sizes,
+    so that none is taken for another.
     """
     declared = () if layer.x.shape is None else tuple(layer.x.shape)
-    if layer.shape is not None and all(isinstance(d, int) for d in declared):
-        rows = tuple(int(d) for d in declared[:-1] if isinstance(d, int))
+    if layer.reshapes:
+        rows = tuple(d if isinstance(d, int) else 2 + axis for axis, d in enumerate(declared[:-1]))
         if 0 < math.prod(rows) <= _MOST_TOKENS:
             return rows
     known = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)

@@ -51,8 +51,15 @@ def _shared(layer: Layer, same: Mapping[ir.Value, ir.Value]) -> Hashable | None:
     """What layers must have in common to be one; None for a layer that stays alone."""
     if not isinstance(layer.op, BitLinear) or layer.x_layout or layer.y_layout or layer.product.y_shape:
         return None
-    x, shape = (value and same.get(value, value) for value in (layer.x, layer.shape))
-    return layer.node.graph, x, shape, replace(layer.op, N=1), layer.x_type, layer.y_type
+    reshapes = () if layer.restored else tuple(_as_key(node, same) for node in layer.reshapes)
+    x = same.get(layer.x, layer.x)
+    return layer.node.graph, x, reshapes, replace(layer.op, N=1), layer.x_type, layer.y_type
+
+
+def _as_key(node: ir.Node, same: Mapping[ir.Value, ir.Value]) -> Hashable:
+    """What a node does with its first input."""
+    inputs = tuple(value and same.get(value, value) for value in node.inputs[1:])
+    return node.op_type, inputs, tuple((a.name, a.value) for a in node.attributes.values())
 
 
 def _gains(group: Group) -> bool:

@@ -1,0 +1,173 @@
+"""Tokens that are given another shape between their quantizer and the product, and perhaps back behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import models
+import numpy as np
+import onnx
+import pytest
+from models.optimisers import onnxruntime_basic
+
+from bitcc.facts import PACKED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+N, K = models.N, models.K
+CODES, SCALE = models.quantized(models.latent())
+KNOWN = {
+    "w": np.ascontiguousarray(CODES.T) * np.float32(SCALE),
+    "bias": np.linspace(-1, 1, N, dtype=np.float32),
+    "axis": np.array([-1]),
+    "eps": np.float32(1e-5),
+    "127": np.float32(127),
+    "-128": np.float32(-128),
+    "first": np.array([0]),
+    "second": np.array([1]),
+    "rows": np.array([-1, K]),
+    "same_rows": np.array([0, K]),
+    "pairs": np.array([-1, 2, K]),
+    "by_two_and_three": np.array([2, 3, N]),
+    "by_three_and_two": np.array([3, 2, N]),
+    "by_three": np.array([-1, 3, N]),
+    "outputs": np.array([N]),
+    "training": np.bool_(1),
+    "ratio": np.float32(0.5),
+}
+
+
+class Case(NamedTuple):
+    """What is between quantizer and product, and behind it; ``left`` are the nodes beside the layer."""
+
+    front: str
+    back: str
+    x: str = "2, 3"
+    y: str = "2, 3"
+    left: tuple[str, ...] = ()
+
+
+STEPS = "d = Div (codes, scale) "
+PRODUCT = " p = MatMul (q, w) "
+SHAPE = " sizes = Shape <start = 0, end = 2> (x) shape = Concat <axis = 0> (sizes, outputs) "
+CASES = {
+    "rows": Case(STEPS + "q = Reshape (d, rows)", "y = Identity (p)", y="6", left=("Reshape", "Identity")),
+    "rows, in two steps": Case(
+        STEPS + "r = Reshape (d, rows) q = Reshape (r, same_rows)",
+        "y = Identity (p)",
+        y="6",
+        left=("Reshape", "Reshape", "Identity"),
+    ),
+    "flat": Case(STEPS + "q = Flatten <axis = 2> (d)", "y = Add (p, bias)", y="6", left=("Flatten",)),
+    "one batch less": Case(
+        STEPS + "q = Squeeze (d, first)", "y = Add (p, bias)", x="1, 3", y="3", left=("Squeeze",)
+    ),
+    "one batch more": Case(
+        STEPS + "q = Unsqueeze (d, first)", "y = Add (p, bias)", y="1, 2, 3", left=("Unsqueeze",)
+    ),
+    "one axis more, codes": Case(
+        "q = Unsqueeze (codes, first)", "y = Div (p, scale)", y="1, 2, 3", left=("Unsqueeze",)
+    ),
+    "there and back": Case(
+        STEPS + "q = Reshape (d, rows)", "r = Reshape (p, by_two_and_three) y = Add (r, bias)"
+    ),
+    "there and back, codes": Case(
+        "q = Reshape (codes, rows)", "b = Add (p, bias) r = Reshape (b, by_two_and_three) y = Div (r, scale)"
+    ),
+    "there and back, any batch": Case(
+        "q = Reshape (codes, rows)", "r = Reshape (p, by_three) y = Div (r, scale)", "batch, 3", "batch, 3"
+    ),
+    "there and back, any shape": Case(
+        "q = Reshape (codes, rows)", SHAPE + "r = Reshape (p, shape) y = Div (r, scale)", "a, b", "a, b"
+    ),
+    "there and back, without an axis": Case(
+        "q = Squeeze (codes, first)", "r = Unsqueeze (p, first) y = Div (r, scale)", "1, 3", "1, 3"
+    ),
+    "there, and elsewhere": Case(
+        STEPS + "q = Reshape (d, rows)",
+        "y = Reshape (p, by_three_and_two)",
+        y="3, 2",
+        left=("Reshape", "Reshape"),
+    ),
+    "a Dropout in front": Case(STEPS + "q = Dropout (d)", "y = Add (p, bias)"),
+    "a Dropout behind": Case(STEPS + "q = Identity (d)", "r, mask = Dropout (p, ratio) y = Add (r, bias)"),
+}
+
+
+def model(case: Case) -> onnx.ModelProto:
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      shapes (float[{case.x}, {K}] x) => (float[{case.y}, {N}] y)
+      {{ {models.quantizer()} {case.front} {PRODUCT} {case.back} }}"""
+    return models.parse(content, KNOWN)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_layer_is_computed_with_integer_kernels(name: str) -> None:
+    original = model(CASES[name])
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation, layer.reason) == (PACKED, "int8_token", "")
+    left = [op for op in models.op_types(models.assert_same(original)) if op != "BitLinear"]
+    assert tuple(left) == CASES[name].left
+
+
+OTHERS = {
+    "scales that meet other tokens": Case(
+        "q = Reshape (codes, pairs)", "y = Div (p, scale)", "2, 1", "2, 2", left=()
+    ),
+    "an axis between the tokens": Case(
+        "q = Unsqueeze (codes, second)", "y = Div (p, scale)", x="3, 3", y="3, 3, 3"
+    ),
+    "a Dropout of training": Case(
+        STEPS + "q = Dropout <seed = 1> (d, ratio, training)", "y = Identity (p)", x="2, 3"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_meets_other_scales_keeps_its_quantizer(name: str) -> None:
+    original = model(OTHERS[name])
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation) == (PACKED, "float")
+    if "training" not in name:
+        models.assert_same(original)
+
+
+def test_a_wrong_declaration_is_not_believed() -> None:
+    """The file says that the output has the shape of the input; the Reshape says otherwise."""
+    original = model(CASES["there, and elsewhere"]._replace(y="2, 3"))
+    (layer,) = models.pack(original)[1]
+    assert layer.activation == "float"
+    packed, _ = models.pack(original)
+    x = models.tokens(2, 3)
+    for got, want in zip(models.run(packed, x), models.run(original, x), strict=True):
+        assert models.largest_difference(got, want) < 1e-5
+
+
+def test_a_bias_in_front_of_the_scale_behind_onnxruntimes_optimiser(tmp_path: Path) -> None:
+    """MatMul and Add become Reshape, Gemm and Reshape; the scale stays behind them."""
+    case = Case("q = Identity (codes)", "b = Add (p, bias) y = Div (b, scale)")
+    onnx.save(model(case), tmp_path / "model.onnx")
+    onnxruntime_basic(tmp_path / "model.onnx", tmp_path / "optimised.onnx")
+    optimised = onnx.load(tmp_path / "optimised.onnx")
+    assert models.op_types(optimised).count("Reshape") == 2
+    assert models.op_types(models.assert_same(optimised)) == ["BitLinear"]
+
+
+def test_siblings_behind_the_same_reshape_are_one_layer() -> None:
+    """Copies of one Reshape are one; a Flatten, which makes the same shape, is not."""
+    body = """
+      a = Reshape (d, rows) b = Flatten <axis = 2> (d) c = Reshape (d, rows)
+      u = MatMul (a, w1) v = MatMul (b, w2) t = MatMul (c, w3) s = Add (u, v) y = Add (s, t)"""
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      shapes (float[2, 3, {K}] x) => (float[6, 30] y) {{ {models.quantizer()} {STEPS} {body} }}"""
+    weights = {f"w{i}": np.float32(i) * np.roll(KNOWN["w"], i, axis=0)[:, :30] for i in (1, 2, 3)}
+    original = models.parse(content, {**KNOWN, **weights})
+    packed, facts = models.pack(original)
+    assert [bool(fact.merged) for fact in facts] == [True, False, True]
+    assert models.op_types(packed).count("BitLinear") == 2
+    x = models.tokens(2, 3)
+    (got,), (want,) = models.run(packed, x), models.run(original, x)
+    assert models.largest_difference(got, want) < 1e-5
