@@ -153,6 +153,8 @@ def _with_codes(
         quantized, activation = _quantized(product, k, constants)
         return _bit_linear(name, quantized, activation, ternary, constants)
     except Refused as refusal:
+        if product.is_integer:
+            raise Refused(f"it multiplies integers: {refusal.reason}", fix=refusal.fix) from refusal
         if is_convolution:
             reason = f"it is a 1x1 convolution, which packing makes slower: {refusal.reason}"
             raise Refused(reason, fix=refusal.fix) from refusal

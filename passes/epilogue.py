@@ -115,7 +115,7 @@ def read_epilogue(
     x_layout = product.x_layout
     reader = _Reader(activation, x_layout if scale_layout is None else scale_layout, x_layout, n, constants)
     zero = np.zeros(1)
-    start = product.node.outputs[0]
+    start = _sums(product)
     rescaled = activation is None or activation.dequantised
     gain = np.array([product.alpha * (1.0 if activation is None else activation.gain)])
     state = Epilogue(start, gain, zero, zero, rescaled, product.y_layout)
@@ -138,6 +138,18 @@ def read_epilogue(
             fix="divide the output by it, or dequantise in front of the product",
         )
     return state
+
+
+def _sums(product: Product) -> ir.Value:
+    """The output of the product, as float32."""
+    sums = product.node.outputs[0]
+    if not product.is_integer:
+        return sums
+    uses = list(sums.uses())
+    cast = producer(uses[0].node.outputs[0], "Cast") if len(uses) == 1 else None
+    if cast is None or cast.graph is not sums.graph or cast.attributes.get_int("to", 0) != ir.DataType.FLOAT:
+        raise Refused("its int32 sums are used otherwise than as float32", fix="cast them to float32 alone")
+    return cast.outputs[0]
 
 
 def _added(state: Epilogue, bias: Row, y: ir.Value) -> Epilogue:

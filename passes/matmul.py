@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+_PLAIN_CODES = (
+    "quantise the activations of each token symmetrically, as BitNet b1.58 does, and the weights to -1, 0, 1"
+)
 _TRANSPOSED_INPUT = "the rank of its input is not known, so that it cannot be transposed"
 
 
@@ -52,6 +55,11 @@ class Product:
     y_layout: Layout = ()
     y_shape: tuple[int, ...] = ()
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether the node multiplies integers and makes int32 sums."""
+        return self.node.op_type == "MatMulInteger"
+
     def before_transpose(self) -> Product | None:
         """The same product of what is transposed to ``x``, or None if nothing is."""
         found = transposition(self.x)
@@ -71,11 +79,10 @@ def read_product(node: ir.Node, constants: Constants) -> Product:
     x, weight = (None, None) if index is None else (node.inputs[1 - index], node.inputs[index])
     if index is None or x is None or weight is None:
         raise Refused("it has no constant weight")
-    if node.op_type == "MatMulInteger":
-        raise Refused(
-            "it multiplies integers, with a scale that is applied elsewhere",
-            fix="multiply the codes as floats, with a MatMul: bitcc makes integers of them",
-        )
+    if node.op_type == "MatMulInteger" and any(
+        v is not None and constants.scalar(v) != 0 for v in node.inputs[2:]
+    ):
+        raise Refused("it multiplies integers that have a zero point", fix=_PLAIN_CODES)
     product = Product(node, x, weight)
     if node.op_type == "Conv":
         product = _pointwise(product, constants)

@@ -57,7 +57,7 @@ class _Where(NamedTuple):
 class PackBitLinearPass(ir.passes.InPlacePass):
     """Replace the ternary layers of a model by ``BitLinear`` or ``TernaryLinear``, weights packed.
 
-    1. A candidate is a MatMul, Gemm, Einsum, Conv or FusedMatMul of a computed tensor and a constant.
+    1. A candidate is a MatMul, Gemm, Einsum, Conv or the like of a computed tensor and a constant.
     2. Its weights must be ternary by value; ``detect`` says which op it becomes.
     3. The rewrite must compute what the original nodes compute in onnxruntime.
     4. Layers that quantise the same activations become one op where that is faster.

@@ -115,7 +115,10 @@ def _trial(layer: Layer, constants: Constants) -> _Trial:
         op = replace(op, group_size=max(1, op.group_size * columns // k))
     packed = formats.get(op.weight_format, op.layout_version).pack(codes)
     dense = codes * np.repeat(scale, columns // scale.shape[1], axis=1)
-    return _Trial(op, packed, {layer.product.weight: as_read(layer.product, dense, constants)})
+    weight = as_read(layer.product, dense, constants)
+    if layer.product.is_integer and layer.product.weight.dtype is not None:
+        weight = weight.astype(layer.product.weight.dtype.numpy())
+    return _Trial(op, packed, {layer.product.weight: weight})
 
 
 def _original(
