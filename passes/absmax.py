@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 
+_FLAGS = (("keepdims", 1), ("noop_with_empty_axes", 0))
 _KEEPDIMS = "take the maximum with keepdims=True, so that it needs no Reshape"
 _AXIS = "take the maximum over the axis that the product sums over, or over the whole tensor"
 
@@ -50,12 +51,14 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
     value = _behind_reshapes(bounded, constants)
     inner, floor, eps = _bounded(value, constants)
     reduced = _behind_reshapes(inner, constants)
-    reduce = producer(reduced, "ReduceMax")
-    if reduce is None or reduce.inputs[0] is None:
-        raise _no_absmax()
-    magnitude, least, more = _bounded(skip(reduce.inputs[0], constants), constants)
-    if (more and (floor or eps)) or not same(_signed(magnitude, constants), x, constants):
-        raise _no_absmax()
+    least, more = 0.0, 0.0
+    if (reduce := _of_both_ends(reduced, x, constants)) is None:
+        reduce = producer(reduced, "ReduceMax", "TopK")
+        if reduce is None or reduce.inputs[0] is None or not _is_maximum(reduced, reduce, constants):
+            raise _no_absmax()
+        magnitude, least, more = _bounded(skip(reduce.inputs[0], constants), constants)
+        if (more and (floor or eps)) or not same(_signed(magnitude, constants), x, constants):
+            raise _no_absmax()
     scope = _scope(reduce, x, scale, constants, axis)
     seen = before_broadcast(bounded, constants), before_broadcast(inner, constants)
     if scope is ActScope.TOKEN and seen != (value, reduced):
@@ -86,10 +89,66 @@ def _signed(magnitude: ir.Value, constants: Constants) -> ir.Value | None:
     if node is None or node.op_type == "Abs":
         return None if node is None else node.inputs[0]
     for value, other in operands(node):
-        negative = producer(skip(other, constants), "Neg")
-        if negative is not None and same(negative.inputs[0], value, constants):
+        if same(_negated(other, constants), value, constants):
             return value
     return None
+
+
+def _negated(value: ir.Value, constants: Constants) -> ir.Value | None:
+    """The v of -v."""
+    node = producer(skip(value, constants), "Neg", "Mul", "Sub")
+    if node is None or node.op_type == "Neg":
+        return None if node is None else node.inputs[0]
+    if node.op_type == "Sub":
+        return node.inputs[1] if constants.scalar(node.inputs[0]) == 0 else None
+    return next((v for v, number in operands(node) if constants.scalar(number) == -1), None)
+
+
+def _of_both_ends(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Node | None:
+    """The ReduceMax of  max(max(x), -min(x)), or of the same with absolute values; None for anything else."""
+    node = producer(value, "Max")
+    for first, second in () if node is None else operands(node):
+        upper = producer(_within_abs(first, constants) or skip(first, constants), "ReduceMax")
+        lower = producer(_within_abs(second, constants) or _negated(second, constants), "ReduceMin")
+        if upper is None or lower is None or not same(upper.inputs[0], x, constants):
+            continue
+        alike = all(upper.attributes.get_int(*a) == lower.attributes.get_int(*a) for a in _FLAGS)
+        if (
+            alike
+            and same(lower.inputs[0], x, constants)
+            and _axes(upper, constants) == _axes(lower, constants)
+        ):
+            return upper
+    return None
+
+
+def _within_abs(value: ir.Value, constants: Constants) -> ir.Value | None:
+    node = producer(skip(value, constants), "Abs")
+    return None if node is None else node.inputs[0]
+
+
+def _is_maximum(value: ir.Value, node: ir.Node, constants: Constants) -> bool:
+    """Whether the node is a ReduceMax, or a TopK of one value."""
+    if node.op_type == "ReduceMax":
+        return True
+    largest = node.attributes.get_int("largest", 1) != 0
+    return value.index() == 0 and largest and constants.scalar(node.inputs[1]) == 1
+
+
+def _axes(reduce: ir.Node, constants: Constants) -> list[int]:
+    """What a maximum is taken over; empty for all axes.
+
+    Raises:
+        Refused: it is computed.
+    """
+    if reduce.op_type == "TopK":
+        return [reduce.attributes.get_int("axis", -1) or 0]
+    axes = list(reduce.attributes.get_ints("axes") or ())
+    if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
+        if reduce.inputs[1] not in constants:
+            raise Refused("the axis of the absolute maximum is not constant", fix=_AXIS)
+        axes = [int(a) for a in constants.array(reduce.inputs[1]).reshape(-1)]
+    return axes
 
 
 def _behind_reshapes(value: ir.Value, constants: Constants) -> ir.Value:
@@ -114,11 +173,7 @@ def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]
 
 def _scope(reduce: ir.Node, x: ir.Value, scale: ir.Value, constants: Constants, axis: int) -> ActScope:
     """Whether the maximum is taken over the axis of K or over all of them."""
-    axes: list[int] = list(reduce.attributes.get_ints("axes") or ())
-    if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
-        if reduce.inputs[1] not in constants:
-            raise Refused("the axis of the absolute maximum is not constant", fix=_AXIS)
-        axes = [int(a) for a in constants.array(reduce.inputs[1]).reshape(-1)]
+    axes = _axes(reduce, constants)
     if not axes and reduce.attributes.get_int("noop_with_empty_axes", 0) != 0:
         raise Refused("the absolute maximum is taken over no axis", fix=_AXIS)
     rank = None if x.shape is None else x.shape.rank()

@@ -28,6 +28,9 @@ KNOWN = {
     "last": np.array([-1]),
     "first": np.array([0]),
     "eps": np.float32(1e-5),
+    "zero": np.float32(0),
+    "minus": np.float32(-1),
+    "k": np.array([1]),
     "qmax": np.float32(127),
     "low": np.float32(-128),
     "one": np.float32(1),
@@ -44,8 +47,18 @@ def model(**parts: str) -> onnx.ModelProto:
     return models.parse(content, KNOWN)
 
 
+BOTH_ENDS = "upper = ReduceMax <keepdims = 1> (x, last) lower = ReduceMin <keepdims = 1> (x, last)"
 SPELLED = {
     "max(x, -x)": {"magnitude": "n = Neg (x) a = Max (n, x)"},
+    "max(x, -1 * x)": {"magnitude": "n = Mul (minus, x) a = Max (x, n)"},
+    "max(0 - x, x)": {"magnitude": "n = Sub (zero, x) a = Max (n, x)"},
+    "the largest of TopK": {"maximum": "m, index = TopK (a, k)"},
+    "max(max, -min)": {"magnitude": BOTH_ENDS, "maximum": "n = Neg (lower) m = Max (upper, n)"},
+    "max(-min, max)": {"magnitude": BOTH_ENDS, "maximum": "n = Sub (zero, lower) m = Max (n, upper)"},
+    "max(|max|, |min|)": {
+        "magnitude": BOTH_ENDS,
+        "maximum": "b = Abs (upper) n = Abs (lower) m = Max (n, b)",
+    },
     "a floor of the magnitudes": {
         "magnitude": "b = Abs (x) a = Clip (b, eps)",
         "bounded": "c = Identity (m)",
@@ -115,6 +128,21 @@ def test_a_floor_of_the_step_is_that_of_the_maximum() -> None:
 
 OTHERS = {
     "max(x, x)": {"magnitude": "n = Identity (x) a = Max (n, x)"},
+    "max(x, x - 0)": {"magnitude": "n = Sub (x, zero) a = Max (n, x)"},
+    "max(max, min)": {"magnitude": BOTH_ENDS, "maximum": "m = Max (upper, lower)"},
+    "max(-max, min)": {"magnitude": BOTH_ENDS, "maximum": "n = Neg (upper) m = Max (n, lower)"},
+    "max(max, -min of tokens)": {
+        "magnitude": "upper = ReduceMax (x, last) lower = ReduceMin (x, k)",
+        "maximum": "n = Neg (lower) m = Max (upper, n)",
+    },
+    "max(max, -min) of something else": {
+        "magnitude": "z = Exp (x) upper = ReduceMax (x, last) lower = ReduceMin (z, last)",
+        "maximum": "n = Neg (lower) m = Max (upper, n)",
+    },
+    "the smallest of TopK": {"maximum": "m, index = TopK <largest = 0> (a, k)"},
+    "the index of TopK": {"maximum": "most, index = TopK (a, k) m = Cast <to = 1> (index)"},
+    "TopK over the tokens": {"maximum": "m, index = TopK <axis = 1> (a, k)"},
+    "TopK without magnitudes": {"maximum": "m, index = TopK (x, k)"},
     "an epsilon twice": {"magnitude": "b = Abs (x) a = Add (b, eps)", "bounded": "c = Add (m, eps)"},
     "an epsilon and a floor": {"magnitude": "b = Abs (x) a = Add (b, eps)"},
     "an upper bound": {"bounded": "c = Clip (m, eps, qmax)"},
