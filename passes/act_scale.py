@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 
 from bitcc.ops import ActScale
 from bitcc.passes.normal_form import before_broadcast, clamped, inverted, operands, producer, skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import onnx_ir as ir
 
     from bitcc.passes.constants import Constants
 
@@ -41,10 +40,23 @@ class Reading(NamedTuple):
     floor: float = 0.0
 
 
+def scalings(node: ir.Node, constants: Constants) -> tuple[tuple[ir.Value, ir.Value], ...]:
+    """(what is scaled, by what) of a Mul or Div, or of a symmetric int8 quantizer whose scale is computed."""
+    if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+        return operands(node)
+    x, scale, zero_point = (*node.inputs, None)[:3]
+    codes = (node.inputs if node.op_type == "DequantizeLinear" else node.outputs)[0]
+    is_int8 = codes is not None and codes.dtype == ir.DataType.INT8
+    symmetric = zero_point is None or constants.scalar(zero_point) == 0
+    if x is None or scale is None or scale in constants or not is_int8 or not symmetric:
+        return ()
+    return ((x, scale),)
+
+
 def readings(node: ir.Node, constants: Constants) -> Iterator[Reading]:
     """Every way to read a product or quotient of activations and a scale."""
-    divides = node.op_type == "Div"
-    for x, given in operands(node):
+    divides = node.op_type != "Mul"
+    for x, given in scalings(node, constants):
         scale = before_broadcast(given, constants)
         forms = [(x, *form) for form in _forms(scale, constants, divides=divides)]
         product = producer(skip(x, constants), "Mul") if divides else None

@@ -18,13 +18,12 @@ import numpy as np
 from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
-from bitcc.passes.act_scale import readings
+from bitcc.passes.act_scale import readings, scalings
 from bitcc.passes.layout import RESHAPES
 from bitcc.passes.normal_form import (
     Clamped,
     before_widening,
     clamped,
-    operands,
     producer,
     skip,
     without_residue,
@@ -113,25 +112,30 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
         return replace(quantizer, reshapes=(*quantizer.reshapes, reshape))
     value = without_residue(value, constants) or value
     if (found := _codes_and_factors(value, constants)) is None:
-        if _is_static(value):
-            raise Refused(
-                "the scale of its activation quantizer is fixed, and not that of a token or a tensor",
-                fix="for integer kernels, scale by the largest magnitude, as BitNet b1.58 does",
-            )
-        raise Refused(
-            "there is no activation quantizer in front of it",
-            fix="if it was trained with one, export it in eval mode with the quantizer in the graph",
-        )
+        raise _no_codes(value, constants)
     codes, factors = found
     if not factors:
         return _quantizer(codes, constants, axis, dequantised=False)
     return _dequantised(codes, factors, constants, axis)
 
 
-def _is_static(value: ir.Value) -> bool:
-    """Whether a quantizer made the value whose scale is an input of its own."""
+def _no_codes(value: ir.Value, constants: Constants) -> Refused:
+    """Why a value has no codes that are read."""
     node = value.producer()
-    return node is not None and (qonnx.is_quantizer(node) or producer(value, "DequantizeLinear") is node)
+    if node is None or not (qonnx.is_quantizer(node) or producer(value, "DequantizeLinear") is node):
+        return Refused(
+            "there is no activation quantizer in front of it",
+            fix="if it was trained with one, export it in eval mode with the quantizer in the graph",
+        )
+    if len(node.inputs) > 1 and node.inputs[1] not in constants:
+        return Refused(
+            "its activation quantizer has a zero point, or codes that are not int8",
+            fix="for integer kernels, quantise symmetrically to int8, as BitNet b1.58 does",
+        )
+    return Refused(
+        "the scale of its activation quantizer is fixed, and not that of a token or a tensor",
+        fix="for integer kernels, scale by the largest magnitude, as BitNet b1.58 does",
+    )
 
 
 def _last_dim(value: ir.Value) -> int | None:
@@ -148,8 +152,8 @@ def _codes_and_factors(
     """(codes, what they are multiplied by, with the power 1 or -1), None without codes."""
     if _rounded(value, constants) is not None:
         return value, ()
-    node = producer(skip(value, constants), "Mul", "Div")
-    for inner, factor in () if node is None or not depth else operands(node):
+    node = producer(skip(value, constants), "Mul", "Div", "DequantizeLinear")
+    for inner, factor in () if node is None or not depth else scalings(node, constants):
         if node is not None and (found := _codes_and_factors(inner, constants, depth - 1)) is not None:
             codes, factors = found
             return codes, (*factors, (factor, -1 if node.op_type == "Div" else 1))
@@ -175,7 +179,10 @@ def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis:
 
 
 def _rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, float, float] | None:
-    """(v, low, high) where value = clamp(round(v), low, high), in either order, behind integer Casts."""
+    """(v, low, high) where value = clamp(round(v), low, high), in either order, behind integer Casts.
+
+    Of a QuantizeLinear, which divides as well, v is its output.
+    """
     if value is None:
         return None
     low, high = -np.inf, np.inf
@@ -183,6 +190,8 @@ def _rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, fl
     if (bounds := clamped(value, constants)) is not None:
         low, high = _whole(bounds, _near)
         value = _skip_codes(bounds.value, constants)
+    if (node := producer(value, "QuantizeLinear")) is not None and list(scalings(node, constants)):
+        return value, max(low, _INT8_RANGE[0]), min(high, _INT8_RANGE[1])
     node = producer(value, "Round")
     if node is None or node.inputs[0] is None:
         return None
@@ -223,7 +232,7 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
     if rounded is None:
         raise Refused("the activations are not rounded to codes")
     scaled, low, high = rounded
-    node = producer(scaled, "Mul", "Div")
+    node = producer(scaled, "Mul", "Div", "QuantizeLinear")
     if node is None:
         raise Refused("the rounded activations are not a product of the input and its scale", fix=_FORM)
     refused = Refused(_UNKNOWN_FORM, fix=_FORM)
