@@ -45,9 +45,9 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
         raise Refused(f"the rank of the input of its equation `{equation}` is not known", fix=RANKS)
     operands, arrow, result = equation.replace(" ", "").partition("->")
     terms = operands.split(",")
-    if not arrow or len(terms) != 2:
-        reason = f"its equation `{equation}` is no product of two operands with an explicit result"
-        raise Refused(reason, fix=_FIX)
+    if len(terms) != 2:
+        raise Refused(f"its equation `{equation}` is no product of two operands", fix=_FIX)
+    result = result if arrow else _implicit_result(terms)
     hidden = rank - len(terms[1 - weight_index].replace(_ELLIPSIS, ""))
     x = _axes(terms[1 - weight_index], hidden)
     y = _axes(result, hidden)
@@ -68,6 +68,13 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
     if x != [*tokens, k] or y != canonical or k not in {weight[0], weight[-1]}:
         raise Refused(f"its equation `{equation}` moves the axes of its outputs", fix=_FIX)
     return Contraction(weight[-1] == k, (), (), len(kept))
+
+
+def _implicit_result(terms: list[str]) -> str:
+    """The axes that occur once, in the order of the alphabet, behind those of an ellipsis."""
+    letters = "".join(terms).replace(_ELLIPSIS, "")
+    once = sorted(letter for letter in letters if letters.count(letter) == 1)
+    return _ELLIPSIS * any(_ELLIPSIS in term for term in terms) + "".join(once)
 
 
 def _axes(term: str, hidden: int) -> list[str]:

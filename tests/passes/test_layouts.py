@@ -112,6 +112,15 @@ CASES = {
     "einsum, of rows": Case("2, 7, 100", "2, 7, 60", 2, EINSUM.format("bsd,fd->bsf", "rows")),
     "einsum, ellipsis": Case("2, 7, 100", "2, 7, 60", 2, EINSUM.format("...k, nk -> ...n", "rows")),
     "einsum, empty ellipsis": Case("7, 100", "7, 60", 1, EINSUM.format("...tk,kn->...tn", "columns")),
+    "einsum, an implicit result": Case(
+        "7, 100", "60, 7", 1, EINSUM.format("sk,kn", "columns"), ("Transpose",)
+    ),
+    "einsum, an implicit result in order": Case(
+        "2, 7, 100", "2, 7, 60", 2, EINSUM.format("abk,kn", "columns")
+    ),
+    "einsum, an implicit result behind an ellipsis": Case(
+        "2, 7, 100", "2, 7, 60", 2, EINSUM.format("...k,kn", "columns")
+    ),
     "einsum, weight first": Case(
         "2, 7, 100", "2, 7, 60", 2, 'y = Einsum <equation = "nk,bsk->bsn"> (rows, q)'
     ),
@@ -349,9 +358,9 @@ REFUSED = {
         Case("7, 100", "1, 7, 60", 1, "y = MatMul (q, batched)"),
         "its weight has more axes than its input is known to have",
     ),
-    "an implicit result": (
-        Case("7, 100", "7, 60", 1, EINSUM.format("sk,kn", "columns")),
-        "is no product of two operands with an explicit result",
+    "an implicit result that multiplies": (
+        Case("7, 100", "7, 100, 60", 1, EINSUM.format("sk,tn", "columns")),
+        EQUATION,
     ),
 }
 
