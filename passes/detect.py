@@ -210,6 +210,7 @@ def _bit_linear(
 
 def _ternary_linear(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:
     n, k = ternary.codes.shape
+    _check_columns(product.x, k, columns_of_input(product.x_layout))
     epilogue = read_epilogue(product, None, n, constants)
     op = TernaryLinear(K=k, N=n, group_size=ternary.group_size)
     scale = ternary.scale.astype(np.float64).T * epilogue.gain  # [G, 1] or [G, N]
@@ -252,10 +253,9 @@ def _layer(
 
 
 def _check_columns(x: ir.Value, k: int, axis: int) -> None:
-    """A quantizer that broadcasts, of an input that does not have K columns, is no quantizer of tokens."""
+    """An input that a quantizer or an Einsum broadcasts to K columns has no tokens of K."""
     if x.shape is None or x.shape.rank() < -axis:
         return
     columns = x.shape[axis]
     if isinstance(columns, int) and columns != k:
-        reason = f"the quantised input has {columns} columns, the weight {k}"
-        raise Refused(reason, fix="quantise what is multiplied, at full size")
+        raise Refused(f"its input has {columns} columns, the weight {k}", fix="multiply it at full size")

@@ -20,6 +20,7 @@ from bitcc.passes.layout import (
     columns_of_output,
     composed,
     minimal,
+    same_tokens,
     tokens_align,
     transposition,
 )
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 _BINARY = 2
 _TRANSPARENT = ("Identity", "Cast", "Dropout")  # where they change nothing
-_UNKNOWN = (0, ir.SymbolicDim(None))  # sizes that say nothing of the other ones
 _STATISTICS = 4  # of a BatchNormalization: scale, bias, mean and variance
 
 
@@ -218,17 +218,9 @@ def _restored(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | Non
         return None
     if state.rescaled and any(v not in reader.constants for v in node.inputs[1:]):
         return None
-    if not _same_tokens(activation.x.shape, y.shape, reader.n):
+    if not same_tokens(activation.x.shape, y.shape, reader.n):
         return None
     return replace(state, y=y, restored=True)
-
-
-def _same_tokens(x: ir.Shape | None, y: ir.Shape | None, n: int) -> bool:
-    """Whether ``y`` is [..., n] with the leading axes of ``x``, given that it has as many elements."""
-    if x is None or y is None or x.rank() != y.rank() or y.rank() < 1:
-        return False
-    unlike = [a for a, b in zip((*x[:-1], n), y, strict=True) if a != b or a in _UNKNOWN]
-    return len(unlike) <= 1
 
 
 def _normalized(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import onnx_ir as ir
+
 from bitcc.passes.normal_form import producer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -21,6 +22,8 @@ Layout: TypeAlias = tuple[int, ...]
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Ops that give a tensor another shape and leave its elements in their order."""
+
+_UNKNOWN = (0, ir.SymbolicDim(None))  # sizes that say nothing of the other ones
 
 
 def swapped(rank: int) -> Layout:
@@ -76,6 +79,17 @@ def tokens_align(x: Layout, y: Layout) -> bool:
     rank = len(x or y)
     x, y = x or tuple(range(rank)), y or tuple(range(rank))
     return all(x[at] == axis for axis, at in enumerate(y) if at != rank - 1)
+
+
+def same_tokens(x: ir.Shape | None, y: ir.Shape | None, n: int) -> bool:
+    """Whether ``y`` is [..., n] with the leading axes of ``x``, given that it has as many elements.
+
+    One axis may be of a size that is not known: it is what is left.
+    """
+    if x is None or y is None or x.rank() != y.rank() or y.rank() < 1:
+        return False
+    unlike = [b for a, b in zip((*x[:-1], n), y, strict=True) if a != b or a in _UNKNOWN]
+    return len(unlike) <= 1 and not any(isinstance(b, int) for b in unlike)
 
 
 def behind_transposes(x: ir.Value, layout: Layout) -> tuple[ir.Value, Layout]:

@@ -44,6 +44,7 @@ _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _HALF_TYPES = frozenset(h.numpy() for h in _HALVES)
 _KINDS = 8
 _MOST_TOKENS = 4096
+_FREE = (7, 5, 11)  # sizes that no Reshape is likely to have
 _COLUMNS = 128  # that are run, if the layer has more; at least one for each scale of a row
 
 
@@ -199,7 +200,8 @@ def _leading(layer: Layer) -> tuple[int, ...]:
     """
     declared = () if layer.x.shape is None else tuple(layer.x.shape)
     if layer.reshapes:
-        rows = tuple(d if isinstance(d, int) else 2 + axis for axis, d in enumerate(declared[:-1]))
+        free = iter(_FREE)
+        rows = tuple(d if isinstance(d, int) else next(free, 1) for d in declared[:-1])
         if 0 < math.prod(rows) <= _MOST_TOKENS:
             return rows
     known = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)

@@ -152,8 +152,10 @@ def _matrix(node: ir.Node, constants: Constants, before: Callable[[ir.Value], ir
         value = inner
     content = constants.elementwise(value)
     sides = _sides(content.shape, node, by_rows=by_rows)
-    if sides is None or content.dtype.kind not in "fiuV" or not np.prod(content.shape):
-        raise Refused(f"the weight is {content.dtype} {list(content.shape)}, not a matrix of numbers")
+    if sides is None or not np.prod(content.shape):
+        raise Refused(f"the weight has the shape {list(content.shape)}, which is no matrix")
+    if content.dtype.kind not in "fiuV":
+        raise Refused(f"the weight is {content.dtype}, not numbers")
     return Matrix(content.reshaped(sides), transposed=not by_rows)
 
 

@@ -354,6 +354,15 @@ REFUSED = {
         Case("2, 7, 4, 15", "2, 7, 100", 3, EINSUM.format("bshk,dhk->bsd", "rows_of_inputs")),
         EQUATION,
     ),
+    "one column that an equation broadcasts": (
+        Case(
+            "2, 7, 100",
+            "2, 7, 60",
+            2,
+            "r = ReduceMax (q, axis) " + EINSUM.format("bsk,kn->bsn", "columns").replace("(q", "(r"),
+        ),
+        "its input has 1 columns, the weight 100",
+    ),
     "a batch axis that the input does not have": (
         Case("7, 100", "1, 7, 60", 1, "y = MatMul (q, batched)"),
         "its weight has more axes than its input is known to have",

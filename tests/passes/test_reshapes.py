@@ -113,6 +113,12 @@ def test_the_layer_is_computed_with_integer_kernels(name: str) -> None:
 
 
 OTHERS = {
+    "an axis that the Reshape behind makes three": Case(
+        "q = Reshape (codes, rows)",
+        "r = Reshape (p, by_three) y = Div (r, scale)",
+        "batch, tokens",
+        "batch, 3",
+    ),
     "scales that meet other tokens": Case(
         "q = Reshape (codes, pairs)", "y = Div (p, scale)", "2, 1", "2, 2", left=()
     ),
