@@ -5,12 +5,11 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import onnx_ir as ir
 
 
 @contextmanager
@@ -22,7 +21,8 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
     declared = [(v, v.type, v.shape) for v in values]
     held = [(v, v.const_value) for v in model.graph.initializers.values()]
     inputs = list(model.graph.inputs)
-    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    with _only_standard_ops(model):
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
     # onnx_ir takes the large initializers out meanwhile, puts them back at the end, and not at all if it
     # cannot write the model
     model.graph.inputs[:] = inputs
@@ -35,3 +35,45 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
     finally:
         for value, tensor_type, shape in declared:
             value.type, value.shape = tensor_type, shape
+
+
+_LIKE_THEIR_INPUT = frozenset(
+    {"BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SimplifiedLayerNormalization"}
+    | {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
+)
+
+
+@contextmanager
+def _only_standard_ops(model: ir.Model) -> Iterator[None]:
+    """Put ops whose outputs have the same shapes in place of those that onnxruntime's optimiser makes.
+
+    onnx does not know their shapes, and the optimiser writes none: everything behind them would have none.
+    """
+    changed: list[tuple[ir.Node, str, str, ir.Attr | None]] = []
+    for node in model.graph.all_nodes():
+        if node.domain not in {"", "com.microsoft"}:
+            continue
+        found = node.domain, node.op_type, node.attributes.get("equation")
+        if node.op_type == "FusedMatMul":
+            node.attributes["equation"] = ir.AttrString("equation", _equation(node))
+            node.domain, node.op_type = "", "Einsum"
+        elif node.op_type in _LIKE_THEIR_INPUT and found[:2] != ("", "Gelu"):
+            node.domain, node.op_type = "", "Identity"
+        else:
+            continue
+        changed.append((node, *found))
+    try:
+        yield
+    finally:
+        for node, domain, op_type, equation in changed:
+            node.domain, node.op_type = domain, op_type
+            node.attributes.pop("equation", None)
+            if equation is not None:
+                node.attributes["equation"] = equation
+
+
+def _equation(node: ir.Node) -> str:
+    """Of a FusedMatMul of matrices; onnx infers none with an ellipsis that only one of two operands fills."""
+    a, b = (node.attributes.get_int(name, 0) for name in ("transA", "transB"))
+    more = ["" if v is None or (v.shape is not None and v.shape.rank() == 2) else "..." for v in node.inputs]
+    return f"{more[0]}{'ki' if a else 'ik'},{more[-1]}{'jk' if b else 'kj'}->{max(more)}ij"
