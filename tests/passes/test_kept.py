@@ -151,9 +151,10 @@ def test_a_layer_with_enough_weights_is_packed() -> None:
     assert facts[0].reason == ""
 
 
-def test_a_bias_computed_at_run_time_is_kept() -> None:
+def test_a_bias_computed_at_run_time_that_is_scaled_is_kept() -> None:
     replace = {
         '(add_54, add_123, "fc.bias")': "(add_54, add_123, largest)",
+        "Gemm <beta = 1.0, transB = 1": "Gemm <beta = 2.0, transB = 1",
         "abs_1 = Abs (x)": "largest = ReduceMax (x) abs_1 = Abs (x)",
     }
     model = models.build("gemm_bias", rows="tokens", replace=replace)

@@ -1,4 +1,4 @@
-"""Products with an activation function fused in, as onnxruntime's offline optimiser leaves them."""
+"""Products with a function or a summand fused in, as onnxruntime's offline optimiser leaves them."""
 
 from __future__ import annotations
 
@@ -163,3 +163,47 @@ def test_a_convolution_with_a_summand_stays_as_it_is(tmp_path: Path) -> None:
     (node,) = (node for node in model.graph.node if node.op_type == "FusedConv")
     node.input.append(node.input[0])
     assert unchanged(model) == ()
+
+
+RESIDUAL = "z = MatMul (q, columns) r = Neg (s) y = Add (r, z)"
+
+
+def summed(folder: Path, body: str, rows: str = "5") -> onnx.ModelProto:
+    known = {**KNOWN, "columns": np.ascontiguousarray(ROWS.T), "dense_columns": KNOWN["dense"].T.copy()}
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      fused (float[{rows}, {K}] x, float[{rows}, {N}] s) => (float[{rows}, {N}] y) {{ {QUANTISED} {body} }}"""
+    onnx.save(models.parse(content, known), folder / "model.onnx")
+    onnxruntime_extended(folder / "model.onnx", folder / "fused.onnx")
+    model = onnx.load(folder / "fused.onnx")
+    (gemm,) = (node for node in model.graph.node if node.op_type in {"Gemm", "FusedGemm"})
+    assert len(gemm.input) == 3
+    return model
+
+
+@pytest.mark.parametrize("function", ["", "Relu"])
+def test_a_residual_stays_behind_the_layer(tmp_path: Path, function: str) -> None:
+    """With a function it is the other way round: both are in one node."""
+    body = RESIDUAL if not function else RESIDUAL.replace("y =", "t =") + f" y = {function} (t)"
+    model = summed(tmp_path, body)
+    packed, (layer,) = models.pack(model)
+    assert (layer.op, layer.status, layer.activation) == ("Gemm", PACKED, "int8_token")
+    assert models.op_types(packed) == ["Neg", "BitLinear", "Add", *filter(None, [function])]
+    x, s = models.tokens(5), models.tokens(5, k=N, seed=1)
+    (got,), (want,) = models.run(packed, x, s=s), models.run(model, x, s=s)
+    assert models.largest_difference(got, want) < 1e-5
+
+
+def test_a_dense_product_with_a_residual_is_what_it_was(tmp_path: Path) -> None:
+    (layer,) = unchanged(summed(tmp_path, RESIDUAL.replace("columns", "dense_columns")))
+    assert "the weights are dense" in layer.reason
+
+
+def test_a_residual_that_is_scaled_is_kept(tmp_path: Path) -> None:
+    model = summed(tmp_path, RESIDUAL)
+    (gemm,) = (node for node in model.graph.node if node.op_type == "Gemm")
+    kept = [a for a in gemm.attribute if a.name != "beta"]
+    del gemm.attribute[:]
+    gemm.attribute.extend([*kept, onnx.helper.make_attribute("beta", 0.5)])
+    (layer,) = unchanged(model)
+    assert "the bias of the Gemm is not one constant row" in layer.reason
