@@ -148,7 +148,7 @@ def _sums(product: Product) -> ir.Value:
     uses = list(sums.uses())
     cast = producer(uses[0].node.outputs[0], "Cast") if len(uses) == 1 else None
     if cast is None or cast.graph is not sums.graph or cast.attributes.get_int("to", 0) != ir.DataType.FLOAT:
-        raise Refused("its int32 sums are used otherwise than as float32", fix="cast them to float32 alone")
+        raise Refused("its integer sums are used otherwise than as float32", fix="cast them to float32 alone")
     return cast.outputs[0]
 
 

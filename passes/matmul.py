@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
 from bitcc.passes._refused import Refused
 from bitcc.passes.einsum import RANKS, read_equation
@@ -14,13 +15,13 @@ from bitcc.passes.matmul_nbits import bias_of
 from bitcc.passes.weight import equation_of, is_rows, weight_index, weight_shape
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
 
     Array = NDArray[Any]
 
+_INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 _PLAIN_CODES = (
     "quantise the activations of each token symmetrically, as BitNet b1.58 does, and the weights to -1, 0, 1"
 )
@@ -57,8 +58,8 @@ class Product:
 
     @property
     def is_integer(self) -> bool:
-        """Whether the node multiplies integers and makes int32 sums."""
-        return self.node.op_type == "MatMulInteger"
+        """Whether the node multiplies integers and makes integer sums."""
+        return self.node.op_type == "MatMulInteger" or self.weight.dtype in _INTEGERS
 
     def before_transpose(self) -> Product | None:
         """The same product of what is transposed to ``x``, or None if nothing is."""

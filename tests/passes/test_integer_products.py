@@ -1,4 +1,4 @@
-"""MatMulInteger of activation codes and ternary weights is the product that BitLinear computes."""
+"""A product of integers, of activation codes and ternary weights, is the one that BitLinear computes."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ PRODUCTS = {
     "a weight that is cast": f"t = Cast <to = 3> (w_float) sums = MatMulInteger (q, t) {SCALED}",
     "a weight that is quantised": f"""t = QuantizeLinear (w_float, step, zero)
       sums = MatMulInteger (q, t) {SCALED}""",
+    "a MatMul of int32": f"""a = Cast <to = 6> (q) b = Cast <to = 6> (w) sums = MatMul (a, b) {SCALED}""",
+    "a MatMul of int64": f"""a = Cast <to = 7> (q) b = Cast <to = 7> (w) sums = MatMul (a, b) {SCALED}""",
     "a weight on the left": """t = Transpose <perm = [0, 2, 1]> (q) sums = MatMulInteger (rows, t)
       f = Cast <to = 1> (sums) u = Transpose <perm = [0, 2, 1]> (f) y = Div (u, scale)""",
     "tokens that are flattened": """t = Reshape (q, flat) sums = MatMulInteger (t, w) f = Cast <to = 1> (sums)
@@ -61,7 +63,8 @@ def model(body: str, codes: str = "q = Cast <to = 3> (codes)") -> onnx.ModelProt
 def test_it_is_packed(name: str) -> None:
     original = model(PRODUCTS[name])
     (layer,) = models.pack(original)[1]
-    assert (layer.op, layer.status, layer.activation) == ("MatMulInteger", PACKED, "int8_token")
+    assert layer.op == ("MatMul" if "MatMul of" in name else "MatMulInteger")
+    assert (layer.status, layer.activation) == (PACKED, "int8_token")
     assert models.op_types(models.assert_same(original)) == ["BitLinear"]
 
 
@@ -73,15 +76,23 @@ KEPT_PRODUCTS = {
     "sums that are used twice": (
         """sums = MatMulInteger (q, w) f = Cast <to = 1> (sums) g = Cast <to = 1> (sums)
         d = Div (f, scale) y = Add (d, g)""",
-        "int32 sums are used otherwise",
+        "integer sums are used otherwise",
     ),
     "sums that are computed with": (
         "i = MatMulInteger (q, w) sums = Add (i, i) " + SCALED,
-        "int32 sums are used otherwise",
+        "integer sums are used otherwise",
     ),
     "sums in half precision": (
         "sums = MatMulInteger (q, w) h = Cast <to = 10> (sums) f = Cast <to = 1> (h) y = Div (f, scale)",
-        "int32 sums are used otherwise",
+        "integer sums are used otherwise",
+    ),
+    "int32 sums that are computed with": (
+        f"a = Cast <to = 6> (q) b = Cast <to = 6> (w) i = MatMul (a, b) sums = Add (i, i) {SCALED}",
+        "integer sums are used otherwise",
+    ),
+    "int32 of no codes": (
+        f"a = Cast <to = 6> (x) b = Cast <to = 6> (w) sums = MatMul (a, b) {SCALED}",
+        "it multiplies integers: there is no activation quantizer",
     ),
     "weights with a zero point": (f"sums = MatMulInteger (q, w, zero, zeros) {SCALED}", "a zero point"),
     "unsigned weights": (
