@@ -54,8 +54,8 @@ def _only_standard_ops(model: ir.Model) -> Iterator[None]:
         if node.domain not in {"", "com.microsoft"}:
             continue
         found = node.domain, node.op_type, node.attributes.get("equation")
-        if node.op_type == "FusedMatMul":
-            node.attributes["equation"] = ir.AttrString("equation", _equation(node))
+        if (equation := _equation(node)) is not None:
+            node.attributes["equation"] = ir.AttrString("equation", equation)
             node.domain, node.op_type = "", "Einsum"
         elif node.op_type in _LIKE_THEIR_INPUT and found[:2] != ("", "Gelu"):
             node.domain, node.op_type = "", "Identity"
@@ -65,15 +65,17 @@ def _only_standard_ops(model: ir.Model) -> Iterator[None]:
     try:
         yield
     finally:
-        for node, domain, op_type, equation in changed:
+        for node, domain, op_type, given in changed:
             node.domain, node.op_type = domain, op_type
             node.attributes.pop("equation", None)
-            if equation is not None:
-                node.attributes["equation"] = equation
+            if given is not None:
+                node.attributes["equation"] = given
 
 
-def _equation(node: ir.Node) -> str:
+def _equation(node: ir.Node) -> str | None:
     """Of a FusedMatMul of matrices; onnx infers none with an ellipsis that only one of two operands fills."""
-    a, b = (node.attributes.get_int(name, 0) for name in ("transA", "transB"))
+    a, b, *batches = (node.attributes.get_int(f"trans{flag}", 0) for flag in ("A", "B", "BatchA", "BatchB"))
+    if node.op_type != "FusedMatMul" or len(node.inputs) != 2 or any(batches):
+        return None
     more = ["" if v is None or (v.shape is not None and v.shape.rank() == 2) else "..." for v in node.inputs]
     return f"{more[0]}{'ki' if a else 'ik'},{more[-1]}{'jk' if b else 'kj'}->{max(more)}ij"

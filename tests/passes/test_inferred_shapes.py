@@ -70,6 +70,17 @@ def test_the_model_is_what_it_was(tmp_path: Path, op: str) -> None:
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.parametrize("node", ["FusedMatMul <transBatchA = 1> (a, a)", "FusedMatMul (a)"])
+def test_of_other_products_nothing_is_said(node: str) -> None:
+    """Batches that are transposed, and too few operands."""
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18, "com.microsoft" : 1]>
+      product (float[2, 3, 3] a) => (float[n] z) {{ y = com.microsoft.{node} z = Flatten (y) }}"""
+    model = ir.from_proto(onnx.parser.parse_model(content))
+    with inferred_shapes(model):
+        assert model.graph.node(0).outputs[0].shape is None
+
+
 @pytest.mark.parametrize(
     ("flags", "a", "b", "y"),
     [
