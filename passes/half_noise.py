@@ -7,16 +7,19 @@ are exactly zero.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bitcc.passes.extent import magnitudes_of
 from bitcc.passes.levels import floats, levels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bitcc.passes.elementwise import Matrix
+    from bitcc.passes.extent import Extent
 
 SPACING = {"float16": 2**-10, "bfloat16": 2**-8}
 """Of the values of a type, relative to them."""
@@ -53,23 +56,61 @@ class _Spread(NamedTuple):
         return are_at_level and self.beyond <= _MOST_BEYOND * self.number and self.farthest <= _FARTHEST
 
 
-def scale_of_all(matrix: Matrix) -> NDArray[np.float32] | None:
-    """The level of all weights, [1, 1]; None if they have more. Different ones are few: they are counted.
+def scale_of_all(matrix: Matrix, extent: Extent) -> NDArray[np.float32] | None:
+    """The level of all weights, the median of their magnitudes, [1, 1]; None if they have more levels.
 
     Args:
         matrix: In half precision, with no magnitude between zero and half of the largest one.
+        extent: Of the magnitudes, all finite.
     """
-    counts = np.zeros(_HALVES, np.int64)
-    for at in matrix.tiles():
-        patterns = matrix.tile(*at).view(np.uint16) & np.uint16(_HALVES - 1)  # ordered like their numbers
-        counts += np.bincount(patterns.reshape(-1), minlength=_HALVES)
-    counts[0] = 0
     values = floats(np.arange(_HALVES, dtype=np.uint16).view(matrix.dtype))
-    larger = np.cumsum(counts[::-1])
-    median = values[::-1][np.searchsorted(larger, (larger[-1] - 1) // 2, side="right")]
-    used = counts > 0
-    spread = _Spread.of(np.abs(values[used] / median - 1), counts[used], SPACING[matrix.dtype.name])
-    return np.full((1, 1), median, np.float32) if spread.is_noise() else None
+    fewer = (extent.number - 1) // 2  # than those that are no smaller than the median
+
+    def numbers_around(level: int) -> list[int]:
+        at_level = _near(values, level, SPACING[matrix.dtype.name])
+        return _numbers_from(matrix, [level, level + 1, *at_level, *_near(values, level, _NOISE)])
+
+    median = _sample_median(matrix)  # mostly that of all
+    numbers = numbers_around(median)
+    if not numbers[1] <= fewer < numbers[0]:
+        median = bisect_left(range(_HALVES), -fewer, key=lambda p: -_numbers_from(matrix, [p])[0]) - 1
+        numbers = numbers_around(median)
+    at_level, inside = numbers[2] - numbers[3], numbers[4] - numbers[5]
+    ends = np.array([extent.smallest, extent.largest], np.float32)
+    farthest = float(_away(ends, values[median]).max())
+    spread = _Spread(extent.number, at_level, extent.number - inside, farthest)
+    return np.full((1, 1), values[median], np.float32) if spread.is_noise() else None
+
+
+def _sample_median(matrix: Matrix) -> int:
+    """Of the first nonzero magnitudes; magnitudes are ordered like their patterns of bits."""
+    for at in matrix.blocks():
+        magnitudes = magnitudes_of(matrix.content.rows(at))
+        nonzero = magnitudes[magnitudes > 0]
+        if nonzero.size:
+            return int(np.partition(nonzero, nonzero.size // 2)[nonzero.size // 2])
+    raise AssertionError  # the caller knows of a nonzero value
+
+
+def _away(values: NDArray[np.float32], level: np.float32) -> NDArray[np.float32]:
+    """How far they are from the level, relative to it."""
+    with np.errstate(all="ignore"):  # of all patterns some are infinite or NaN
+        return np.abs(values / level - 1)
+
+
+def _near(values: NDArray[np.float32], level: int, most: float) -> tuple[int, int]:
+    """(first, last + 1) of the patterns that are no further from a level than that, given the values of all."""
+    near = np.flatnonzero(_away(values, values[level]) <= most)
+    return int(near[0]), int(near[-1]) + 1
+
+
+def _numbers_from(matrix: Matrix, patterns: list[int]) -> list[int]:
+    """For each pattern, how many magnitudes are no smaller."""
+    numbers = np.zeros(len(patterns), np.int64)
+    for rows in matrix.content.block_rows():
+        magnitudes = magnitudes_of(matrix.content.rows(rows))
+        numbers += [np.count_nonzero(magnitudes >= pattern) for pattern in patterns]
+    return numbers.tolist()
 
 
 def scales(matrix: Matrix, size: int) -> NDArray[np.float32] | None:
@@ -90,7 +131,7 @@ def scales(matrix: Matrix, size: int) -> NDArray[np.float32] | None:
         groups = np.abs(values).reshape(-1, size)
         level = _medians(groups, known.number.reshape(-1, 1))
         found.append(level.reshape(values.shape[0], -1))
-        away = np.abs(groups / level - 1)[groups > 0]
+        away = _away(groups, level)[groups > 0]
         spread = spread.and_of(_Spread.of(away, np.ones(away.shape, np.int64), SPACING[matrix.dtype.name]))
         if spread.farthest > _FARTHEST:
             return None

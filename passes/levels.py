@@ -11,7 +11,6 @@ from bitcc.passes.elementwise import widened
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bitcc.formats import PackedMatrix
     from bitcc.passes.elementwise import Matrix
 
 GROUPS = (256, 128, 64, 32, 16)
@@ -58,38 +57,11 @@ class Levels(NamedTuple):
         """How many more weights there are than as many levels need as evidence."""
         return int(self.number.sum() - EVIDENCE * np.count_nonzero(self.number))
 
-    def is_one_level(self, tolerance: float) -> bool:
-        """Whether there are weights, and all are as close to the mean of their group as that."""
-        return bool(self.number.any() and np.isfinite(self.largest).all()) and self.stray() <= tolerance
-
     def stray(self) -> float:
         """How far a magnitude is from the mean of its group, relative to that mean, at most."""
         mean = self.mean()
         away = np.maximum(self.largest - mean, mean - self.smallest) / mean
         return float(np.where(self.number == 0, 0, away).max())
-
-
-def levels_of_all(matrix: Matrix, codes: PackedMatrix) -> Levels:
-    """Of all columns of all rows, arrays [1, 1]; the signs of all values go to ``codes``."""
-    largest, smallest, total, number = 0.0, np.inf, 0.0, 0
-    for rows in matrix.blocks():
-        values = floats(matrix.content.rows(rows))
-        above, below = values > 0, values < 0
-        signs = above.view(np.int8) - below.view(np.int8)
-        codes.write(*matrix.place(rows), matrix.as_content(signs))
-        number += int(np.count_nonzero(above) + np.count_nonzero(below))
-        magnitude = np.abs(values)
-        total += float(magnitude.sum(axis=0, dtype=np.float64).sum())  # faster than along the rows
-        largest = float(np.maximum(largest, magnitude.max()))  # max() would drop NaN
-        smallest = min(smallest, _smallest_nonzero(magnitude))
-    return Levels(*(np.full((1, 1), figure) for figure in (largest, smallest, total, number)))
-
-
-def _smallest_nonzero(magnitude: NDArray[Any]) -> float:
-    """Infinity where there is none. The bits of positive numbers are ordered like them."""
-    bits = magnitude.view(f"u{magnitude.itemsize}")
-    least = (bits - 1).min(keepdims=True) + bits.dtype.type(1)  # zero wraps around to the largest, and back
-    return float(least.view(magnitude.dtype).item()) or np.inf
 
 
 def exact_scales(matrix: Matrix, tolerance: float) -> NDArray[np.float32] | None:

@@ -110,7 +110,7 @@ def _trial(layer: Layer, constants: Constants) -> _Trial:
     scale, k = layer.ternary.scale, layer.op.K
     columns = min(k, scale.shape[1] * -(-_COLUMNS // scale.shape[1])) if not layer.reshapes else k
     rng = np.random.default_rng(layer.op.N * 65537 + k)
-    codes = rng.integers(-1, 2, (columns, layer.op.N), np.int8).T  # as most graphs read them
+    codes = _codes(rng, (columns, layer.op.N)).T  # as most graphs read them
     op = replace(layer.op, K=columns)
     if isinstance(op, ternary_linear.TernaryLinear):
         op = replace(op, group_size=max(1, op.group_size * columns // k))
@@ -120,6 +120,12 @@ def _trial(layer: Layer, constants: Constants) -> _Trial:
     if layer.product.is_integer and layer.product.weight.dtype is not None:
         weight = weight.astype(layer.product.weight.dtype.numpy())
     return _Trial(op, packed, {layer.product.weight: weight})
+
+
+def _codes(rng: np.random.Generator, shape: tuple[int, int]) -> formats.Int8:
+    """Random ones, from bytes: numpy draws small integers slowly."""
+    drawn = np.frombuffer(rng.bytes(math.prod(shape)), np.uint8).reshape(shape)
+    return (drawn // np.uint8(86)).view(np.int8) - np.int8(1)
 
 
 def _original(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -72,15 +72,14 @@ class CodeTable:
 
     def read(self, patterns: Patterns, out: Int8) -> bool:
         """Fill ``out`` with the codes of the patterns; False if one of them has none."""
-        if self._step is not None and size_of_halves(patterns) < self._step[1]:
-            positive = patterns.view(np.int16) >= self._step[0]
-            negative = patterns >= _SIGN + self._step[0]
-            np.subtract(positive.view(np.int8), negative.view(np.int8), out=out)
-            return True
+        if self._step is not None and size_of_halves(patterns) < self._step.end:
+            return self._step.read(patterns, out)
         if self._first is not None:
-            from_first = patterns - np.uint8(self._first)  # smaller ones wrap around to large numbers
-            np.subtract(from_first.view(np.int8), 1, out=out)
-            return bool(from_first.max() <= 2)
+            from_first = out.view(np.uint8)
+            np.subtract(patterns, self._first, out=from_first)  # smaller ones wrap around to large numbers
+            fits = bool(from_first.max() <= 2)
+            np.subtract(out, 1, out=out)
+            return fits
         if len(self._runs) > _MOST_RUNS:
             np.take(self.codes, patterns, mode="clip", out=out)
             return bool(out.max() < NO_CODE)
@@ -102,15 +101,16 @@ class CodeTable:
         return first if is_line and self.codes.size < _SIGN else None
 
     @cached_property
-    def _step(self) -> tuple[int, int] | None:
-        """(first, last + 1) if the codes are the sign of halves in that range, and 0 below: a quantizer's."""
+    def _step(self) -> _Step | None:
+        """How the codes of all but the largest halves are found, if they are those of a quantizer."""
         if self.codes.size < _SIGN:
             return None
         above, below = self.codes[:_SIGN], self.codes[_SIGN:]
-        first = int(np.argmax(above != 0))
-        last = first + int(np.argmin(above[first:] == 1))
-        is_step = not below[:first].any() and (below[first:last] == -1).all()
-        return (first, last) if 0 < first < last and is_step else None
+        behind_zeros, first = int(np.argmax(above != 0)), int(np.argmax(above == 1))
+        end = first + int(np.argmin(above[first:] == 1))
+        has_gap_alone = (above[behind_zeros:first] == NO_CODE).all()
+        is_odd = np.array_equal(below[:end], np.where(above == 1, -1, above)[:end])
+        return _Step(behind_zeros, first, end) if 0 < behind_zeros <= first < end and has_gap_alone and is_odd else None
 
     @cached_property
     def _runs(self) -> list[tuple[int, int, int]]:
@@ -118,6 +118,31 @@ class CodeTable:
         ends = [0, *(np.flatnonzero(np.diff(self.codes)) + 1).tolist(), self.codes.size]
         runs = [(int(self.codes[first]), first, last) for first, last in pairwise(ends)]
         return [run for run in runs if run[0] != NO_CODE]
+
+
+class _Step(NamedTuple):
+    """Ternary codes of halves as a function of their magnitudes, whose patterns are ordered like them.
+
+    Attributes:
+        behind_zeros: Smaller ones have the code 0, and none from here to ``first``.
+        first: From here on the code is the sign.
+        end: Of what is known.
+    """
+
+    behind_zeros: int
+    first: int
+    end: int
+
+    def read(self, patterns: Patterns, out: Int8) -> bool:
+        """As ``CodeTable.read``, of magnitudes before the end."""
+        positive = patterns.view(np.int16) >= self.first
+        negative = patterns >= _SIGN + self.first
+        np.subtract(positive.view(np.int8), negative.view(np.int8), out=out)
+        if self.behind_zeros == self.first:
+            return True
+        magnitudes = patterns & (_SIGN - 1)
+        magnitudes -= self.behind_zeros  # smaller ones wrap around to large numbers
+        return bool(magnitudes.min() >= self.first - self.behind_zeros)
 
 
 def size_of_halves(patterns: Patterns) -> int:

@@ -7,6 +7,7 @@ dense matrix passes. The tolerances were measured on third-party exports with he
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitcc.formats import FORMATS, PackedMatrix
+from bitcc.formats import PackedMatrix, t2
 from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Matrix
+from bitcc.passes.extent import HALVES, Extent, extent_of
 from bitcc.passes.levels import (
     EVIDENCE,
-    Levels,
     exact_scales,
     finest,
     floats,
-    levels_of_all,
     sizes,
     stray_of_finest,
 )
@@ -42,6 +42,7 @@ _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
 _NOISE = 3e-2  # of a few distinct values around one level
 _NOISE_DISTINCT = 16
 _ROWS = 64
+_SAMPLE = slice(0, 16)  # rows of the content
 _TRAINED = "if it was trained, export it with its activation quantizer in the graph, which proves it"
 _LEAST_SHARE = 0.75  # of the level among them: two scales that lie close together are no noise
 
@@ -83,7 +84,8 @@ class Ternary:
     @cached_property
     def counts(self) -> tuple[int, int, int]:
         """How many codes are -1, 0 and 1."""
-        return self.codes.counts()
+        negative, positive = t2.counts(self.codes.data)
+        return negative, math.prod(self.codes.shape) - negative - positive, positive
 
     @property
     def scheme(self) -> str:
@@ -102,7 +104,7 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
     n, k = matrix.shape
     if min(n, k) < _MIN_SIDE or n * k < _MIN_WEIGHTS:
         raise Refused(f"[N, K] = [{n}, {k}] is too small to be told from any other constant")
-    sample = np.abs(floats(matrix.tile(*next(matrix.tiles()))))
+    sample = np.abs(floats(matrix.tile(*matrix.place(_SAMPLE))))
     largest = sample.max()
     if np.isfinite(largest) and largest > 0:
         if _has_morelevels(sample):
@@ -110,10 +112,10 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
         if (codes := _codes_of_one_level(matrix, largest)) is not None:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
     codes = _to_be_written(matrix)
-    everything = levels_of_all(matrix, codes)
-    if everything.is_one_level(_TOLERANCE):
+    extent = extent_of(matrix, codes)
+    if extent.is_one_level(_TOLERANCE):
         return Ternary(codes, _full(_sample_mode(matrix)), k)
-    scale, group_size, noisy = _scale(matrix, everything)
+    scale, group_size, noisy = _scale(matrix, extent)
     return Ternary(codes, scale, group_size, noisy)
 
 
@@ -126,7 +128,7 @@ def _has_morelevels(block: NDArray[Any]) -> bool:
 
 
 def _to_be_written(matrix: Matrix) -> PackedMatrix:
-    return PackedMatrix.empty(FORMATS["t2"], matrix.shape)
+    return PackedMatrix.empty(t2.FORMAT, matrix.shape)
 
 
 def _codes_of_one_level(matrix: Matrix, level: float) -> PackedMatrix | None:
@@ -206,17 +208,17 @@ def _orthogonal(codes: Int8) -> bool:
     return not gram.any()
 
 
-def _scale(matrix: Matrix, everything: Levels) -> tuple[NDArray[np.float32], int, bool]:
+def _scale(matrix: Matrix, extent: Extent) -> tuple[NDArray[np.float32], int, bool]:
     """(scale [1, 1], [N, 1] or [N, K / g], group size, noisy): exact ones first, even if they are finer."""
     k = matrix.shape[1]
-    if not np.isfinite(everything.largest[0, 0]):
+    if not np.isfinite(extent.largest):
         raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
-    if not everything.number[0, 0]:
+    if not extent.number:
         raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
     scale = exact_scales(matrix, _TOLERANCE)
     if scale is not None:
         return scale, k // scale.shape[1], False
-    scale = _noisy_scale(matrix, everything)
+    scale = _noisy_scale(matrix, extent)
     if scale is not None:
         return scale, k // scale.shape[1], True
     stray = stray_of_finest(matrix)
@@ -227,14 +229,14 @@ def _full(scale: float) -> NDArray[np.float32]:
     return np.full((1, 1), scale, np.float32)
 
 
-def _noisy_scale(matrix: Matrix, everything: Levels) -> NDArray[np.float32] | None:
+def _noisy_scale(matrix: Matrix, extent: Extent) -> NDArray[np.float32] | None:
     """The level of all weights under noise, or in half precision the levels of any scope."""
-    is_evident = not everything.has_more() and everything.evidence() >= 0
-    if matrix.dtype.name in half_noise.SPACING:
-        scale = half_noise.scale_of_all(matrix) if is_evident else None
+    is_evident = not extent.has_more() and extent.number >= EVIDENCE
+    if matrix.dtype.name in HALVES:
+        scale = half_noise.scale_of_all(matrix, extent) if is_evident else None
         finer = (half_noise.scales(matrix, size) for size in sizes(matrix.shape[1]))
         return scale if scale is not None else next((found for found in finer if found is not None), None)
-    if not is_evident or everything.stray() > _NOISE:
+    if not is_evident or extent.stray() > _NOISE:
         return None
     mode = _level_of_noise(matrix)
     return None if mode is None else _full(mode)

@@ -1,4 +1,4 @@
-"""A ternary matrix that is written, read and counted part by part: it is never in memory unpacked."""
+"""A ternary matrix that is written and read part by part: it is never in memory unpacked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from bitcc.formats._base import check_packed
 if TYPE_CHECKING:
     from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
 
-_COUNTED = 1 << 19  # pairs of bytes at a time
 _CONVERTED = 64  # rows at a time
 _ALL = slice(None)
 _Part: TypeAlias = tuple[range, range]
@@ -75,17 +74,6 @@ class PackedMatrix:
             rows = slice(start, start + _CONVERTED)
             result.write(rows, _ALL, self.read(rows))
         return result
-
-    def counts(self) -> tuple[int, int, int]:
-        """How many weights are -1, 0 and 1."""
-        pairs = self.data.reshape(-1).view(np.uint16)  # a row of a tile is 64 bytes
-        counts = np.zeros(1 << 16, np.int64)
-        for start in range(0, pairs.size, _COUNTED):
-            counts += np.bincount(pairs[start : start + _COUNTED], minlength=counts.size)
-        of_pair = counts.reshape(256, 256)
-        of_byte = of_pair.sum(0) + of_pair.sum(1)
-        negative, positive = (int(of_byte @ (self.fmt.byte_weights == w).sum(1)) for w in (-1, 1))
-        return negative, self.shape[0] * self.shape[1] - negative - positive, positive
 
     def _places(self, rows: slice, columns: slice) -> tuple[_Part, _Part]:
         """The rows and columns of a part, and those of the tiles that it is in."""

@@ -7,10 +7,15 @@ The packed array is uint8 [N/16, K/16, 64]: byte 4*n + kk of a 64-byte vector ho
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from bitcc.errors import PackedWeightError
 from bitcc.formats._base import Bytes, Int8, Order, WeightFormat, check_packed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ROWS = 16
 _COLUMNS = 16  # of one 64-byte vector
@@ -18,11 +23,13 @@ _K_ALIGNMENT = 64
 _WORD = np.dtype("<u4")  # the four bytes kk of one row: bytes never change places within
 _PAIR = np.dtype("<u8")  # those of two i
 _CRUMB_OF_EACH_BYTE = np.uint64(0x0303030303030303)
+_BIT_OF_EACH_CRUMB = np.uint64(0x5555555555555555)
 _TO_NEXT_CRUMB = np.uint64(30)  # bits, of the second i of a pair
 _NOT_TERNARY = "only int8 weights in {-1, 0, 1} can be packed"
 _CODE_3 = "packed weights hold the code 3, which no ternary weight has"
 _PADDING = "the padding of the packed weights is not zero"
 _AT_ONCE = 1 << 18  # weights, in rows of tiles: they and their temporaries stay in a core's cache
+_COUNTED = 1 << 13  # words at a time: a multiple of the 32 that the smallest matrix has
 _VECTORS = 4  # at a time, of transposed weights
 
 
@@ -153,6 +160,26 @@ def _decode(codes: Int8, weights: Int8) -> None:
     if codes.shape != weights.shape and (np.any(codes[rows:] != 1) or np.any(codes[:rows, columns:] != 1)):
         raise PackedWeightError(_PADDING)
     np.subtract(codes[:rows, :columns], 1, out=weights)
+
+
+def counts(packed: Bytes) -> tuple[int, int]:
+    """How many weights are -1 and 1; the bytes are those that ``pack`` writes."""
+    words = packed.reshape(-1).view(_PAIR)
+    zeros = positive = 0
+    for start in range(0, words.size, _COUNTED):
+        part = words[start : start + _COUNTED]
+        zeros += _number_of_bits(part & _BIT_OF_EACH_CRUMB)
+        positive += _number_of_bits(part >> np.uint64(1) & _BIT_OF_EACH_CRUMB)
+    return 4 * packed.size - zeros - positive, positive
+
+
+def _number_of_bits(sums: NDArray[np.uint64]) -> int:
+    """In words of which only the lower bit of each crumb may be set: sums of bits, in ever wider fields."""
+    for width, fields in ((2, 0x3333333333333333), (4, 0x0F0F0F0F0F0F0F0F)):
+        halves = sums.reshape(2, -1)
+        sums = halves[0] + halves[1]
+        sums = (sums & np.uint64(fields)) + (sums >> np.uint64(width) & np.uint64(fields))
+    return int(sums.reshape(8, -1).sum(axis=0).view(np.uint8).sum())  # of 8 times 16 at most in each byte
 
 
 _BYTE_WEIGHTS = (np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3).astype(np.int8) - np.int8(1)

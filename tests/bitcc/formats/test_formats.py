@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bitcc import formats
 from bitcc.errors import PackedWeightError
-from bitcc.formats import FORMATS, WeightFormat
+from bitcc.formats import FORMATS, WeightFormat, t2
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,13 @@ def test_unpack_undoes_pack(fmt: WeightFormat, size: tuple[int, int], seed: int)
 def test_matrices_of_one_value_survive(fmt: WeightFormat, size: tuple[int, int], value: int) -> None:
     weights = np.full(size, value, np.int8)
     np.testing.assert_array_equal(fmt.unpack(fmt.pack(weights), *size), weights)
+
+
+@given(size=sizes, seed=st.integers(0, 2**32 - 1))
+@example(size=(301, 999), seed=0)  # more than are counted at a time
+def test_padding_is_not_counted(size: tuple[int, int], seed: int) -> None:
+    weights = weights_of(size, seed)
+    assert t2.counts(t2.pack(weights)) == tuple(np.count_nonzero(weights == w) for w in (-1, 1))
 
 
 @every_format
