@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 HALVES = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
 FORMS = (
     *("latent fp32", "latent fp16", "latent bf16"),
-    *("folded fp32", "folded fp16", "noisy fp32", "noisy fp16", "int8"),
+    *("folded fp32", "folded fp16", "noisy fp32", "noisy fp16", "rows fp16", "groups fp16", "int8"),
 )
-"""Latent weights and their quantizer in the graph; {-s, 0, s}, exact or with noise; codes and scale."""
+"""Latent weights and their quantizer in the graph; {-s, 0, s}, exact or with noise, or with an s for each row
+or for groups of its columns; codes and scale."""
 
 _SCALARS = {"eps": 1e-5, "one": 1.0, "minus_one": -1.0, "low": -128.0, "high": 127.0}
 _ACTIVATION = """Abs x a; ReduceMax a,axes m; Clip m,eps c; Reciprocal c r; Mul r,high s; Mul x,s v;
@@ -72,10 +73,19 @@ def _weight(form: str, latent: NDArray[np.float32]) -> tuple[Array, str]:
         "folded fp16": (lambda: (codes.T * level).astype(np.float16), "Cast stored wt"),
         "noisy fp32": (lambda: (latent + (codes * level - latent)).T, "Identity stored wt"),
         "noisy fp16": (lambda: _merged(latent.astype(np.float16), codes).T, "Cast stored wt"),
+        "rows fp16": (lambda: _scaled(codes, 1).T.astype(np.float16), "Cast stored wt"),
+        "groups fp16": (lambda: _scaled(codes, 32).T.astype(np.float16), "Cast stored wt"),
         "int8": (lambda: codes.T.astype(np.int8), "Cast stored wi; Mul wi,scale wt"),
     }
     make, steps = makers[form]
     return np.ascontiguousarray(make()), steps
+
+
+def _scaled(codes: Array, groups: int) -> Array:
+    """Codes times a scale for each of the groups of columns of each row."""
+    n, k = codes.shape
+    scales = np.random.default_rng(1).uniform(0.01, 0.02, (n, groups)).astype(np.float32)
+    return np.asarray(codes * np.repeat(scales, k // groups, axis=1))
 
 
 def _merged(latent: Array, codes: Array) -> Array:

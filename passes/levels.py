@@ -35,16 +35,6 @@ class Levels(NamedTuple):
     total: NDArray[np.float64]
     number: NDArray[np.int64]
 
-    def coarser(self, groups: int) -> Levels:
-        """The same for that many groups in each row."""
-        shape = (self.number.shape[0], groups, -1)
-        return Levels(
-            self.largest.reshape(shape).max(axis=2),
-            self.smallest.reshape(shape).min(axis=2),
-            self.total.reshape(shape).sum(axis=2),
-            self.number.reshape(shape).sum(axis=2),
-        )
-
     def mean(self) -> NDArray[np.float64]:
         """One where there is none."""
         return np.where(self.number == 0, 1.0, self.total / np.maximum(self.number, 1))
@@ -57,6 +47,10 @@ class Levels(NamedTuple):
         """How many more weights there are than as many levels need as evidence."""
         return int(self.number.sum() - EVIDENCE * np.count_nonzero(self.number))
 
+    def is_exact(self, tolerance: float) -> bool:
+        """Whether each group has one level, up to a tolerance."""
+        return not self.has_more() and self.stray() <= tolerance
+
     def stray(self) -> float:
         """How far a magnitude is from the mean of its group, relative to that mean, at most."""
         mean = self.mean()
@@ -66,21 +60,21 @@ class Levels(NamedTuple):
 
 def exact_scales(matrix: Matrix, tolerance: float) -> NDArray[np.float32] | None:
     """The levels of the largest groups of columns that have one each, rows first, [N, groups of a row]."""
-    k = matrix.shape[1]
-    means: dict[int, list[NDArray[np.float32]]] = {size: [] for size in sizes(k)}
-    evidence = dict.fromkeys(means, 0)
+    row = floats(matrix.rows(slice(0, 1)))  # says mostly which groups have more
+    likely = (size for size in sizes(matrix.shape[1]) if levels_of(row, size).is_exact(tolerance))
+    return next((scales for size in likely if (scales := _scales(matrix, size, tolerance)) is not None), None)
+
+
+def _scales(matrix: Matrix, size: int, tolerance: float) -> NDArray[np.float32] | None:
+    """The levels of groups of ``size`` columns; None if one of them has more, or there are too few weights."""
+    means, evidence = [], 0
     for rows in matrix.row_blocks():
-        smallest = levels_of(floats(matrix.rows(rows)), finest(k))
-        for size in list(means):
-            groups = smallest.coarser(k // size)
-            if groups.has_more() or groups.stray() > tolerance:
-                del means[size]
-                continue
-            means[size].append(groups.mean().astype(np.float32))
-            evidence[size] += groups.evidence()
-        if not means:
+        groups = levels_of(floats(matrix.rows(rows)), size)
+        if not groups.is_exact(tolerance):
             return None
-    return next((np.concatenate(found) for size, found in means.items() if evidence[size] >= 0), None)
+        means.append(groups.mean().astype(np.float32))
+        evidence += groups.evidence()
+    return np.concatenate(means) if evidence >= 0 else None
 
 
 def stray_of_finest(matrix: Matrix) -> float | None:

@@ -85,7 +85,7 @@ def _in_onnxruntime(content: Elementwise, runner: Runner) -> Evaluate | None:
         return None  # such as bfloat16, which numpy does not know
     types = {v: (ir.DataType.from_numpy(leaf.dtype), None) for v, leaf in content.leaves.items()}
     try:
-        return runner.prepare(content.nodes, types, content.value) if content.nodes else None
+        return runner.prepare(content.nodes, types, content.value, in_blocks=True) if content.nodes else None
     except Refused:
         return None
 

@@ -28,7 +28,7 @@ class Runner:
     def __init__(self, model: ir.Model) -> None:
         self._opsets = dict(model.opset_imports)
         self._ir_version = min(model.ir_version, _IR_VERSION)
-        self._sessions: dict[bytes, Any] = {}
+        self._sessions: dict[tuple[bytes, bool], Any] = {}
 
     def prepare(
         self,
@@ -37,6 +37,7 @@ class Runner:
         output: ir.Value,
         *,
         widened: bool = False,
+        in_blocks: bool = False,
     ) -> Run:
         """A function from the inputs' values to that of the output.
 
@@ -45,13 +46,15 @@ class Runner:
             inputs: What they read from outside, of what type, and of what shape if that is always the same.
             output: What to compute.
             widened: Whether to compute in float32 what they compute in half precision.
+            in_blocks: Whether it runs for blocks of one size after another, so that memory is kept between them:
+                what onnxruntime takes anew for each makes holes in the heap, which grows.
 
         Raises:
             Refused: onnxruntime does not run these nodes; so does the function.
         """
         proto = self._proto(nodes, inputs, output, widened=widened)
         names = {v: f"v{i}" for i, v in enumerate(inputs)}
-        session = self._session(proto)
+        session = self._session(proto, in_blocks=in_blocks)
 
         def run(values: Mapping[ir.Value, Array]) -> Array:
             feeds = {names[v]: array for v, array in values.items()}
@@ -63,23 +66,24 @@ class Runner:
 
         return run
 
-    def _session(self, proto: bytes) -> Any:
+    def _session(self, proto: bytes, *, in_blocks: bool) -> Any:
         import onnxruntime as ort  # noqa: PLC0415 - heavy, and only needed to prove
 
-        if proto not in self._sessions:
+        key = proto, in_blocks
+        if key not in self._sessions:
             options = ort.SessionOptions()
             options.log_severity_level = 4
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.intra_op_num_threads = 1
-            options.enable_cpu_mem_arena = False
+            options.enable_cpu_mem_arena = in_blocks
             try:
                 session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime's errors have no common base
                 raise _unproven(error) from error
             while len(self._sessions) >= _KEPT_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-            self._sessions[proto] = session
-        return self._sessions[proto]
+            self._sessions[key] = session
+        return self._sessions[key]
 
     def _proto(
         self,

@@ -113,7 +113,7 @@ print(status("VmHWM") - before)
     ("form", "weight_format"),
     [
         *[("latent fp32", "t2"), ("latent fp16", "t2"), ("noisy fp16", "t2"), ("latent bf16", "t5")],
-        *[("int8", "t2"), ("int8", "t5")],
+        *[("rows fp16", "t2"), ("groups fp16", "t2"), ("int8", "t2"), ("int8", "t5")],
     ],
 )
 def test_a_compilation_takes_no_more_memory_than_twice_a_weight_as_it_is_stored(
@@ -124,7 +124,7 @@ def test_a_compilation_takes_no_more_memory_than_twice_a_weight_as_it_is_stored(
     small, large = tmp_path / "small", tmp_path / "large"
     for folder in (small, large):
         folder.mkdir()
-    layer_models.write(small, form, 1, 64)
+    layer_models.write(small, form, 1, 128)
     stored = layer_models.write(large, form, layers, side) // layers
     command = [sys.executable, "-c", _COMPILE, small, large, weight_format]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
