@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bitcc.passes.extent import magnitudes_of
-from bitcc.passes.levels import floats, levels_of
+from bitcc.passes.levels import levels_of
+from bitcc.passes.magnitudes import floats, magnitudes_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,14 +92,14 @@ def _sample_median(matrix: Matrix) -> int:
     raise AssertionError  # the caller knows of a nonzero value
 
 
-def _away(values: NDArray[np.float32], level: np.float32) -> NDArray[np.float32]:
+def _away(values: NDArray[np.float32], level: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
     """How far they are from the level, relative to it."""
     with np.errstate(all="ignore"):  # of all patterns some are infinite or NaN
-        return np.abs(values / level - 1)
+        return np.asarray(np.abs(values / level - 1))
 
 
 def _near(values: NDArray[np.float32], level: int, most: float) -> tuple[int, int]:
-    """(first, last + 1) of the patterns that are no further from a level than that, given the values of all."""
+    """(first, last + 1) of the patterns no further from a level than that, given what each is."""
     near = np.flatnonzero(_away(values, values[level]) <= most)
     return int(near[0]), int(near[-1]) + 1
 

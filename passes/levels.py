@@ -6,15 +6,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bitcc.passes.elementwise import widened
+from bitcc.passes.magnitudes import comparable, ends_of, floats
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from bitcc.passes.elementwise import Matrix
+    from bitcc.passes.extent import Extent
 
 GROUPS = (256, 128, 64, 32, 16)
 """How many columns can share a scale, if their number divides K."""
+
+_UNIT = 64  # columns: blocks of a transposed matrix begin at multiples of them
+
+_SOME = slice(0, 16)  # rows
 
 EVIDENCE = 4
 """Nonzero weights for each scale: with fewer, any sparse matrix would have "one level"."""
@@ -47,10 +54,6 @@ class Levels(NamedTuple):
         """How many more weights there are than as many levels need as evidence."""
         return int(self.number.sum() - EVIDENCE * np.count_nonzero(self.number))
 
-    def is_exact(self, tolerance: float) -> bool:
-        """Whether each group has one level, up to a tolerance."""
-        return not self.has_more() and self.stray() <= tolerance
-
     def stray(self) -> float:
         """How far a magnitude is from the mean of its group, relative to that mean, at most."""
         mean = self.mean()
@@ -58,23 +61,59 @@ class Levels(NamedTuple):
         return float(np.where(self.number == 0, 0, away).max())
 
 
-def exact_scales(matrix: Matrix, tolerance: float) -> NDArray[np.float32] | None:
-    """The levels of the largest groups of columns that have one each, rows first, [N, groups of a row]."""
-    row = floats(matrix.rows(slice(0, 1)))  # says mostly which groups have more
-    likely = (size for size in sizes(matrix.shape[1]) if levels_of(row, size).is_exact(tolerance))
-    return next((scales for size in likely if (scales := _scales(matrix, size, tolerance)) is not None), None)
+def exact_scales(matrix: Matrix, extent: Extent, tolerance: float) -> NDArray[np.float32] | None:
+    """The levels of the largest groups of columns that have one each, rows first, [N, groups of a row].
+
+    Args:
+        matrix: What has them.
+        extent: Of its magnitudes, all finite.
+        tolerance: How far a magnitude may be from the level of its group, relative to that.
+    """
+    some = comparable(matrix.rows(_SOME))  # which say mostly what groups have more
+    for size in sizes(matrix.shape[1]):
+        if not _are_equal(*ends_of(some.reshape(-1, size), axis=1), tolerance):
+            continue
+        scales = _scales(matrix, size, tolerance)
+        if scales is not None:
+            few = extent.number < EVIDENCE * np.count_nonzero(scales)  # and fewer for smaller groups
+            return None if few else np.where(scales == 0, np.float32(1), scales)
+    return None
 
 
 def _scales(matrix: Matrix, size: int, tolerance: float) -> NDArray[np.float32] | None:
-    """The levels of groups of ``size`` columns; None if one of them has more, or there are too few weights."""
-    means, evidence = [], 0
-    for rows in matrix.row_blocks():
-        groups = levels_of(floats(matrix.rows(rows)), size)
-        if not groups.is_exact(tolerance):
+    """The levels of groups of ``size`` columns, 0 where all are zero; None if one of them has more."""
+    shape = (matrix.shape[0], matrix.shape[1] // size)
+    largest = np.zeros(shape, np.float64 if matrix.dtype == np.float64 else np.float32, order=matrix.order)
+    smallest = np.full_like(largest, np.inf)
+    for at, values, axis in _parts_of_groups(matrix, size):
+        above, below = ends_of(values, axis)
+        largest[at] = np.maximum(largest[at], above)
+        smallest[at] = np.minimum(smallest[at], below)
+        if not _are_equal(largest[at], smallest[at], tolerance):
             return None
-        means.append(groups.mean().astype(np.float32))
-        evidence += groups.evidence()
-    return np.concatenate(means) if evidence >= 0 else None
+    return np.where(largest == 0, 0, _middle(largest, smallest)).astype(np.float32)
+
+
+def _parts_of_groups(matrix: Matrix, size: int) -> Iterator[tuple[Any, NDArray[Any], int]]:
+    """(which [N, groups], values, axis of those of a group) of the whole matrix, as it lies in memory."""
+    k = matrix.shape[1]
+    for rows in matrix.blocks():
+        values = comparable(matrix.content.rows(rows))
+        if not matrix.transposed:
+            yield rows, values.reshape(len(values), -1, size), 2
+            continue
+        step = len(values) if size == k else min(size, _UNIT)
+        for first in range(0, len(values), step):
+            yield (slice(None), (rows.start + first) // size), values[first : first + step], 0
+
+
+def _are_equal(largest: NDArray[Any], smallest: NDArray[Any], tolerance: float) -> bool:
+    """Whether the magnitudes of each group are, which lie between these: as close to their middle as that."""
+    return bool((largest - smallest <= 2 * tolerance * _middle(largest, smallest)).all())
+
+
+def _middle(largest: NDArray[Any], smallest: NDArray[Any]) -> NDArray[Any]:
+    return largest / 2 + smallest / 2  # their sum may be infinite
 
 
 def stray_of_finest(matrix: Matrix) -> float | None:
@@ -109,10 +148,3 @@ def sizes(k: int) -> tuple[int, ...]:
 def finest(k: int) -> int:
     """The size of the smallest groups that K columns can have."""
     return sizes(k)[-1]
-
-
-def floats(block: NDArray[Any]) -> NDArray[Any]:
-    """float64 as it is, everything else as float32, which holds it."""
-    if block.dtype == np.float16:
-        return widened(block)
-    return block if block.dtype == np.float64 else block.astype(np.float32, copy=False)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from bitcc import formats
 from bitcc.passes._refused import Refused
-from bitcc.passes.levels import floats
+from bitcc.passes.magnitudes import floats
 from bitcc.passes.table import NO_CODE, CodeTable
 from bitcc.passes.weight import weight_as_read, weight_matrix
 

@@ -46,8 +46,8 @@ class Runner:
             inputs: What they read from outside, of what type, and of what shape if that is always the same.
             output: What to compute.
             widened: Whether to compute in float32 what they compute in half precision.
-            in_blocks: Whether it runs for blocks of one size after another, so that memory is kept between them:
-                what onnxruntime takes anew for each makes holes in the heap, which grows.
+            in_blocks: Whether it runs for many blocks of one size: then memory is kept between them, for
+                what onnxruntime takes anew each time makes holes in the heap, which grows.
 
         Raises:
             Refused: onnxruntime does not run these nodes; so does the function.

@@ -19,15 +19,15 @@ from bitcc.formats import PackedMatrix, t2
 from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Matrix
-from bitcc.passes.extent import HALVES, Extent, extent_of
+from bitcc.passes.extent import Extent, extent_of
 from bitcc.passes.levels import (
     EVIDENCE,
     exact_scales,
     finest,
-    floats,
     sizes,
     stray_of_finest,
 )
+from bitcc.passes.magnitudes import HALVES, floats
 from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _scale(matrix: Matrix, extent: Extent) -> tuple[NDArray[np.float32], int, bo
         raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
     if not extent.number:
         raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
-    scale = exact_scales(matrix, _TOLERANCE)
+    scale = exact_scales(matrix, extent, _TOLERANCE)
     if scale is not None:
         return scale, k // scale.shape[1], False
     scale = _noisy_scale(matrix, extent)
