@@ -73,19 +73,22 @@ def _weight(form: str, latent: NDArray[np.float32]) -> tuple[Array, str]:
         "folded fp16": (lambda: (codes.T * level).astype(np.float16), "Cast stored wt"),
         "noisy fp32": (lambda: (latent + (codes * level - latent)).T, "Identity stored wt"),
         "noisy fp16": (lambda: _merged(latent.astype(np.float16), codes).T, "Cast stored wt"),
-        "rows fp16": (lambda: _scaled(codes, 1).T.astype(np.float16), "Cast stored wt"),
-        "groups fp16": (lambda: _scaled(codes, 32).T.astype(np.float16), "Cast stored wt"),
+        "rows fp16": (lambda: _scaled(codes, codes.shape[1]).T.astype(np.float16), "Cast stored wt"),
+        "groups fp16": (
+            lambda: _scaled(codes, min(128, codes.shape[1] // 2)).T.astype(np.float16),
+            "Cast stored wt",
+        ),
         "int8": (lambda: codes.T.astype(np.int8), "Cast stored wi; Mul wi,scale wt"),
     }
     make, steps = makers[form]
     return np.ascontiguousarray(make()), steps
 
 
-def _scaled(codes: Array, groups: int) -> Array:
-    """Codes times a scale for each of the groups of columns of each row."""
+def _scaled(codes: Array, size: int) -> Array:
+    """Codes times a scale for each group of that many columns of a row."""
     n, k = codes.shape
-    scales = np.random.default_rng(1).uniform(0.01, 0.02, (n, groups)).astype(np.float32)
-    return np.asarray(codes * np.repeat(scales, k // groups, axis=1))
+    scales = np.random.default_rng(1).uniform(0.01, 0.02, (n, k // size)).astype(np.float32)
+    return np.asarray(codes * np.repeat(scales, size, axis=1))
 
 
 def _merged(latent: Array, codes: Array) -> Array:

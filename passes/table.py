@@ -108,13 +108,9 @@ class CodeTable:
         above, below = self.codes[:_SIGN], self.codes[_SIGN:]
         behind_zeros, first = int(np.argmax(above != 0)), int(np.argmax(above == 1))
         end = first + int(np.argmin(above[first:] == 1))
-        has_gap_alone = (above[behind_zeros:first] == NO_CODE).all()
+        is_step = 0 < behind_zeros <= first < end and (above[behind_zeros:first] == NO_CODE).all()
         is_odd = np.array_equal(below[:end], np.where(above == 1, -1, above)[:end])
-        return (
-            _Step(behind_zeros, first, end)
-            if 0 < behind_zeros <= first < end and has_gap_alone and is_odd
-            else None
-        )
+        return _Step(behind_zeros, first, end) if is_step and is_odd else None
 
     @cached_property
     def _runs(self) -> list[tuple[int, int, int]]:

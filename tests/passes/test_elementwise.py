@@ -122,21 +122,31 @@ def test_codes_of_integers_in_a_row_are_those_of_the_table(first: int, other: in
     check_codes(table, some.astype(np.uint8).reshape(3, 5))
 
 
-@pytest.mark.parametrize("first", [1, 100, 0x3C00])
+@pytest.mark.parametrize(
+    ("first", "without_code"), [(1, 0), (100, 0), (0x3C00, 0), (100, 1), (0x3C00, 0x3BFF)]
+)
 @pytest.mark.parametrize("last", [0x3C00, 0x7C00, 0x8000])
 @pytest.mark.parametrize("other", [0, -1, 1, 2])
-def test_codes_are_looked_up_whatever_the_table_says(first: int, last: int, other: int) -> None:
-    """The usual one, the sign of all that is not small, is compared rather than read."""
+def test_codes_are_looked_up_whatever_the_table_says(
+    first: int, without_code: int, last: int, other: int
+) -> None:
+    """The usual ones, the sign of all that is not small, are compared rather than read."""
     values = np.full(1 << 16, 2, np.int8)
     for sign, code in ((0, 1), (1 << 15, -1)):
-        values[sign : sign + first] = 0
+        values[sign : sign + first - without_code] = 0
         values[sign + first : sign + last] = code
     changed = values.copy()
     changed[[5, 0x8005]] = other
     patterns = np.random.default_rng(0).permutation(1 << 16).astype(np.uint16).reshape(256, 256)
     turned = np.where(values == NO_CODE, NO_CODE, -values)
     for table in (values, changed, turned, np.zeros_like(values)):
-        for some in (patterns, patterns & 0xBBFF, patterns & 0x8007, patterns | 0x8000):
+        for some in (
+            patterns,
+            patterns & 0xBBFF,
+            patterns & 0x8007,
+            patterns & 0x8000 | first,
+            patterns | 0x8000,
+        ):
             check_codes(table, some)
 
 

@@ -149,6 +149,20 @@ def test_rows_with_the_noise_of_half_precision_are_understood(dtype: str) -> Non
     np.testing.assert_allclose(found.scale, rows.astype(np.float32), rtol=2e-2)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_level_of_noise_is_the_median_of_all_weights(first: int) -> None:
+    """Also where another value, the next one of the type, is frequent in the first rows."""
+    shape = (512, 512)
+    values = np.array([0.5, np.nextafter(np.float16(0.5), np.float16(1))], np.float16)
+    random = np.random.default_rng(0).random(shape)
+    is_first = random < np.where(np.arange(shape[0]) < 0.4 * shape[0], 0.9, 0.1)[:, None]
+    codes = codes_of(shape, 1, 0.3)
+    found = to_ternary(codes.astype(values.dtype) * np.where(is_first, values[first], values[1 - first]))
+    assert (found.scope, found.noisy) == ("tensor", True)
+    assert found.scale == values[1 - first]
+    np.testing.assert_array_equal(found.codes.read(), codes)
+
+
 @pytest.mark.parametrize("value", [0.98, 0.999, 1.001, 1.02])
 def test_a_few_values_beside_the_level_are_noise(value: float) -> None:
     codes = codes_of((60, 96), 0, 0.3)
