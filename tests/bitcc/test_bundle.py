@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bitcc import bundle
-from bitcc.bundle import Bundle, Manifest, TargetEntry
+from bitcc.bundle import Bundle, Manifest, TargetEntry, staging
 from bitcc.errors import BundleError
 from bitcc.facts import KEPT, PACKED, LayerFacts
 
@@ -30,7 +30,7 @@ def test_force_replaces_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exchanged: bool
 ) -> None:
     if not exchanged:
-        monkeypatch.setattr(bundle, "_exchanged", lambda *_: False)
+        monkeypatch.setattr(staging, "exchanged", lambda *_: False)
     _write(tmp_path / "out", "one")
     _write(tmp_path / "out", "two")
     assert _found(tmp_path / "out") == {"two"}
@@ -40,7 +40,7 @@ def test_no_moment_is_without_a_bundle(tmp_path: Path, monkeypatch: pytest.Monke
     """Linux exchanges the folders in one step: nothing is moved out of the way before."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    if not bundle._exchanged(tmp_path / "one", tmp_path / "two"):  # noqa: SLF001
+    if not staging.exchanged(tmp_path / "one", tmp_path / "two"):
         pytest.skip("this file system cannot exchange folders")
     for name in ("one", "two"):
         (tmp_path / name).rmdir()
@@ -56,7 +56,7 @@ def test_no_moment_is_without_a_bundle(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path / "out", "one")
-    monkeypatch.setattr(bundle, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(staging, "exchanged", lambda *_: False)
     rename = Path.rename
 
     def fails(self: Path, target: Path) -> Path:

@@ -16,7 +16,7 @@ import pytest
 from e2e.command import EXAMPLE, Run
 
 import bitcc
-from bitcc import bundle, libraries
+from bitcc import bundle, digest, libraries
 from bitcc.errors import BitccError, BundleError
 
 
@@ -189,7 +189,7 @@ def test_weights_with_an_unknown_code_are_refused_by_verify(bitcc_command: Run, 
     data[offset] = 0xFF
     (broken / "model.onnx.data").write_bytes(data)
     manifest = json.loads((broken / "bitcc.json").read_text())
-    manifest["files"]["model.onnx.data"] = bitcc.bundle.sha256(broken / "model.onnx.data")
+    manifest["files"]["model.onnx.data"] = digest.sha256(broken / "model.onnx.data")
     (broken / "bitcc.json").write_text(json.dumps(manifest))
     _refused(bitcc_command("verify", broken), 1, "node `", "the code 3")
 

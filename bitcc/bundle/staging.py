@@ -1,0 +1,82 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitcc.bundle.manifest import MANIFEST
+from bitcc.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+
+
+@contextmanager
+def writing(output: Path, *, force: bool) -> Iterator[Path]:
+    """A staging folder beside ``output`` that takes its place when the block ends without an error.
+
+    Raises:
+        BundleError: ``output`` exists and ``force`` is not set, or the disk does not let us.
+    """
+    where = f"`{output}`"
+    if output.exists() and not force:
+        raise BundleError("it exists", where=where, hint="use --force to replace it, or give another folder")
+    if output.exists() and not (output / MANIFEST).is_file():
+        problem = "it exists and is not a bundle, so --force does not replace it"
+        raise BundleError(problem, where=where, hint="give another folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        problem = f"cannot write there: {error.strerror}"
+        raise BundleError(problem, where=where, hint="give another folder") from error
+    try:
+        yield staging
+        staging.chmod(0o755)
+        _publish(staging, output)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle: {error.strerror or error}",
+            where=where,
+            hint="nothing was left behind; free some space or give another folder",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, output: Path) -> None:
+    """Let the staging folder take the place of ``output``, at once where the system can exchange folders."""
+    if not output.exists():
+        staging.rename(output)
+        return
+    if exchanged(staging, output):
+        return  # the staging folder is the old bundle now, and the caller removes it
+    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
+    try:
+        output.rename(old / "bundle")
+        try:
+            staging.rename(output)
+        except OSError:
+            (old / "bundle").rename(output)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def exchanged(one: Path, other: Path) -> bool:
+    """Whether Linux exchanged two folders: no moment is without the one or the other."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    here = ctypes.c_int(_AT_FDCWD)
+    done: int = renameat2(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE))
+    return done == 0  # not every file system can
