@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
@@ -143,6 +143,16 @@ def on_gpu(packed: Sequence[LayerFacts]) -> str:
     return (
         f"with CUDA {len(packed) - len(slow)} run on the GPU; on the CPU, with copies there and back, since "
         f"its activations are float: {slow[0]}{more}"
+    )
+
+
+def verdict(certificate: dict[str, Any]) -> str:
+    """One line about a certificate of ``bitcc.verify``."""
+    errors = {"with the library": certificate["max_error_library"], "without": certificate["max_error_body"]}
+    figures = ", ".join(f"{error:.1e} of max|y| {how}" for how, error in errors.items() if error is not None)
+    measured = f"{figures} ({certificate['inputs']})" if figures else ""
+    return (
+        f"verification {certificate['status']}: {'; '.join(filter(None, [measured, certificate['reason']]))}"
     )
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from bitcc.bench.machine import Machine
     from bitcc.bundle import Bundle
-    from bitcc.verify import Feeds, Outputs
+    from bitcc.verify.inputs import Feeds
+    from bitcc.verify.outputs import Outputs
 
     Open: TypeAlias = Callable[[ort.SessionOptions], ort.InferenceSession]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import onnxruntime as ort
 
-    from bitcc.verify import Feeds
+    from bitcc.verify.inputs import Feeds
 
 _SUFFIX = "_kernel_time"
 

@@ -1,0 +1,61 @@
+"""The command line: parse, call, print. Data goes to stdout, words to stderr. One file a command.
+
+Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 no BitLinear found, 4 verification failed.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from bitcc.cli.bench import bench
+from bitcc.cli.compile import compile  # noqa: A004 - the name of the command
+from bitcc.cli.doctor import doctor
+from bitcc.cli.inspect import inspect
+from bitcc.cli.targets import targets
+from bitcc.cli.terminal import print_error
+from bitcc.cli.tune import tune
+from bitcc.cli.verify import verify
+from bitcc.errors import BitccError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["app", "main"]
+
+_COMMANDS: dict[Callable[..., None], str] = {  # with examples, in the order of --help
+    compile: "Example: `bitcc compile model.onnx -o bundle --target x86-64`",
+    inspect: "Examples: `bitcc inspect model.onnx`, `bitcc inspect model.onnx --html report.html`",
+    verify: "Examples: `bitcc verify bundle --against model.onnx --inputs inputs.npz`, "
+    "`bitcc verify bundle --target cuda`",
+    bench: "Examples: `bitcc bench --quick`, `bitcc bench bundle --against model.onnx --dim sequence=1`, "
+    "`bitcc bench --target cuda`",
+    tune: "Example: `bitcc tune -o tiles.json`, then `bitcc compile model.onnx --tiles tiles.json -o bundle`",
+    targets: "Example: `bitcc targets --json`",
+    doctor: "Examples: `bitcc doctor`, `bitcc doctor --target arm64`",
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Compile BitNet-style ternary ONNX models: packed weights and fast kernels for onnxruntime.",
+    epilog="Example: `bitcc compile model.onnx -o bundle`, then `bitcc.session('bundle')` in Python.",
+)
+for command, examples in _COMMANDS.items():
+    app.command(epilog=examples)(command)
+
+
+def main() -> None:
+    """Run the command line; errors of ours become two lines and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have the letters of a name
+    try:
+        app()
+    except BitccError as error:
+        print_error(str(error), error.hint)
+        sys.exit(error.exit_code)

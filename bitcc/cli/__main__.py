@@ -1,0 +1,5 @@
+"""``python -m bitcc.cli``."""
+
+from bitcc.cli import main
+
+main()

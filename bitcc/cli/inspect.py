@@ -1,0 +1,43 @@
+"""``bitcc inspect``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitcc.cli.options import HalfNumerics, Json, MinWeights, Model, WeightFormat
+from bitcc.cli.terminal import nothing_found, print_json, progress, show, write
+from bitcc.facts import FormatChoice, Numerics
+
+
+def inspect(
+    model: Model,
+    min_weights: MinWeights = None,
+    numerics: HalfNumerics = Numerics.FP32,
+    weight_format: WeightFormat = FormatChoice.AUTO,
+    html: Annotated[Path | None, typer.Option(help="Write a page of it here.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Say of every layer what it is, and why it would be left alone. Takes a model or a bundle."""
+    from bitcc import bundle, html_report, pipeline, report
+
+    if model.is_dir():
+        layers = bundle.read(model).manifest.layers
+    else:
+        with progress() as say:
+            request = pipeline.Request(
+                min_weights=min_weights, numerics=numerics, weight_format=weight_format
+            )
+            layers = pipeline.examine(model, request, say)
+    if html is not None:
+        write(html, html_report.page(model.name, layers))
+    if as_json:
+        print_json({"layers": [asdict(layer) for layer in layers]})
+    else:
+        show(report.layers_table(layers, detailed=True))
+        show(report.summary(layers))
+    if not any(layer.status == "packed" for layer in layers):
+        nothing_found("no BitLinear would be packed", "the reason of each layer is above", layers)

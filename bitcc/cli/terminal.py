@@ -1,0 +1,81 @@
+"""What commands print, and where: tables and JSON on stdout, errors and progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from bitcc import json_text
+from bitcc.errors import BitccError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from bitcc.facts import LayerFacts
+
+NOTHING_FOUND = 3
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress line on stderr, only where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def say(what: str, done: int, count: int) -> None:
+            bar.update(task, description=what, completed=done, total=count or None)
+
+        yield say
+
+
+def show(what: Any) -> None:
+    """Print words or a table of rich."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False, markup=False, emoji=False).print(what)
+
+
+def print_json(data: Any) -> None:
+    """Print data for scripts."""
+    print(json_text.dumps(data))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that the user named.
+
+    Raises:
+        BitccError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BitccError(f"cannot write: {error.strerror}", where=f"`{path}`") from error
+
+
+def nothing_found(what: str, hint: str, layers: Sequence[LayerFacts]) -> None:
+    """Print that no layer is packed, as an error.
+
+    Raises:
+        Exit: always.
+    """
+    if all(layer.scheme == "dense" for layer in layers):
+        hint += "; one that was trained ternary has to be exported with its weight quantizers, or merged ones"
+    print_error(what, hint)
+    raise typer.Exit(NOTHING_FOUND)
+
+
+def print_error(problem: str, hint: str) -> None:
+    """Print what is wrong, and what to do about it if that is known."""
+    print(f"error: {problem}", file=sys.stderr)
+    if hint:
+        print(f"\nhint: {hint}", file=sys.stderr)

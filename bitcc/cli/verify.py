@@ -1,0 +1,34 @@
+"""``bitcc verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitcc.cli.options import Against, Json, OnGpu
+from bitcc.cli.terminal import print_json, progress, show
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The folder that `bitcc compile` made.", show_default=False)],
+    against: Against = None,
+    inputs: Annotated[Path | None, typer.Option(help="Inputs by name, .npz.", show_default=False)] = None,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference relative to max|y|.")] = 1e-2,
+    target: OnGpu = None,
+    as_json: Json = False,
+) -> None:
+    """Check that a bundle is whole and computes what the original model computes."""
+    from bitcc import report
+    from bitcc.verify import verify_bundle
+    from bitcc.verify.certificate import require
+
+    with progress() as say:
+        say("verifying", 0, 0)
+        certificate = verify_bundle(bundle, against, inputs, tolerance, target)
+    if as_json:
+        print_json(certificate.to_dict())
+    else:
+        show(report.verdict(certificate.to_dict()))
+    require(certificate)

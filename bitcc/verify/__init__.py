@@ -1,0 +1,170 @@
+"""Run a whole model before and after, with the library and without it, and measure the difference.
+
+The certificate has two parts. Each layer was proven on its own when it was compiled, to 1e-5 of max|y|. The
+whole model is compared here: an activation code that sits on a rounding boundary can fall to the other side
+by a difference in the last place of an earlier layer, so that deep models differ by more than one layer does;
+the bound is for errors of meaning, and the measured figure is reported.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitcc import bundle, formats, libraries, ops, runtime, source
+from bitcc.errors import ModelError, PackedWeightError, TargetError, first_line
+from bitcc.verify import runs
+from bitcc.verify.certificate import FAILED, NOT_RUN, PASSED, TOLERANCE, Certificate
+from bitcc.verify.inputs import load_inputs, random_inputs
+from bitcc.verify.outputs import distance, equal, flat
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bitcc.bundle import Bundle
+    from bitcc.verify.inputs import Feeds
+    from bitcc.verify.outputs import Outputs
+
+__all__ = ["check_weights", "compare", "distance", "not_run", "random_inputs", "verify_bundle"]
+
+
+def not_run(reason: str) -> dict[str, Any]:
+    """The certificate of a comparison that did not take place."""
+    return Certificate(NOT_RUN, reason).to_dict()
+
+
+def verify_bundle(
+    path: Path,
+    against: Path | None,
+    inputs: Path | None,
+    tolerance: float = TOLERANCE,
+    target: str | None = None,
+) -> Certificate:
+    """Check a bundle: its files, its packed weights, and what it computes.
+
+    Args:
+        path: The bundle's folder.
+        against: The original model; None to compare only the library with the function body.
+        inputs: A .npz file of inputs by name; None for random ones.
+        tolerance: Bound on the difference, relative to max|y|.
+        target: ``cuda`` to run the library on this machine's GPU; None for its CPU.
+
+    Raises:
+        BundleError: a file is missing or not what the compiler wrote.
+        PackedWeightError: a packed weight is not what its layout allows.
+        ModelError: the inputs cannot be read.
+        TargetError: this machine cannot run that target.
+        VerificationError: the GPU does not run the bundle's layers.
+    """
+    built = bundle.read(path)
+    gpu = runtime.check_target(target)
+    built.check_digests()
+    check_weights(built)
+    feeds = None if inputs is None else load_inputs(inputs)
+    found = compare(built, against, feeds, tolerance, gpu=gpu)
+    if found.status == NOT_RUN and found.max_error_body is None:
+        raise ModelError(
+            found.reason, hint="check the paths; give inputs that the model takes with --inputs FILE.npz"
+        )
+    return found
+
+
+def check_weights(built: Bundle) -> None:
+    """Unpack every packed weight of a bundle's model.
+
+    Raises:
+        PackedWeightError: one is not what its layout allows; the error names the node.
+    """
+    for node in source.load(built.model).graph.all_nodes():
+        if node.domain != ops.DOMAIN:
+            continue
+        get = node.attributes
+        try:
+            weight = node.inputs[1]
+            layout = formats.get(get.get_string("weight_format", ""), get.get_int("layout_version", 0))
+            tensor = None if weight is None else weight.const_value
+            data: Any = np.zeros(0) if tensor is None else tensor.numpy()
+            layout.unpack(data, get.get_int("N", 0), get.get_int("K", 0))
+        except PackedWeightError as error:
+            where = f"node `{node.name}`"
+            raise PackedWeightError(error.problem, where=where, hint=error.hint) from error
+        except (TypeError, IndexError) as error:  # an attribute of another type, no second input
+            raise PackedWeightError(f"it is damaged: {error}", where=f"node `{node.name}`") from error
+
+
+def compare(
+    built: Bundle,
+    original: Path | None,
+    feeds: Feeds | None = None,
+    tolerance: float = TOLERANCE,
+    *,
+    gpu: str = "",
+) -> Certificate:
+    """Run the original and the bundle, with the library and without, on the same inputs.
+
+    Args:
+        built: The bundle.
+        original: The model that it was compiled from; None to compare the bundle with itself.
+        feeds: Inputs by name; default: small random ones.
+        tolerance: Bound on the difference, relative to max|y|.
+        gpu: Name of the GPU that runs the library; empty for the CPU, which runs everything else.
+
+    Raises:
+        VerificationError: the GPU does not run the bundle's layers.
+    """
+    described = "random inputs, seed 0" if feeds is None else "given inputs"
+    reference = original or built.model
+    try:
+        first = runs.plain_session(reference)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        return Certificate(NOT_RUN, f"onnxruntime cannot load `{reference.name}`: {first_line(error)}")
+    try:
+        feeds = random_inputs(first) if feeds is None else feeds
+        want = flat(first.run(None, feeds))
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        return Certificate(NOT_RUN, f"`{reference.name}` does not run on {described}: {first_line(error)}")
+    del first
+    try:
+        by_body = want if original is None else flat(runs.plain_session(built.model).run(None, feeds))
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        return Certificate(
+            FAILED, f"the compiled model does not run: {first_line(error)}", described, tolerance
+        )
+    by_library: Outputs | None
+    if gpu:
+        runs_here, (by_library, remark) = True, runs.by_gpu(built, feeds, gpu)
+    else:
+        runs_here, remark = _where_it_runs(built)
+        by_library = runs.by_library(built, feeds, by_body) if runs_here else None
+    of_body = distance(by_body, want)
+    of_library = None if by_library is None else distance(by_library, want)
+    worst = of_body if of_library is None else max(of_body, of_library)
+    status, reason = (PASSED if runs_here else NOT_RUN), remark
+    if not worst <= tolerance:  # written so that NaN fails
+        status, reason = FAILED, _difference(worst, tolerance)
+    same = None if by_library is None else equal(by_library, by_body)
+    return Certificate(status, reason, described, tolerance, of_library, of_body, same)
+
+
+def _where_it_runs(built: Bundle) -> tuple[bool, str]:
+    """Whether this machine runs a library of the bundle, or needs none; and which others it cannot run."""
+    names = [entry.name for entry in built.manifest.targets]
+    hosts: tuple[str, ...]
+    try:
+        hosts = libraries.host_targets()
+    except TargetError:
+        hosts = (f"{platform.system()} {platform.machine()}",)
+    others = ", ".join(name for name in names if name not in hosts)
+    words = [f"not run: this machine ({hosts[0]}) cannot run {others}"] if others else []
+    if any(entry.gpus for entry in built.manifest.targets):
+        words.append("not run: the CUDA kernels; `bitcc verify --target cuda` does so on a GPU")
+    return bool({*hosts} & {*names}) or not names, "; ".join(words)
+
+
+def _difference(worst: float, tolerance: float) -> str:
+    if math.isfinite(worst):
+        return f"the difference of {worst:.1e} of max|y| is over {tolerance:.0e}"
+    return "shapes, integers, NaN or infinity of the outputs differ"

@@ -1,0 +1,57 @@
+"""What a comparison of two models found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnxruntime as ort
+
+from bitcc.errors import VerificationError
+
+PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a comparison of two models found.
+
+    Attributes:
+        status: ``passed``, ``failed``, or ``not run`` if the library or both models did not run.
+        reason: Why it failed or was not run.
+        inputs: What the models were run on.
+        tolerance: The bound on both errors, relative to max|y|.
+        max_error_library: Largest difference of the original and the compiled model with the library;
+            None if it did not run, as on another machine than it is for.
+        max_error_body: The same without the library, through the function body.
+        library_equals_body: Whether those two gave the same bits.
+        onnxruntime: The version that ran them.
+    """
+
+    status: str
+    reason: str = ""
+    inputs: str = ""
+    tolerance: float = TOLERANCE
+    max_error_library: float | None = None
+    max_error_body: float | None = None
+    library_equals_body: bool | None = None
+    onnxruntime: str = ort.__version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return asdict(self)
+
+
+def require(certificate: Certificate) -> None:
+    """Raise what a failed certificate says.
+
+    Raises:
+        VerificationError: it failed.
+    """
+    if certificate.status == FAILED:
+        raise VerificationError(
+            certificate.reason,
+            where="the compiled model",
+            hint="do not use the bundle; report the model, or see `bitcc inspect` for the layers",
+        )

@@ -1,0 +1,72 @@
+"""What a model computes: as any onnxruntime runs it, and with the library on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxruntime as ort
+
+from bitcc import ops, runtime
+from bitcc.errors import VerificationError, first_line
+from bitcc.verify.outputs import flat
+
+if TYPE_CHECKING:
+    from bitcc.bundle import Bundle
+    from bitcc.verify.inputs import Feeds
+    from bitcc.verify.outputs import Outputs
+
+
+def plain_session(path: Path) -> ort.InferenceSession:
+    """A session of any model, without the library and without optimisations."""
+    options = _options()
+    # planning which buffers to reuse takes time that grows with the square of the nodes, of which function
+    # bodies have many; what is computed is the same
+    options.enable_mem_reuse = False
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:
+    """What the bundle computes with its library; a model in which nothing was packed has none."""
+    if not built.manifest.targets:
+        return by_body
+    options = _options()
+    runtime.register_library(built, options)
+    return flat(runtime.open_session(built, options).run(None, feeds))
+
+
+def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
+    """What the bundle computes with CUDA, and in words what ran there.
+
+    Raises:
+        VerificationError: onnxruntime does not run the model so, or leaves its layers to the CPU.
+    """
+    options = _options()
+    runtime.register_library(built, options, cuda=True)
+    with tempfile.TemporaryDirectory(prefix="bitcc-verify-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = runtime.open_session(built, options, runtime.EXACT_CUDA)
+        try:
+            outputs = flat(session.run(None, feeds))
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise VerificationError(f"it does not run: {first_line(error)}", where=gpu) from error
+        ran = runtime.places(Path(session.end_profiling()), ops.BIT_LINEAR)
+    on_gpu = ran[runtime.CUDA]
+    if on_gpu < ran.total() or not on_gpu:
+        raise VerificationError(
+            f"{on_gpu} of {ran.total()} {ops.BIT_LINEAR} nodes ran there",
+            where=gpu,
+            hint="unset BITCC_CUDA; if it was not set, report this with the model"
+            if ran.total()
+            else "no layer of this model has int8 activations, and only such layers run on a GPU",
+        )
+    return outputs, f"{on_gpu} {ops.BIT_LINEAR} nodes ran on {gpu}"
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
