@@ -45,8 +45,9 @@ def tuner_sources() -> tuple[Path, ...]:
 
     They want what ``sources`` do, and the headers beside those.
     """
-    names = ["self_test.c", "variants.c", *(path.name for path in (_HERE / "src").glob("cpu_*.c"))]
-    return (_HERE / "tune" / "measure.c", *sorted(_HERE / "src" / name for name in names))
+    parts = ("self_test*.c", "variants.c", "cpu_*.c")
+    found = (path for part in parts for path in (_HERE / "src").glob(part))
+    return (_HERE / "tune" / "measure.c", *sorted(found))
 
 
 def include_dir() -> Path:
