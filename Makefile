@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # any build of torch will do; pip's own settings (PIP_FIND_LINKS, PIP_INDEX_URL) say where a CPU one is
 test-torch: $(VENV)/.torch

@@ -15,8 +15,7 @@ import pytest
 from emulation import amx
 from onnx import TensorProto, helper, numpy_helper
 
-from bitcc import formats, ops, runtime_ops, targets, ternary_linear
-from bitcc.targets import x86_64
+from bitcc import formats, libraries, ops, runtime_ops, targets, ternary_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,11 +61,10 @@ def library(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Path:
         return build()
     if kind == "expanding":
         return build(variants="BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 0)\n")
-    sources, target = runtime_ops.sources(), x86_64.TARGET
-    if kind == "emulated":
-        sources, target = (*sources, amx.SOURCE), amx.EMULATED
-    include = runtime_ops.include_dir()
-    return targets.build_library(target, sources=sources, include=include, version="1.2.3")
+    if kind == "built":
+        return libraries.library_path("x86-64")
+    sources, include = (*runtime_ops.sources(), amx.SOURCE), runtime_ops.include_dir()
+    return targets.build_library(amx.EMULATED, sources=sources, include=include, version="1.2.3")
 
 
 @pytest.fixture

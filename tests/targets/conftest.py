@@ -137,15 +137,20 @@ def buffer() -> type[Buffer]:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of this session."""
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all of these tests, where other tests find nothing and leave nothing."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def cache(cache_folder: Path) -> Iterator[Path]:
+    """The cache folder, which is set."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("BITCC_CACHE_DIR", str(folder))
-        yield folder
+        patch.setenv("BITCC_CACHE_DIR", str(cache_folder))
+        yield cache_folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def build(cache: Path) -> Callable[..., Path]:
     """Builds the stub library."""
     assert cache.is_dir()
@@ -160,14 +165,14 @@ def build(cache: Path) -> Callable[..., Path]:
 VARIANTS = [(target, variant) for target in (TARGET, EVEX, amx.EMULATED) for variant in target.variants]
 
 
-@pytest.fixture(scope="session", params=VARIANTS, ids=lambda pair: pair[1].name)
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda pair: pair[1].name)
 def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
     """The kernels of each variant that this CPU can run."""
     return _load(*request.param, build)
 
 
 @pytest.fixture(
-    scope="session",
+    scope="module",
     params=[pair for pair in VARIANTS if pair[1].kernels.reads_t5],
     ids=lambda pair: pair[1].name,
 )

@@ -6,6 +6,7 @@ import ctypes
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +114,10 @@ def test_the_table_is_that_of_the_variants(kernels: Any) -> None:
 def test_a_c_error_is_shown(tmp_path: Path) -> None:
     source = tmp_path / "wrong.c"
     source.write_text("int wrong(void) { return missing; }\n")
+    target = targets.get("x86-64")
+    small = replace(target, variants=target.variants[-1:])  # the error does not depend on the kernels
     with pytest.raises(TargetError, match=r"`libbitcc_ops\.so` cannot be compiled") as raised:
-        targets.build_library(targets.get("x86-64"), sources=[source], include=tmp_path, version="1")
+        targets.build_library(small, sources=[source], include=tmp_path, version="1")
     assert raised.value.where == "target `x86-64`"
     assert "src/wrong.c" in raised.value.hint
     assert "error" in raised.value.hint
