@@ -16,6 +16,7 @@ from emulation import amx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitcc import formats, libraries, ops, runtime_ops, targets, ternary_linear
+from bitcc.targets import x86_64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +84,16 @@ def session(library: Path) -> Callable[..., ort.InferenceSession]:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     return make
+
+
+@pytest.fixture(params=[variant.name for variant in x86_64.TARGET.variants])
+def isa(request: pytest.FixtureRequest, library: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each variant that the library has and this CPU runs; it is the one that runs."""
+    name: str = request.param
+    monkeypatch.setenv("BITCC_ISA", name)
+    if runtime_ops.library_info(library).selected is None:
+        pytest.skip(f"{name} is not in this library or cannot run on this CPU")
+    return name
 
 
 @pytest.fixture

@@ -9,13 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bitcc import runtime_ops
 from bitcc.ops import ActScale, ActScope, ActType, Norm
-from bitcc.targets import x86_64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.parametrize("library", ["reference", "built"], indirect=True)
 ELEMENTS = pytest.mark.parametrize("element", [np.float32, np.float16, ml_dtypes.bfloat16])
@@ -320,18 +317,10 @@ def test_threads_do_not_change_the_numbers(
     assert_same_bits(linear.run(session(linear.model(x), threads=4), X=x), linear.expected(x))
 
 
-@pytest.mark.parametrize("isa", [variant.name for variant in x86_64.TARGET.variants])
+@pytest.mark.usefixtures("isa")
 def test_every_variant_gives_the_same_bits(
-    library: Path,
-    session: Callable[..., Any],
-    layer: Callable[..., Any],
-    rng: np.random.Generator,
-    monkeypatch: pytest.MonkeyPatch,
-    isa: str,
+    session: Callable[..., Any], layer: Callable[..., Any], rng: np.random.Generator
 ) -> None:
-    monkeypatch.setenv("BITCC_ISA", isa)
-    if runtime_ops.library_info(library).selected is None:
-        pytest.skip(f"{isa} is not in this library or cannot run on this CPU")
     for m, n, k, form in [(2, 35, 130, 0), (5, 100, 1000, 1), (11, 260, 4100, 2), (150, 100, 1100, 0)]:
         linear = layer(N=n, K=k, act_scale=ActScale(form), bias_before_scale=form == 1)
         x = rng.normal(size=(m, k)).astype(np.float32)

@@ -9,8 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bitcc import formats, function_body, runtime_ops, ternary_linear
-from bitcc.targets import x86_64
+from bitcc import formats, function_body, ternary_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,18 +166,10 @@ def test_neither_threads_nor_other_tokens_change_the_numbers(
     np.testing.assert_array_equal(linear.run(opened, X=x[-1:]), got[-1:])
 
 
-@pytest.mark.parametrize("isa", [variant.name for variant in x86_64.TARGET.variants])
+@pytest.mark.usefixtures("isa")
 def test_every_variant_is_close_to_the_spec(
-    library: Path,
-    session: Callable[..., Any],
-    ternary: Callable[..., Any],
-    rng: np.random.Generator,
-    monkeypatch: pytest.MonkeyPatch,
-    isa: str,
+    session: Callable[..., Any], ternary: Callable[..., Any], rng: np.random.Generator
 ) -> None:
-    monkeypatch.setenv("BITCC_ISA", isa)
-    if runtime_ops.library_info(library).selected is None:
-        pytest.skip(f"{isa} is not in this library or cannot run on this CPU")
     for n, k, group in [(35, 130, 16), (100, 1000, 128), (260, 4100, 4100)]:
         linear = ternary(N=n, K=k, group_size=group)
         x = rng.normal(size=(3, k)).astype(np.float32)

@@ -38,8 +38,9 @@ EVEX = replace(
         ),
     ),
 )
-STUB = Path(__file__).parent / "stub.c"
-INCLUDE = Path(__file__).parents[2] / "runtime_ops" / "include"
+RUNTIME_OPS = Path(__file__).parents[2] / "runtime_ops"
+SOURCES = [Path(__file__).parent / "stub.c", RUNTIME_OPS / "src" / "variants.c"]
+INCLUDE = RUNTIME_OPS / "include"
 AMX = "BITCC_CPU_AVX512VNNI | BITCC_CPU_AVX512VBMI | BITCC_CPU_AMXINT8"
 _AVX512VNNI = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
 CPU_FLAGS = {  # what Linux calls the features of kernel.h
@@ -156,7 +157,7 @@ def build(cache: Path) -> Callable[..., Path]:
     assert cache.is_dir()
 
     def stub_library(target: targets.Target = TARGET, version: str = "1", **more: Any) -> Path:
-        sources = [STUB, amx.SOURCE] if target is amx.EMULATED else [STUB]
+        sources = [*SOURCES, amx.SOURCE] if target is amx.EMULATED else SOURCES
         return targets.build_library(target, sources=sources, include=INCLUDE, version=version, **more)
 
     return stub_library
@@ -188,8 +189,8 @@ def _load(target: targets.Target, variant: Variant, build: Callable[..., Path]) 
     if variant.features == AMX and not _may_use_tiles():
         pytest.skip("Linux does not let this process use AMX")
     library = ctypes.CDLL(os.fspath(build(target)))
-    table = (Row * (len(target.variants) + 1)).in_dll(library, "bitcc_variants")
-    (row,) = (row for row in table if row.isa == variant.name.encode())
+    table = ctypes.POINTER(Row).in_dll(library, "stub_variants")
+    (row,) = (row for row in table[: len(target.variants)] if row.isa == variant.name.encode())
     fault = getattr(library, "emulated_fault", lambda: None)
     if target is amx.EMULATED:
         fault.restype = ctypes.c_char_p

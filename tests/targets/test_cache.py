@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 X86_64 = targets.get("x86-64")
 TARGET = replace(X86_64, variants=X86_64.variants[-2:])  # all six take ten times as long
-HERE = Path(__file__).parent
-INCLUDE = HERE.parents[1] / "runtime_ops" / "include"
+STUB = Path(__file__).parent / "stub.c"
+RUNTIME_OPS = STUB.parents[2] / "runtime_ops"
+SOURCES = (STUB, RUNTIME_OPS / "src" / "variants.c")
+INCLUDE = RUNTIME_OPS / "include"
 BUILD = f"""
 import sys
 from dataclasses import replace
@@ -31,7 +33,8 @@ from bitcc import targets
 x86_64 = targets.get("x86-64")
 print(targets.build_library(
     replace(x86_64, variants=x86_64.variants[-2:]),
-    sources=[Path({str(HERE / "stub.c")!r})], include=Path({str(INCLUDE)!r}), version=sys.argv[1],
+    sources=list(map(Path, {[str(path) for path in SOURCES]})), include=Path({str(INCLUDE)!r}),
+    version=sys.argv[1],
 ))
 print("tvm" in sys.modules)
 """
@@ -42,7 +45,7 @@ def shim(tmp_path: Path) -> Shim:
     """Copies that a test may change."""
     shutil.copytree(INCLUDE, tmp_path / "include")
     source = tmp_path / "stub.c"
-    shutil.copy(HERE / "stub.c", source)
+    shutil.copy(STUB, source)
     (tmp_path / "beside.h").write_text("/* may be included */\n")
     return Shim((source,), tmp_path / "include", "1")
 
@@ -99,7 +102,7 @@ def test_a_damaged_library_is_built_again(build: Callable[..., Path], damage: by
 @pytest.mark.parametrize("damage", [b"", b"\xff", b"../..", b"0" * 64])
 def test_a_damaged_record_is_written_again(build: Callable[..., Path], cache: Path, damage: bytes) -> None:
     library = build(TARGET)
-    entry = _cache.key(TARGET, Shim((HERE / "stub.c",), INCLUDE, "1"))
+    entry = _cache.key(TARGET, Shim(SOURCES, INCLUDE, "1"))
     record = cache / "libraries" / f"{entry}.sha256"
     intact = record.read_bytes()
     record.write_bytes(damage)
