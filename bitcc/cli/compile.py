@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from bitcc.cli.options import HalfNumerics, Json, MinWeights, Model, TileSizes, WeightFormat
+from bitcc.cli.options import HalfNumerics, Json, MinWeights, TileSizes, WeightFormat
 from bitcc.cli.terminal import nothing_found, progress, show
 from bitcc.facts import FormatChoice, Numerics
 
 
 def compile(  # noqa: A001 - the name of the command
-    model: Model,
+    model: Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.", show_default=False)],
     target: Annotated[
-        list[str] | None, typer.Option(help="Target; may be repeated. See `bitcc targets`.")
+        list[str] | None,
+        typer.Option(
+            help="What to compile for; may be repeated. Default: this machine. See `bitcc targets`."
+        ),
     ] = None,
     min_weights: MinWeights = None,
     numerics: HalfNumerics = Numerics.FP32,

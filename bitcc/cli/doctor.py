@@ -13,7 +13,8 @@ from bitcc.cli.terminal import print_json, progress, show
 
 def doctor(
     target: Annotated[
-        str | None, typer.Option(help="Build its library, and say which kernels it takes on which CPU.")
+        str | None,
+        typer.Option(help="Build the library of this target, and say which kernels it takes on which CPU."),
     ] = None,
     as_json: Json = False,
 ) -> None:

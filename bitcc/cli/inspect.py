@@ -8,20 +8,22 @@ from typing import Annotated
 
 import typer
 
-from bitcc.cli.options import HalfNumerics, Json, MinWeights, Model, WeightFormat
+from bitcc.cli.options import HalfNumerics, Json, MinWeights, WeightFormat
 from bitcc.cli.terminal import nothing_found, print_json, progress, show, write
 from bitcc.facts import FormatChoice, Numerics
 
 
 def inspect(
-    model: Model,
+    model: Annotated[Path, typer.Argument(help="An ONNX model, or a bundle.", show_default=False)],
     min_weights: MinWeights = None,
     numerics: HalfNumerics = Numerics.FP32,
     weight_format: WeightFormat = FormatChoice.AUTO,
-    html: Annotated[Path | None, typer.Option(help="Write a page of it here.", show_default=False)] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write it as a page to this file, too.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say of every layer what it is, and why it would be left alone. Takes a model or a bundle."""
+    """Say of every layer what it is, and why it would be left alone."""
     from bitcc import bundle, html_report, pipeline, report
 
     if model.is_dir():

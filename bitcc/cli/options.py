@@ -9,7 +9,6 @@ import typer
 
 from bitcc.facts import FormatChoice, Numerics
 
-Model = Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 MinWeights = Annotated[
     int | None,

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 def tune(
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.", show_default=False)],
-    target: Annotated[str | None, typer.Option(help="Default: this machine's.", show_default=False)] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What to compile for. Default: this machine.", show_default=False)
+    ] = None,
     isa: Annotated[
         str | None, typer.Option(help="Which kernels. Default: those that run here.", show_default=False)
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0, help="To measure; compiling takes about as long.")] = 120.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="How long to measure; compiling takes about as long.")
+    ] = 120.0,
     rpc: Annotated[
         str | None,
         typer.Option(help="Measure on the RPC server of TVM at HOST:PORT.", show_default=False),

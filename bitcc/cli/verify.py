@@ -14,7 +14,10 @@ from bitcc.cli.terminal import print_json, progress, show
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The folder that `bitcc compile` made.", show_default=False)],
     against: Against = None,
-    inputs: Annotated[Path | None, typer.Option(help="Inputs by name, .npz.", show_default=False)] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help="A .npz file of inputs by name. Default: random ones.", show_default=False),
+    ] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference relative to max|y|.")] = 1e-2,
     target: OnGpu = None,
     as_json: Json = False,
