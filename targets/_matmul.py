@@ -37,12 +37,16 @@ class Block:
         q_offsets: Where the activations of each token start, in bytes.
         w: Weights, packed or unpacked.
         w_offsets: Where the vectors of each tile start, in bytes.
+        ahead: What `Dot.ahead` says, by tile: of these vectors, for the step to replace by those of the next.
+        next_offsets: Where the next vectors of each tile start; those of the last step are the same again.
     """
 
     q: Pointer
     q_offsets: Sequence[Any]
     w: Pointer
     w_offsets: Sequence[Any]
+    ahead: Sequence[Sequence[Register]] = ()
+    next_offsets: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Dot:
         total: The accumulators of one token and one tile to sums of c * q: int32 vectors that
             together are the 16 rows in order.
         settle: What is left to do, once after the last step, with the accumulators of all tokens.
+        ahead: What is made of a vector one step ahead, so that no product waits for it: given the writer, the
+            weights and the offset. Only with one vector in a step.
     """
 
     vectors: int
@@ -63,6 +69,7 @@ class Dot:
     step: Callable[[Tir, Block, Accumulators], None]
     total: Callable[[Tir, Sequence[Any]], Sequence[Any]]
     settle: Callable[[Tir, Accumulators], None] | None = None
+    ahead: Callable[[Tir, Pointer, Any], Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -246,11 +253,17 @@ class _Loops:
             [[t.register(t.constant(0, dtype)) for dtype in dot.registers] for _ in starts]
             for _ in range(tokens)
         ]
+        ahead = (
+            [[t.register(value) for value in dot.ahead(t, self.w, s)] for s in starts] if dot.ahead else []
+        )
         vectors = dot.vectors * walk.unroll
         with t.loop(t.long(self.a.k_blocks) // vectors) as step:
             for part in range(walk.unroll):
                 vector = t.let(step * vectors + part * dot.vectors)
-                dot.step(t, self._block(tokens, starts, vector, walk.prefetch), accumulators)
+                block = self._block(tokens, starts, vector, walk.prefetch)
+                if ahead:
+                    block = replace(block, ahead=ahead, next_offsets=self._next(starts, vector))
+                dot.step(t, block, accumulators)
         if dot.settle is not None:
             dot.settle(t, accumulators)
         return accumulators
@@ -267,6 +280,12 @@ class _Loops:
             w=self.w,
             w_offsets=offsets,
         )
+
+    def _next(self, starts: Sequence[Any], vector: Any) -> Sequence[Any]:
+        """The offsets of the vectors after `vector`, or of the last ones."""
+        t = self.t
+        following = t.let(t.minimum(vector + 1, t.long(self.a.k_blocks) - 1))
+        return [t.let(start + following * self.vector_bytes) for start in starts]
 
     def _prefetch(self, offsets: Sequence[Any], vector: Any, distance: int) -> None:
         """Ask for what is `distance` further on; past the end of a tile, for the next walk's tile."""

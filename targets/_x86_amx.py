@@ -142,6 +142,7 @@ VARIANT = Variant(
     # ten tokens.
     tiles=replace(
         _AVX512VBMI.tiles,
+        gemm_few=_AVX512VBMI.tiles.gemm_few[:9],
         gemm=Walk(2),
         gemm_tokens=TOKENS,
         gemm_unit=TOKENS,

@@ -50,9 +50,14 @@ VARIANT = Variant(
     mattr=("+avx512f", "+avx512bw", "+avx512dq", "+avx512vl", "+avx512vnni"),
     tiles=Tiles(
         gemv=Walk(4, prefetch=2048),
-        # with more tokens, or with prefetches for 5, LLVM needs more addresses than there are registers for
-        # them and spills vectors: measure after every change
-        gemm_few=(Walk(4, prefetch=1024),) * 3 + (Walk(4),) * 2 + (Walk(2),) * 4,
+        # of 2 to 10 tokens, so that nothing is spilled: with more, or with prefetches for 5, LLVM needs more
+        # addresses than there are registers for them
+        gemm_few=(
+            *(Walk(4, prefetch=1024),) * 3,
+            Walk(4, unroll=2),
+            *(Walk(2, unroll=2),) * 4,
+            Walk(2),
+        ),
         gemm=Walk(4),
         gemm_tokens=6,
         gemv_float=Walk(4, prefetch=1024),

@@ -14,15 +14,22 @@ if TYPE_CHECKING:
     from bitcc.targets._tir import Register, Tir
 
 
+def _to_the_bottom(i: int) -> int:
+    """A matrix of bits: its last byte selects the bit that becomes bit 0, the one before that for bit 1."""
+    return (1 << 2 * i) << 56 | (2 << 2 * i) << 48
+
+
 @dataclass(frozen=True)
 class Vnni:
     """The dot products of vectors of so many rows.
 
     Attributes:
         lanes: 16 or 8.
+        gfni: Whether the CPU has `vgf2p8affineqb`.
     """
 
     lanes: int
+    gfni: bool = False
 
     @property
     def in_place(self) -> Dot:
@@ -54,8 +61,7 @@ class Vnni:
     def _multiply_in_place(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
         q = [self.four_columns(t, block, 0, i) for i in CRUMBS]
         for registers, packed in zip(accumulators[0], self._load(t, block, 0), strict=True):
-            for part, lanes in enumerate(packed):
-                codes = t.let(self._bytes(t, lanes))
+            for part, codes in enumerate(packed):
                 for i in CRUMBS:
                     self.add(t, registers[i * len(self._parts) + part], t.mask(codes, 3 << 2 * i), q[i])
 
@@ -70,17 +76,12 @@ class Vnni:
     def _multiply_unpacking(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
         packed = self._load(t, block, 0)
         for i in CRUMBS:
-            codes = [
-                [t.let(t.mask(self._bytes(t, t.shift_right(lanes, 2 * i)), 3)) for lanes in parts]
-                for parts in packed
-            ]
+            codes = [[t.let(self.crumb(t, lanes, i)) for lanes in parts] for parts in packed]
             self._multiply(t, block, i, codes, accumulators)
 
     def _multiply_unpacked(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
         for i in CRUMBS:
-            loaded = self._load(t, block, i * VECTOR_BYTES)
-            codes = [[self._bytes(t, lanes) for lanes in parts] for parts in loaded]
-            self._multiply(t, block, i, codes, accumulators)
+            self._multiply(t, block, i, self._load(t, block, i * VECTOR_BYTES), accumulators)
 
     def _multiply(
         self, t: Tir, block: Block, i: int, codes: Sequence[Sequence[Any]], accumulators: Accumulators
@@ -93,18 +94,24 @@ class Vnni:
                     self.add(t, register, code, q)
 
     def _load(self, t: Tir, block: Block, distance: int) -> list[list[Any]]:
-        """By tile and part, 64 bytes of each tile, in lanes that can be shifted."""
+        """By tile and part, 64 bytes of each tile."""
         size = 4 * self.lanes
         return [
-            [
-                t.let(block.w.load(offset + distance + part * size, f"uint16x{2 * self.lanes}"))
-                for part in self._parts
-            ]
+            [t.let(block.w.load(offset + distance + part * size, f"uint8x{size}")) for part in self._parts]
             for offset in block.w_offsets
         ]
 
-    def _bytes(self, t: Tir, lanes: Any) -> Any:
-        return t.reinterpret(f"uint8x{4 * self.lanes}", lanes)
+    def crumb(self, t: Tir, packed: Any, i: int) -> Any:
+        """Bits 2i and 2i + 1 of every byte, moved to the bottom."""
+        dtype = f"uint8x{4 * self.lanes}"
+        if i == 0:
+            return t.mask(packed, 3)
+        if self.gfni:
+            name = f"llvm.x86.vgf2p8affineqb.{32 * self.lanes}"
+            matrix = t.reinterpret(dtype, t.constant(_to_the_bottom(i), f"uint64x{self.lanes // 2}"))
+            return t.intrinsic(dtype, name, packed, matrix, t.constant(0, "int8"))
+        wide = t.reinterpret(f"uint16x{2 * self.lanes}", packed)
+        return t.mask(t.reinterpret(dtype, t.shift_right(wide, 2 * i)), 3)
 
     def four_columns(self, t: Tir, block: Block, token: int, i: int) -> Any:
         """Activations 4i .. 4i + 3 of a token, for every row."""

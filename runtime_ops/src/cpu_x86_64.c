@@ -21,7 +21,7 @@ enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, F16C = 1u << 29 };
 enum { AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512DQ = 1u << 17, AVX512BW = 1u << 30 };
 static const unsigned AVX512VL = 1u << 31; /* does not fit an enum's int */
 /* cpuid leaf 7, ecx */
-enum { AVX512VBMI = 1u << 1, AVX512VNNI = 1u << 11 };
+enum { AVX512VBMI = 1u << 1, GFNI = 1u << 8, AVX512VNNI = 1u << 11 };
 /* cpuid leaf 7, edx */
 enum { AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25 };
 /* cpuid leaf 7, subleaf 1, eax */
@@ -65,7 +65,7 @@ uint64_t bitcc_cpu_features(void) {
   uint64_t features = BITCC_CPU_AVX2;
   unsigned avx512 = AVX512F | AVX512DQ | AVX512BW | AVX512VL;
   if (has(saved, XCR0_AVX512) && has(ebx7, avx512) && has(ecx7, AVX512VNNI))
-    features |= BITCC_CPU_AVX512VNNI | (has(ecx7, AVX512VBMI) ? BITCC_CPU_AVX512VBMI : 0);
+    features |= BITCC_CPU_AVX512VNNI | (has(ecx7, AVX512VBMI | GFNI) ? BITCC_CPU_AVX512VBMI : 0);
   if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && has(eax, AVXVNNI))
     features |= BITCC_CPU_AVXVNNI;
   if (has(saved, XCR0_TILES) && has(edx7, AMX_TILE | AMX_INT8) && has_palette() && may_use_tiles())

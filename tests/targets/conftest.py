@@ -48,9 +48,9 @@ CPU_FLAGS = {  # what Linux calls the features of kernel.h
     "BITCC_CPU_AVX2": {"avx2", "f16c", "fma"},
     "BITCC_CPU_AVX2 | BITCC_CPU_AVXVNNI": {"avx2", "f16c", "fma", "avx_vnni"},
     "BITCC_CPU_AVX512VNNI": _AVX512VNNI,
-    "BITCC_CPU_AVX512VNNI | BITCC_CPU_AVX512VBMI": _AVX512VNNI | {"avx512vbmi"},
+    "BITCC_CPU_AVX512VNNI | BITCC_CPU_AVX512VBMI": _AVX512VNNI | {"avx512vbmi", "gfni"},
 }
-CPU_FLAGS[AMX] = _AVX512VNNI | {"avx512vbmi", "amx_tile", "amx_int8"}
+CPU_FLAGS[AMX] = _AVX512VNNI | {"avx512vbmi", "gfni", "amx_tile", "amx_int8"}
 
 _PAGE = mmap.PAGESIZE
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float

@@ -83,7 +83,7 @@ typedef void bitcc_gemv_float_fn(const float *x, const uint8_t *w, const float *
 /* Weights in layout `t5`, version 1: [tiles][k_blocks][64] bytes, and byte 4*n + kk of a vector holds codes
  * c_0 .. c_4 of row n, columns 20*block + 4*i + kk. With v = 27*c_0 + 9*c_1 + 3*c_2 + c_3 the byte is
  * 64*c_4 + v where v < 64, else 192 + 3*(v - 64) + c_4. The bytes from 243 on, which no packer writes, mean
- * five codes 1. `k_blocks` is any number.
+ * five codes 1. `k_blocks` is any number from 1 on.
  *
  * `gemv_t5` is as `gemv`, with 20*k_blocks activations, and `gemm_few_t5` as `gemm_few`, with q_stride from those
  * of a token to those of the next one. `unpack_t5` makes 5*count groups of four columns of
@@ -103,7 +103,7 @@ enum {
   BITCC_CPU_NEON = 1 << 4,
   BITCC_CPU_DOTPROD = 1 << 5, /* and NEON */
   BITCC_CPU_I8MM = 1 << 6, /* and NEON and dot products */
-  BITCC_CPU_AVX512VBMI = 1 << 7, /* and AVX512-VNNI */
+  BITCC_CPU_AVX512VBMI = 1 << 7, /* and AVX512-VNNI and GFNI */
 };
 
 /* One instruction-set variant of all kernels. */
