@@ -24,18 +24,30 @@ class Absmax:
 
     def __call__(self, t: Tir, a: Any, _tiles: Tiles) -> None:
         """Write the body."""
-        wide = t.register(t.constant(0, f"int32x{self.lanes}"))
-        with t.loop(t.long(a.k) // self.lanes) as i:
-            self._larger(t, a, i * self.lanes, wide)
-        best = t.register(t.intrinsic("int32", "llvm.vector.reduce.smax", wide.get()))
-        rest = t.let(t.long(a.k) // self.lanes * self.lanes)
-        with t.loop(t.long(a.k) - rest) as i:
-            self._larger(t, a, rest + i, best)
-        a.bits.store(0, best.get())
+        k = t.let(t.long(a.k))
+        with t.loop(a.tokens) as token:
+            row = t.let(token * k)
+            wide = t.register(t.constant(0, f"int32x{self.lanes}"))
+            with t.loop(k // self.lanes) as i:
+                self._larger(t, a, row + i * self.lanes, wide)
+            best = t.register(t.intrinsic("int32", "llvm.vector.reduce.smax", wide.get()))
+            rest = t.let(k // self.lanes * self.lanes)
+            with t.loop(k - rest) as i:
+                self._larger(t, a, row + rest + i, best)
+            a.bits.store(token * 4, best.get())
 
     def _larger(self, t: Tir, a: Any, first: Any, best: Register) -> None:
         bits = a.x.load(first * 4, best.dtype)
         best.set(t.maximum(best.get(), t.mask(bits, _NOT_SIGN)))
+
+
+@dataclass(frozen=True)
+class _Token:
+    """Where its activations and its codes begin, counted in them, and its scale."""
+
+    x: Any
+    q: Any
+    scale: Any
 
 
 @dataclass(frozen=True)
@@ -55,24 +67,29 @@ class Quantize:
 
     def __call__(self, t: Tir, a: Any, _tiles: Tiles) -> None:
         """Write the body."""
-        wide = t.register(t.constant(0, f"int32x{self.lanes}"))
-        with t.loop(t.long(a.k) // self.lanes) as i:
-            self._convert(t, a, t.let(i * self.lanes), self.lanes, wide)
-        total = t.register(t.intrinsic("int32", "llvm.vector.reduce.add", wide.get()))
-        rest = t.let(t.long(a.k) // self.lanes * self.lanes)
-        with t.loop(t.long(a.k) - rest) as i:
-            self._convert(t, a, t.let(rest + i), 1, total)
-        with t.loop(t.long(a.k_padded) - t.long(a.k)) as i:
-            a.q.store(t.long(a.k) + i, t.constant(0, "int8"))
-        a.sum.store(0, total.get())
+        k, k_padded = t.let(t.long(a.k)), t.let(t.long(a.k_padded))
+        with t.loop(a.tokens) as i:
+            scale = t.let(a.scale.load(i * 4, "float32"))
+            token = _Token(t.let(i * k), t.let(i * k_padded), scale)
+            wide = t.register(t.constant(0, f"int32x{self.lanes}"))
+            with t.loop(k // self.lanes) as vector:
+                self._convert(t, a, token, t.let(vector * self.lanes), wide)
+            total = t.register(t.intrinsic("int32", "llvm.vector.reduce.add", wide.get()))
+            rest = t.let(k // self.lanes * self.lanes)
+            with t.loop(k - rest) as j:
+                self._convert(t, a, token, t.let(rest + j), total)
+            with t.loop(k_padded - k) as j:
+                a.q.store(token.q + k + j, t.constant(0, "int8"))
+            a.sum.store(i * 4, total.get())
 
-    def _convert(self, t: Tir, a: Any, first: Any, lanes: int, total: Register) -> None:
-        """The activations first .. first + lanes - 1."""
-        suffix = f"x{lanes}" if lanes > 1 else ""
-        x, scale = a.x.load(first * 4, f"float32{suffix}"), t.broadcast(a.scale, lanes)
+    def _convert(self, t: Tir, a: Any, token: _Token, first: Any, total: Register) -> None:
+        """As many activations of a token as `total` has lanes."""
+        suffix = total.dtype.removeprefix("int32")
+        lanes = int(suffix.removeprefix("x") or 1)
+        x, scale = a.x.load((token.x + first) * 4, f"float32{suffix}"), t.broadcast(token.scale, lanes)
         scaled = x / scale if self.divide else x * scale
         rounded = t.intrinsic(total.dtype, "llvm.lrint", scaled)
         low, high = t.broadcast(a.lo, lanes), t.broadcast(a.hi, lanes)
         q = t.let(t.minimum(t.maximum(rounded, low), high))
-        a.q.store(first, t.cast(f"int8{suffix}", q))
+        a.q.store(token.q + first, t.cast(f"int8{suffix}", q))
         total.set(total.get() + q)

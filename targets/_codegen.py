@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 # The parameters of each kernel type of kernel.h, in its order.
 _QUANTIZE = (
-    "x: pointer, q: pointer, sum: pointer, k: int32, k_padded: int32, scale: float32, lo: int32, hi: int32"
+    "x: pointer, q: pointer, sum: pointer, scale: pointer, k: int32, k_padded: int32, "
+    "lo: int32, hi: int32, tokens: int32"
 )
 _PACKED = "q: pointer, w: pointer, acc: pointer, k_blocks: int32, begin: int32, end: int32"
-_FINISH = "acc: pointer, scale: pointer, bias: pointer, y: pointer, count: int32, inverse: float32"
+_FINISH = (
+    "acc: pointer, sum: pointer, inverse: pointer, scale: pointer, bias: pointer, y: pointer, "
+    "rows: int32, tokens: int32, acc_stride: int32, y_stride: int32"
+)
 _PARAMETERS = {
-    "absmax": "x: pointer, bits: pointer, k: int32",
+    "absmax": "x: pointer, bits: pointer, k: int32, tokens: int32",
     "quantize": _QUANTIZE,
     "quantize_divide": _QUANTIZE,
     "gemv": _PACKED,

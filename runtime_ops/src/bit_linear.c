@@ -13,7 +13,7 @@ static int32_t band_tokens(const bitcc_node *node, int64_t tokens) {
 }
 
 static OrtStatus *run_band(bitcc_call *call) {
-  OrtStatus *status = bitcc_quantize_tokens(call);
+  OrtStatus *status = bitcc_quantize_all(call);
   return status != NULL ? status : bitcc_multiply(call);
 }
 

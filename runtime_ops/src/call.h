@@ -26,12 +26,12 @@ static inline size_t bitcc_x_bytes(OrtElementType type) { return type == ORT_FLO
 
 /* Sets `absmax` to that of the band's tokens if it is larger. */
 OrtStatus *bitcc_find_absmax(bitcc_call *call);
-OrtStatus *bitcc_quantize_tokens(bitcc_call *call);
+OrtStatus *bitcc_quantize_all(const bitcc_call *call);
 OrtStatus *bitcc_multiply(bitcc_call *call);
 
-/* y of rows [row, row + count) of a token from its accumulators. */
+/* y of rows [row, row + rows) of tokens [token, token + tokens) from acc [tokens][rows]. */
 enum { BITCC_MAX_FINISH_ROWS = 1024 };
-void bitcc_finish(const bitcc_call *call, int32_t token, int32_t row, int32_t count,
+void bitcc_finish(const bitcc_call *call, int32_t token, int32_t tokens, int32_t row, int32_t rows,
                   const int32_t *acc);
 
 /* Elements k .. k + count - 1 of a token in float32: in place, or converted into `buffer`. */

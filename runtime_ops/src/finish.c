@@ -1,22 +1,24 @@
 /* From int32 accumulators to Y. */
 #include "call.h"
 
-void bitcc_finish(const bitcc_call *call, int32_t token, int32_t row, int32_t count,
+void bitcc_finish(const bitcc_call *call, int32_t token, int32_t tokens, int32_t row, int32_t rows,
                   const int32_t *acc) {
   float buffer[BITCC_MAX_FINISH_ROWS];
   const bitcc_layer *layer = &call->node->layer;
   const bitcc_kernels *kernels = call->node->kernels;
+  const float *scale = call->weights->scale + row, *bias = call->weights->bias + row;
   OrtElementType type = call->node->x_type;
-  void *out = bitcc_y(call, token, row);
-  float *y = type == ORT_FLOAT ? out : buffer;
-  count = bitcc_min(count, layer->n - row); /* the last tile may be padded */
+  bool is_float = type == ORT_FLOAT;
+  int32_t count = bitcc_min(rows, layer->n - row); /* the last tile may be padded */
+  int32_t step = is_float ? tokens : BITCC_MAX_FINISH_ROWS / rows;
   bitcc_finish_fn *finish =
       layer->bias_before_scale ? kernels->finish_bias_first : kernels->finish;
-  finish(acc, call->weights->scale + row, call->weights->bias + row, y, count,
-         call->inverse[token]);
-  if (layer->bias_before_scale)
-    for (int32_t i = 0; i < count; i++)
-      y[i] += 0.0f; /* like the other form, which ends with an addition: no negative zeros */
-  if (type != ORT_FLOAT)
-    bitcc_to_half_type(out, y, type, count);
+  for (int32_t i = 0, size; i < tokens; i += size, token += size, acc += size * rows) {
+    size = bitcc_min(step, tokens - i);
+    finish(acc, call->sums + token, call->inverse + token, scale, bias,
+           is_float ? bitcc_y(call, token, row) : buffer, count, size, rows,
+           is_float ? layer->n : rows);
+    for (int32_t j = 0; j < size && !is_float; j++)
+      bitcc_to_half_type(bitcc_y(call, token + j, row), buffer + j * rows, type, count);
+  }
 }

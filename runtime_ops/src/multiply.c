@@ -38,44 +38,45 @@ typedef struct {
 
 static int32_t rows_of(const part *p) { return p->tiles * BITCC_TILE_ROWS; }
 
-/* Weights are codes - 1: the accumulators of tokens [begin, end) of the part begin at minus the sum of
- * the activations. */
-static void start(const part *p, int32_t *acc, int32_t begin, int32_t end) {
-  int32_t rows = rows_of(p);
-  for (int32_t i = begin; i < end; i++) {
-    int32_t *restrict out = acc + i * rows, value = -p->call->sums[p->token + i];
-    for (int32_t row = 0; row < rows; row++)
-      out[row] = value;
-  }
+static void clear(const part *p, int32_t *acc, int32_t tokens) {
+  memset(acc, 0, (size_t)(tokens * rows_of(p)) * sizeof *acc);
 }
 
-/* Where block i ends of as many as `tokens` are taken in: all nearly as large, and multiples of `unit`
- * but for the last one. */
-static int32_t block_end(int32_t tokens, int32_t blocks, int32_t unit, int32_t i) {
-  return bitcc_min(tokens, bitcc_round_up(tokens * (i + 1) / blocks, unit));
+/* The blocks that tokens are taken in: all nearly as large, the first `larger` of them by one unit. */
+typedef struct {
+  int32_t count, tokens, larger, unit;
+} blocking;
+
+/* Blocks of at most `most` tokens, a multiple of `unit`, as are all blocks but for the last one. */
+static blocking split(int32_t tokens, int32_t most, int32_t unit) {
+  int32_t count = bitcc_divide_up(tokens, most), units = bitcc_divide_up(tokens, unit);
+  return (blocking){count, units / count * unit, units % count, unit};
+}
+
+/* Where block i ends, which begins at token `begin` of as many; no division, for small layers. */
+static int32_t block_end(const blocking *b, int32_t i, int32_t begin, int32_t tokens) {
+  return bitcc_min(tokens, begin + b->tokens + (i < b->larger ? b->unit : 0));
 }
 
 /* Rows of Y are far apart: stores to them would wait for one line, and one page, after the other. */
 static void prefetch_y(const part *p, int32_t begin, int32_t end) {
-  size_t bytes = (size_t)rows_of(p) * bitcc_x_bytes(p->call->node->x_type);
-  for (int32_t i = begin; i < end; i++) {
-    const char *y = bitcc_y(p->call, p->token + i, p->tile * BITCC_TILE_ROWS);
+  size_t size = bitcc_x_bytes(p->call->node->x_type), bytes = (size_t)rows_of(p) * size;
+  const char *y = bitcc_y(p->call, p->token + begin, p->tile * BITCC_TILE_ROWS);
+  for (int32_t i = begin; i < end; i++, y += (size_t)p->call->node->layer.n * size)
     for (size_t byte = 0; byte < bytes; byte += LINE)
       __builtin_prefetch(y + byte, 1);
-  }
 }
 
+/* Tokens [begin, end) from accumulators [end - begin][rows]. */
 static void finish(const part *p, const int32_t *acc, int32_t begin, int32_t end) {
-  int32_t rows = rows_of(p);
-  for (int32_t i = begin; i < end; i++)
-    bitcc_finish(p->call, p->token + i, p->tile * BITCC_TILE_ROWS, rows, acc + i * rows);
+  bitcc_finish(p->call, p->token + begin, end - begin, p->tile * BITCC_TILE_ROWS, rows_of(p), acc);
 }
 
 static void multiply_one(const part *p, int32_t *acc) {
   const bitcc_kernels *kernels = p->call->node->kernels;
   const bitcc_layer *layer = &p->call->node->layer;
   bitcc_gemv_fn *gemv = layer->format == BITCC_T5 ? kernels->gemv_t5 : kernels->gemv;
-  start(p, acc, 0, 1);
+  clear(p, acc, 1);
   prefetch_y(p, 0, 1);
   gemv(p->q, p->w, acc, layer->k_blocks, 0, p->tiles);
   finish(p, acc, 0, 1);
@@ -84,18 +85,17 @@ static void multiply_one(const part *p, int32_t *acc) {
 static void multiply_few(const part *p, int32_t *acc) {
   const bitcc_kernels *kernels = p->call->node->kernels;
   const bitcc_layer *layer = &p->call->node->layer;
-  int32_t blocks = bitcc_divide_up(p->tokens, kernels->few_tokens);
-  for (int32_t i = 0, begin = 0, end; i < blocks; i++, begin = end) {
-    end = block_end(p->tokens, blocks, 1, i);
-    start(p, acc, begin, end);
+  blocking blocks = split(p->tokens, kernels->few_tokens, 1);
+  for (int32_t i = 0, begin = 0, end; i < blocks.count; i++, begin = end) {
+    end = block_end(&blocks, i, begin, p->tokens);
+    clear(p, acc, end - begin);
     prefetch_y(p, begin, end);
     const int8_t *q = p->q + (size_t)begin * (size_t)layer->k_padded;
-    int32_t *out = acc + begin * rows_of(p);
     if (layer->format == BITCC_T5)
-      kernels->gemm_few_t5(q, p->w, out, layer->k_padded, layer->k_blocks, 0, p->tiles,
+      kernels->gemm_few_t5(q, p->w, acc, layer->k_padded, layer->k_blocks, 0, p->tiles,
                            end - begin);
     else
-      kernels->gemm_few(q, p->w, out, layer->k_blocks, 0, p->tiles, end - begin);
+      kernels->gemm_few(q, p->w, acc, layer->k_blocks, 0, p->tiles, end - begin);
     finish(p, acc, begin, end);
   }
 }
@@ -126,24 +126,26 @@ static void multiply_unpacked(const part *p, int32_t *acc) {
   const bitcc_layer *layer = &p->call->node->layer;
   bool is_t5 = layer->format == BITCC_T5;
   int32_t step = is_t5 ? T5_PANEL_VECTORS : kernels->panel_vectors;
-  int32_t blocks = bitcc_divide_up(p->tokens, kernels->gemm_tokens);
+  blocking blocks = split(p->tokens, kernels->gemm_tokens, kernels->gemm_unit);
   int32_t panels = bitcc_divide_up(layer->k_blocks, step);
+  int32_t prefetched = bitcc_divide_up(kernels->gemm_tokens, panels); /* of each block */
   for (int32_t panel_number = 0; panel_number < panels; panel_number++) {
     int32_t vector = panel_number * step;
     bool is_last = panel_number == panels - 1;
     const int8_t *q = p->q + vector * (is_t5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS);
     int32_t count = unpack(kernels, layer, p->w + vector * BITCC_VECTOR_BYTES,
                            bitcc_min(step, layer->k_blocks - vector), p->tiles, panel);
-    for (int32_t i = 0, begin = 0, end; i < blocks; i++, begin = end) {
-      end = block_end(p->tokens, blocks, kernels->gemm_unit, i);
-      if (vector == 0)
-        start(p, acc, begin, end);
-      prefetch_y(p, begin + (end - begin) * panel_number / panels,
-                 begin + (end - begin) * (panel_number + 1) / panels);
-      kernels->gemm(q + (size_t)begin * (size_t)layer->k_padded, panel, acc + begin * rows_of(p),
-                    layer->k_padded, count, p->tiles, end - begin);
+    for (int32_t i = 0, begin = 0, end; i < blocks.count; i++, begin = end) {
+      end = block_end(&blocks, i, begin, p->tokens);
+      int32_t *sums = panels == 1 ? acc : acc + begin * rows_of(p);
+      if (panel_number == 0)
+        clear(p, sums, end - begin);
+      int32_t first = bitcc_min(end, begin + prefetched * panel_number);
+      prefetch_y(p, first, bitcc_min(end, first + prefetched));
+      kernels->gemm(q + (size_t)begin * (size_t)layer->k_padded, panel, sums, layer->k_padded,
+                    count, p->tiles, end - begin);
       if (is_last)
-        finish(p, acc, begin, end);
+        finish(p, sums, begin, end);
     }
   }
 }

@@ -9,13 +9,15 @@
 /* Elements of a float16 or bfloat16 token that are converted at a time: no memory is asked for. A
  * multiple of BITCC_K_ALIGNMENT. */
 enum { CHUNK = 4096 };
+/* Tokens that the kernels take together, and their elements: they stay in L1 between two kernels. */
+enum { BLOCK_TOKENS = 16, BLOCK_ELEMENTS = 4096 };
 /* Elements worth a task, ~10 us, and tokens whose `sums` share no cache line with other tasks. */
 enum { TASK_ELEMENTS = 1 << 15, TASK_TOKENS = 16 };
 /* Beyond every bound of codes, in float16 too, and within what the kernels take. */
 static const float LARGEST = 1 << 15;
 
 typedef struct {
-  bitcc_call *call;
+  const bitcc_call *call;
   int32_t tokens_per_task;
   atomic_int absmax; /* a maximum is the same in any order */
 } job;
@@ -28,26 +30,6 @@ static float rounded(const bitcc_layer *layer, float value) {
   return value;
 }
 
-/* Codes are x * factor / divisor. */
-typedef struct {
-  float factor, divisor;
-} scaling;
-
-static scaling scaling_of(const bitcc_layer *layer, float absmax) {
-  float larger = absmax > layer->act_floor ? absmax : layer->act_floor;
-  float c = rounded(layer, larger + layer->act_eps);
-  switch (layer->act_scale) {
-  case BITCC_STEP:
-    return (scaling){1.0f, rounded(layer, c / layer->qmax)};
-  case BITCC_PRODUCT_FIRST:
-    return (scaling){layer->qmax, c};
-  case BITCC_QUOTIENT:
-    return (scaling){rounded(layer, layer->qmax / c), 1.0f};
-  default:
-    return (scaling){rounded(layer, rounded(layer, 1.0f / c) * layer->qmax), 1.0f};
-  }
-}
-
 static void round_all(float *x, const bitcc_layer *layer, int32_t count) {
   if (layer->act_type == ORT_FLOAT16)
     for (int32_t i = 0; i < count; i++)
@@ -55,6 +37,53 @@ static void round_all(float *x, const bitcc_layer *layer, int32_t count) {
   else if (layer->act_type == ORT_BFLOAT16)
     for (int32_t i = 0; i < count; i++)
       x[i] = bitcc_from_bfloat16(bitcc_to_bfloat16(x[i]));
+}
+
+/* Codes are x * factor / divisor. */
+typedef struct {
+  float factor, divisor;
+} scaling;
+
+/* The same of some tokens. */
+typedef struct {
+  float factor[BLOCK_TOKENS], divisor[BLOCK_TOKENS];
+} scalings;
+
+/* From the absolute maxima of `count` tokens, as the kernel gives them. */
+static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const int32_t *absmax,
+                          int32_t count) {
+  float *factor = by->factor, *divisor = by->divisor, c[BLOCK_TOKENS];
+  for (int32_t i = 0; i < count; i++) {
+    float magnitude = bitcc_float((uint32_t)absmax[i]);
+    c[i] = (magnitude > layer->act_floor ? magnitude : layer->act_floor) + layer->act_eps;
+    factor[i] = divisor[i] = 1.0f;
+  }
+  round_all(c, layer, count);
+  switch (layer->act_scale) {
+  case BITCC_STEP:
+    for (int32_t i = 0; i < count; i++)
+      divisor[i] = c[i] / layer->qmax;
+    round_all(divisor, layer, count);
+    break;
+  case BITCC_PRODUCT_FIRST:
+    for (int32_t i = 0; i < count; i++) {
+      factor[i] = layer->qmax;
+      divisor[i] = c[i];
+    }
+    break;
+  case BITCC_QUOTIENT:
+    for (int32_t i = 0; i < count; i++)
+      factor[i] = layer->qmax / c[i];
+    round_all(factor, layer, count);
+    break;
+  default:
+    for (int32_t i = 0; i < count; i++)
+      factor[i] = 1.0f / c[i];
+    round_all(factor, layer, count);
+    for (int32_t i = 0; i < count; i++)
+      factor[i] *= layer->qmax;
+    round_all(factor, layer, count);
+  }
 }
 
 /* x * factor / divisor as it is before it is rounded to an integer. */
@@ -94,21 +123,50 @@ static bool is_scaled_here(const bitcc_layer *layer) {
   return layer->act_type != ORT_FLOAT || layer->act_scale == BITCC_PRODUCT_FIRST;
 }
 
-/* Elements of a token that are read at a time. */
-static int32_t chunk_of(const bitcc_call *call) {
-  return is_buffered(call) || is_scaled_here(&call->node->layer) ? CHUNK : call->node->layer.k;
+/* Whether the kernels take tokens where they are, and as many at a time as wanted. */
+static bool is_direct(const bitcc_call *call) {
+  return !is_buffered(call) && !is_scaled_here(&call->node->layer);
 }
 
-static int32_t absmax_bits(const bitcc_call *call, int32_t token, float norm, float *buffer) {
-  int32_t largest = 0, chunk = chunk_of(call);
-  for (int32_t k = 0, count; k < call->node->layer.k; k += count) {
-    int32_t bits;
-    count = bitcc_min(call->node->layer.k - k, chunk);
-    const float *x = bitcc_load_normalized(call, token, k, count, norm, buffer);
-    call->node->kernels->absmax(x, &bits, count);
-    largest = bits > largest ? bits : largest;
+/* Tokens that are quantized at a time. */
+static int32_t block_of(const bitcc_call *call) {
+  return is_direct(call) ? bitcc_min(BLOCK_ELEMENTS / call->node->layer.k + 1, BLOCK_TOKENS) : 1;
+}
+
+/* Elements of a token that are read at a time. */
+static int32_t chunk_of(const bitcc_call *call) {
+  return is_direct(call) ? call->node->layer.k : CHUNK;
+}
+
+/* Of each token of a block. */
+static void absmax_bits(const bitcc_call *call, int32_t token, int32_t tokens, float norm,
+                        float *buffer, int32_t *bits) {
+  bitcc_absmax_fn *absmax = call->node->kernels->absmax;
+  int32_t chunk = chunk_of(call), k = call->node->layer.k;
+  absmax(bitcc_load_normalized(call, token, 0, bitcc_min(k, chunk), norm, buffer), bits,
+         bitcc_min(k, chunk), tokens);
+  for (int32_t done = chunk, count, more; done < k; done += count) {
+    count = bitcc_min(k - done, chunk);
+    absmax(bitcc_load_normalized(call, token, done, count, norm, buffer), &more, count, 1);
+    bits[0] = more > bits[0] ? more : bits[0];
   }
-  return largest;
+}
+
+static bitcc_quantize_fn *kernel_of(const bitcc_call *call) {
+  const bitcc_kernels *kernels = call->node->kernels;
+  const bitcc_layer *layer = &call->node->layer;
+  bool divides = layer->act_scale == BITCC_STEP && !is_scaled_here(layer);
+  return divides ? kernels->quantize_divide : kernels->quantize;
+}
+
+/* Whether a token's outputs are not all NaN. No branches, here and below: this is asked of many tokens. */
+static bool is_usable(int32_t absmax, float inverse) {
+  return ((uint32_t)absmax < 255u << 23) & (fabsf(inverse) < INFINITY);
+}
+
+/* Whether a scale is beyond what the kernels take. */
+static bool is_extreme(float factor, float divisor) {
+  return (divisor == 0.0f) | (fabsf(factor) == INFINITY);
 }
 
 /* Codes and their sum of elements that are in float32; false if they make the token NaN. `buffer` may
@@ -116,36 +174,27 @@ static int32_t absmax_bits(const bitcc_call *call, int32_t token, float norm, fl
 static bool quantize_chunk(const bitcc_call *call, int8_t *q, const float *x, float *buffer,
                            scaling by, int32_t count, int32_t padded, int32_t *sum) {
   const bitcc_layer *layer = &call->node->layer;
-  const bitcc_kernels *kernels = call->node->kernels;
+  float scale = layer->act_scale == BITCC_STEP ? by.divisor : by.factor;
   *sum = 0;
-  if (by.divisor == 0.0f || isinf(by.factor)) {
+  if (is_extreme(by.factor, by.divisor)) {
     memset(q + count, 0, (size_t)(padded - count));
     return saturate(q, x, layer, by.factor, count, sum);
   }
   if (is_scaled_here(layer)) {
     scale_all(buffer, x, layer, by, count);
-    kernels->quantize(buffer, q, sum, count, padded, 1.0f, layer->act_min, layer->act_max);
-  } else if (layer->act_scale == BITCC_STEP) {
-    kernels->quantize_divide(x, q, sum, count, padded, by.divisor, layer->act_min, layer->act_max);
-  } else {
-    kernels->quantize(x, q, sum, count, padded, by.factor, layer->act_min, layer->act_max);
+    x = buffer;
+    scale = 1.0f;
   }
+  kernel_of(call)(x, q, sum, &scale, count, padded, layer->act_min, layer->act_max, 1);
   return true;
 }
 
-static void quantize_token(bitcc_call *call, int32_t token) {
-  float buffer[CHUNK];
+/* One token, whatever it is. `loaded`: all of it is in `buffer`. */
+static void quantize_token(const bitcc_call *call, int32_t token, scaling by, float norm,
+                           float *buffer, bool usable, bool loaded) {
   const bitcc_layer *layer = &call->node->layer;
-  int32_t chunk = chunk_of(call), absmax = call->absmax;
+  int32_t chunk = chunk_of(call);
   int8_t *q = call->q + (size_t)token * (size_t)layer->k_padded;
-  float norm = bitcc_norm_scale(call, token, buffer, chunk);
-  if (!layer->per_tensor)
-    absmax = absmax_bits(call, token, norm, buffer);
-  float *inverse = &call->inverse[token];
-  scaling by = scaling_of(layer, bitcc_float((uint32_t)absmax));
-  *inverse = by.divisor / by.factor;
-  bool usable = (uint32_t)absmax < 255u << 23 && isfinite(*inverse);
-  bool loaded = is_buffered(call) && layer->k <= chunk && !layer->per_tensor; /* by absmax_bits */
   call->sums[token] = 0;
   for (int32_t k = 0, count; usable && k < layer->k; k += count) {
     int32_t sum, left = layer->k - k;
@@ -157,34 +206,75 @@ static void quantize_token(bitcc_call *call, int32_t token) {
     call->sums[token] += sum;
   }
   if (!usable) {
-    *inverse = NAN;
+    call->inverse[token] = NAN;
     call->sums[token] = 0;
     memset(q, 0, (size_t)layer->k_padded);
   }
+}
+
+/* Mostly one call of each kernel for all of them. */
+static void quantize_block(const bitcc_call *call, int32_t token, int32_t tokens) {
+  float buffer[CHUNK], *inverse = call->inverse + token;
+  int32_t bits[BLOCK_TOKENS];
+  scalings by;
+  const bitcc_layer *layer = &call->node->layer;
+  float norm = bitcc_norm_scale(call, token, buffer, CHUNK);
+  if (!layer->per_tensor)
+    absmax_bits(call, token, tokens, norm, buffer, bits);
+  else
+    for (int32_t i = 0; i < tokens; i++)
+      bits[i] = call->absmax;
+  find_scalings(&by, layer, bits, tokens);
+  bool simple = is_direct(call);
+  for (int32_t i = 0; i < tokens; i++) {
+    inverse[i] = by.divisor[i] / by.factor[i];
+    simple &= is_usable(bits[i], inverse[i]) & !is_extreme(by.factor[i], by.divisor[i]);
+  }
+  if (simple) {
+    kernel_of(call)(bitcc_load_x(call, token, 0, layer->k, buffer),
+                    call->q + (size_t)token * (size_t)layer->k_padded, call->sums + token,
+                    layer->act_scale == BITCC_STEP ? by.divisor : by.factor, layer->k,
+                    layer->k_padded, layer->act_min, layer->act_max, tokens);
+    return;
+  }
+  bool loaded = is_buffered(call) && layer->k <= CHUNK && !layer->per_tensor; /* by absmax_bits */
+  for (int32_t i = 0; i < tokens; i++)
+    quantize_token(call, token + i, (scaling){by.factor[i], by.divisor[i]}, norm, buffer,
+                   is_usable(bits[i], inverse[i]), loaded);
 }
 
 static int32_t end_of_task(const job *j, int32_t begin) {
   return begin + bitcc_min(j->call->tokens - begin, j->tokens_per_task);
 }
 
+static void quantize(const bitcc_call *call, int32_t token, int32_t tokens) {
+  int32_t block = block_of(call), end = token + tokens;
+  for (; token < end; token += block)
+    quantize_block(call, token, bitcc_min(block, end - token));
+}
+
 static void quantize_task(void *argument, size_t index) {
   const job *j = argument;
   int32_t begin = (int32_t)index * j->tokens_per_task, end = end_of_task(j, begin);
-  for (int32_t token = begin; token < end; token++)
-    quantize_token(j->call, token);
+  quantize(j->call, begin, end - begin);
 }
 
 static void absmax_task(void *argument, size_t index) {
   job *j = argument;
   float buffer[CHUNK];
+  int32_t bits[BLOCK_TOKENS];
   int32_t begin = (int32_t)index * j->tokens_per_task, end = end_of_task(j, begin);
-  int known = atomic_load(&j->absmax);
-  for (int32_t token = begin; token < end; token++) {
+  int32_t block = block_of(j->call), largest = 0;
+  for (int32_t token = begin; token < end; token += block) {
+    int32_t tokens = bitcc_min(block, end - token);
     float norm = bitcc_norm_scale(j->call, token, buffer, CHUNK);
-    int32_t bits = absmax_bits(j->call, token, norm, buffer);
-    while (bits > known && !atomic_compare_exchange_weak(&j->absmax, &known, bits))
-      ;
+    absmax_bits(j->call, token, tokens, norm, buffer, bits);
+    for (int32_t i = 0; i < tokens; i++)
+      largest = bits[i] > largest ? bits[i] : largest;
   }
+  int known = atomic_load(&j->absmax);
+  while (largest > known && !atomic_compare_exchange_weak(&j->absmax, &known, largest))
+    ;
 }
 
 static OrtStatus *each_task(job *j, void (*task)(void *, size_t)) {
@@ -202,7 +292,7 @@ OrtStatus *bitcc_find_absmax(bitcc_call *call) {
   return status;
 }
 
-OrtStatus *bitcc_quantize_tokens(bitcc_call *call) {
+OrtStatus *bitcc_quantize_all(const bitcc_call *call) {
   job j = {.call = call};
   return each_task(&j, quantize_task);
 }

@@ -53,7 +53,7 @@ static int32_t dot(const int8_t *row, const int8_t *q) {
   return total;
 }
 
-/* Minus the sum of each token's activations, with which sums over codes begin. */
+/* Minus the sum of each token's activations: what begins so becomes sums over weights. */
 static void start(const pattern *p, int32_t *acc, int32_t tokens, int32_t rows) {
   for (int32_t i = 0; i < tokens * rows; i++)
     acc[i] = -p->sums[i / rows];

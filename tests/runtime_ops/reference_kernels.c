@@ -43,15 +43,16 @@ bitcc_gemv_fn bitcc_gemv_t5_scalar;
 bitcc_gemm_few_t5_fn bitcc_gemm_few_t5_scalar;
 bitcc_unpack_t5_fn bitcc_unpack_t5_scalar;
 
-void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k) {
-  *bits = 0;
-  for (int32_t i = 0; i < k; i++) {
-    uint32_t u;
-    memcpy(&u, &x[i], sizeof u);
-    int32_t magnitude = (int32_t)(u & 0x7fffffffu);
-    *bits = magnitude > *bits ? magnitude : *bits;
+void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k, int32_t tokens) {
+  for (int32_t token = 0; token < tokens; token++) {
+    bits[token] = ERROR_OF(absmax);
+    for (int32_t i = 0; i < k; i++) {
+      uint32_t u;
+      memcpy(&u, &x[token * k + i], sizeof u);
+      int32_t magnitude = (int32_t)(u & 0x7fffffffu) + ERROR_OF(absmax);
+      bits[token] = magnitude > bits[token] ? magnitude : bits[token];
+    }
   }
-  *bits += ERROR_OF(absmax);
 }
 
 static int8_t clamp_round(float x, int32_t lo, int32_t hi) {
@@ -59,23 +60,28 @@ static int8_t clamp_round(float x, int32_t lo, int32_t hi) {
   return (int8_t)(q < lo ? lo : q > hi ? hi : q);
 }
 
-void bitcc_quantize_scalar(const float *x, int8_t *q, int32_t *sum, int32_t k,
-                           int32_t k_padded, float scale, int32_t lo,
-                           int32_t hi) {
-  *sum = ERROR_OF(quantize);
-  for (int32_t i = 0; i < k_padded; i++) {
-    q[i] = i < k ? clamp_round(x[i] * scale, lo, hi) : 0;
-    *sum += q[i];
+void bitcc_quantize_scalar(const float *x, int8_t *q, int32_t *sum,
+                           const float *scale, int32_t k, int32_t k_padded,
+                           int32_t lo, int32_t hi, int32_t tokens) {
+  for (int32_t token = 0; token < tokens; token++, x += k, q += k_padded) {
+    sum[token] = ERROR_OF(quantize);
+    for (int32_t i = 0; i < k_padded; i++) {
+      q[i] = i < k ? clamp_round(x[i] * scale[token], lo, hi) : 0;
+      sum[token] += q[i];
+    }
   }
 }
 
 void bitcc_quantize_divide_scalar(const float *x, int8_t *q, int32_t *sum,
-                                  int32_t k, int32_t k_padded, float scale,
-                                  int32_t lo, int32_t hi) {
-  *sum = ERROR_OF(quantize_divide);
-  for (int32_t i = 0; i < k_padded; i++) {
-    q[i] = i < k ? clamp_round(x[i] / scale, lo, hi) : 0;
-    *sum += q[i];
+                                  const float *scale, int32_t k,
+                                  int32_t k_padded, int32_t lo, int32_t hi,
+                                  int32_t tokens) {
+  for (int32_t token = 0; token < tokens; token++, x += k, q += k_padded) {
+    sum[token] = ERROR_OF(quantize_divide);
+    for (int32_t i = 0; i < k_padded; i++) {
+      q[i] = i < k ? clamp_round(x[i] / scale[token], lo, hi) : 0;
+      sum[token] += q[i];
+    }
   }
 }
 
@@ -145,20 +151,31 @@ void bitcc_gemm_scalar(const int8_t *q, const uint8_t *panel, int32_t *acc,
       acc[tokens * tiles * BITCC_TILE_ROWS + row] = q[tokens * q_stride];
 }
 
-void bitcc_finish_scalar(const int32_t *acc, const float *scale,
-                         const float *bias, float *y, int32_t count,
-                         float inverse) {
-  for (int32_t i = 0; i < count; i++)
-    y[i] = (float)acc[i] * (inverse * scale[i]) + bias[i] +
-           (float)ERROR_OF(finish) * scale[i];
+void bitcc_finish_scalar(const int32_t *acc, const int32_t *sum,
+                         const float *inverse, const float *scale,
+                         const float *bias, float *y, int32_t rows,
+                         int32_t tokens, int32_t acc_stride, int32_t y_stride) {
+  for (int32_t token = 0; token < tokens; token++)
+    for (int32_t i = 0; i < rows; i++) {
+      int32_t a = acc[token * acc_stride + i] - sum[token];
+      y[token * y_stride + i] = (float)a * (inverse[token] * scale[i]) + bias[i] +
+                                (float)ERROR_OF(finish) * scale[i];
+    }
 }
 
-void bitcc_finish_bias_first_scalar(const int32_t *acc, const float *scale,
-                                    const float *bias, float *y, int32_t count,
-                                    float inverse) {
-  for (int32_t i = 0; i < count; i++)
-    y[i] = ((float)acc[i] + bias[i] + (float)ERROR_OF(finish_bias_first)) *
-           (inverse * scale[i]);
+void bitcc_finish_bias_first_scalar(const int32_t *acc, const int32_t *sum,
+                                    const float *inverse, const float *scale,
+                                    const float *bias, float *y, int32_t rows,
+                                    int32_t tokens, int32_t acc_stride,
+                                    int32_t y_stride) {
+  for (int32_t token = 0; token < tokens; token++)
+    for (int32_t i = 0; i < rows; i++) {
+      int32_t a = acc[token * acc_stride + i] - sum[token];
+      y[token * y_stride + i] =
+          ((float)a + bias[i] + (float)ERROR_OF(finish_bias_first)) *
+              (inverse[token] * scale[i]) +
+          0.0f;
+    }
 }
 
 void bitcc_gemv_float_scalar(const float *x, const uint8_t *w,

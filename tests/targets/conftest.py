@@ -53,17 +53,17 @@ CPU_FLAGS = {  # what Linux calls the features of kernel.h
 CPU_FLAGS[AMX] = _AVX512VNNI | {"avx512vbmi", "gfni", "amx_tile", "amx_int8"}
 
 _PAGE = mmap.PAGESIZE
-_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 _ARGUMENTS = {
-    "absmax": (_POINTER, _POINTER, _INT),
-    "quantize": (_POINTER, _POINTER, _POINTER, _INT, _INT, _FLOAT, _INT, _INT),
-    "quantize_divide": (_POINTER, _POINTER, _POINTER, _INT, _INT, _FLOAT, _INT, _INT),
+    "absmax": (_POINTER, _POINTER, _INT, _INT),
+    "quantize": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
+    "quantize_divide": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
     "gemv": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
     "gemm_few": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
     "unpack": (_POINTER, _POINTER, _INT, _INT, _INT),
     "gemm": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
-    "finish": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _FLOAT),
-    "finish_bias_first": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _FLOAT),
+    "finish": (*[_POINTER] * 6, *[_INT] * 4),
+    "finish_bias_first": (*[_POINTER] * 6, *[_INT] * 4),
     "gemv_float": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
     "gemm_begin": (_POINTER,),
     "gemm_end": (_POINTER,),
@@ -121,7 +121,7 @@ class Kernels:
     row: Row
     fault: Callable[[], bytes | None]
 
-    def call(self, family: str, gap: int, *arguments: Array | float) -> list[Buffer]:
+    def call(self, family: str, gap: int, *arguments: Array | int) -> list[Buffer]:
         """Call a kernel; the buffers of the arrays come back in order."""
         function = ctypes.CFUNCTYPE(None, *_ARGUMENTS[family])(getattr(self.row, family))
         buffers = [Buffer(a, gap) for a in arguments if isinstance(a, np.ndarray)]

@@ -115,12 +115,12 @@ def test_the_largest_sums_fit(kernels: Any, k: int, code: int, value: int) -> No
     np.testing.assert_array_equal(gemm(kernels, 0, q, codes), expected(q, codes))
 
 
-@given(seed=SEEDS, k=st.integers(1, 300), gap=GAPS)
+@given(seed=SEEDS, k=st.integers(1, 300), tokens=st.integers(0, 5), gap=GAPS)
 @few
-def test_absmax_is_the_largest_bit_pattern(kernels: Any, seed: int, k: int, gap: int) -> None:
-    bits = np.random.default_rng(seed).integers(0, 2**32, k, np.uint32)
-    result = kernels.call("absmax", gap, bits, np.zeros(1, np.int32), k)[1].read("int32")
-    assert result[0] == (bits & 0x7FFFFFFF).max()
+def test_absmax_is_the_largest_bit_pattern(kernels: Any, seed: int, k: int, tokens: int, gap: int) -> None:
+    bits = np.random.default_rng(seed).integers(0, 2**32, (tokens, k), np.uint32)
+    result = kernels.call("absmax", gap, bits, np.zeros(tokens, np.int32), k, tokens)[1].read("int32")
+    np.testing.assert_array_equal(result, (bits & 0x7FFFFFFF).max(axis=1))
 
 
 @pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan, -0.0, 1e-45])
@@ -128,7 +128,7 @@ def test_absmax_orders_special_values(kernels: Any, special: float) -> None:
     x = np.zeros(37, np.float32)
     for where in (0, 36):
         x[where] = special
-        result = kernels.call("absmax", 0, x, np.zeros(1, np.int32), len(x))[1].read("float32")
+        result = kernels.call("absmax", 0, x, np.zeros(1, np.int32), len(x), 1)[1].read("float32")
         np.testing.assert_array_equal(result[0], abs(np.float32(special)))
 
 
@@ -137,63 +137,90 @@ def test_absmax_orders_special_values(kernels: Any, special: float) -> None:
     seed=SEEDS,
     k=st.integers(1, 300),
     padding=st.integers(0, 70),
-    scale=st.floats(2**-6, 2**6, width=32),
+    scales=st.lists(st.floats(2**-6, 2**6, width=32), max_size=4),
     bounds=st.sampled_from([(-128, 127), (-127, 127), (-7, 8)]),
     gap=GAPS,
 )
 @few
 def test_quantize_rounds_half_to_even_and_clamps(
-    kernels: Any, family: str, seed: int, k: int, padding: int, scale: float,
+    kernels: Any, family: str, seed: int, k: int, padding: int, scales: list[float],
     bounds: tuple[int, int], gap: int,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
-    x = np.concatenate([rng.normal(0, 64, k), rng.integers(-512, 512, k) / 2])
-    x = rng.permutation(x)[:k].astype(np.float32)
-    check_quantize(kernels, family, x, padding, scale, bounds, gap)
+    size = (len(scales), k)
+    x = np.where(rng.random(size) < 0.5, rng.normal(0, 64, size), rng.integers(-512, 512, size) / 2)
+    check_quantize(kernels, family, x.astype(np.float32), padding, scales, bounds, gap)
 
 
 @pytest.mark.parametrize("family", ["quantize", "quantize_divide"])
 def test_every_half_goes_to_its_even_neighbour(kernels: Any, family: str) -> None:
-    halves = np.arange(-260, 260, dtype=np.float32) / 2
-    check_quantize(kernels, family, halves, 24, 1.0, (-128, 127), 0)
+    halves = np.arange(-260, 260, dtype=np.float32)[None] / 2
+    check_quantize(kernels, family, halves, 24, [1.0], (-128, 127), 0)
 
 
 @pytest.mark.parametrize("family", ["finish", "finish_bias_first"])
-@given(seed=SEEDS, count=st.integers(0, 100), gap=GAPS)
+@given(seed=SEEDS, rows=st.integers(0, 200), tokens=st.integers(0, 5), more=st.integers(0, 20), gap=GAPS)
 @few
-def test_finish_rounds_every_operation(kernels: Any, family: str, seed: int, count: int, gap: int) -> None:
+def test_finish_rounds_every_operation(
+    kernels: Any, family: str, seed: int, rows: int, tokens: int, more: int, gap: int
+) -> None:
     rng = np.random.default_rng(seed)
-    acc = rng.integers(-(2**24), 2**24 + 1, count, np.int32)
-    scale, bias = rng.normal(0, 2.0 ** rng.integers(-30, 30, (2, count))).astype(np.float32)
-    inverse = np.float32(rng.uniform(-2, 2))
-    y = np.zeros(count, np.float32)
-    buffers = kernels.call(family, gap, acc, scale, bias, y, count, inverse)
-    exact, factor = acc.astype(np.float32), inverse * scale
-    want = (exact + bias) * factor if family == "finish_bias_first" else exact * factor + bias
-    np.testing.assert_array_equal(buffers[3].read("float32"), want)
+    exact = rng.integers(-(2**24), 2**24 + 1, (tokens, rows), np.int32)
+    sums = rng.integers(-(2**23), 2**23, tokens, np.int32)
+    scale, bias = rng.normal(0, 2.0 ** rng.integers(-30, 30, (2, rows))).astype(np.float32)
+    inverse = rng.uniform(-2, 2, tokens).astype(np.float32)
+    y = finish(kernels, family, exact + sums[:, None], sums, inverse, scale, bias, more=more, gap=gap)
+    a, factor = exact.astype(np.float32), inverse[:, None] * scale
+    want = (a + bias) * factor if family == "finish_bias_first" else a * factor + bias
+    np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize("rows", [3, 37])
+def test_a_product_with_the_bias_is_no_negative_zero(kernels: Any, rows: int) -> None:
+    ones, sums = np.ones(rows, np.float32), np.array([5, 7], np.int32)
+    acc = np.repeat(sums[:, None] - 1, rows, axis=1)
+    y = finish(kernels, "finish_bias_first", acc, sums, np.array([-1, 1], np.float32), ones, ones)
+    np.testing.assert_array_equal(y.view(np.uint32), 0)
 
 
 @pytest.mark.parametrize("family", ["finish", "finish_bias_first"])
 def test_a_token_that_is_not_finite_is_poisoned(kernels: Any, family: str) -> None:
-    ones = np.ones(37, np.float32)
-    acc = np.zeros(37, np.int32)
-    buffers = kernels.call(family, 0, acc, ones, ones, ones, 37, float("nan"))
-    assert np.isnan(buffers[3].read("float32")).all()
+    ones, sums = np.ones(37, np.float32), np.zeros(2, np.int32)
+    inverse = np.array([np.nan, 1], np.float32)
+    y = finish(kernels, family, np.zeros((2, 37), np.int32), sums, inverse, ones, ones)
+    np.testing.assert_array_equal(np.isnan(y), [[True] * 37, [False] * 37])
+
+
+def finish(
+    kernels: Any, family: str, acc: Array, sums: Array, inverse: Array, scale: Array, bias: Array,
+    *, more: int = 0, gap: int = 0,
+) -> Array:  # fmt: skip
+    """(M, N) sums over codes -> (M, N) outputs; `more` numbers between two tokens stay as they are."""
+    tokens, rows = acc.shape
+    wide = np.full((tokens, rows + more), 7, np.int32)
+    wide[:, :rows] = acc
+    y = np.full((tokens, rows + 2 * more), 7, np.float32)
+    sizes = rows, tokens, rows + more, rows + 2 * more
+    buffers = kernels.call(family, gap, wide, sums, inverse, scale, bias, y, *sizes)
+    after = buffers[5].read("float32").reshape(y.shape)
+    assert (after[:, rows:] == 7).all()
+    return np.asarray(after[:, :rows])
 
 
 def check_quantize(
-    kernels: Any, family: str, x: Array, padding: int, scale: float,
+    kernels: Any, family: str, x: Array, padding: int, scales: list[float],
     bounds: tuple[int, int], gap: int,
 ) -> None:  # fmt: skip
     """Compare with numpy, whose float32 arithmetic rounds each step."""
-    k = len(x)
-    q = np.full(k + padding, 99, np.int8)
-    buffers = kernels.call(family, gap, x, q, np.zeros(1, np.int32), k, k + padding, scale, *bounds)
-    factor = np.float32(scale)
+    tokens, k = x.shape
+    q, factors = np.full((tokens, k + padding), 99, np.int8), np.array(scales, np.float32)
+    arguments = x, q, np.zeros(tokens, np.int32), factors, k, k + padding, *bounds, tokens
+    buffers = kernels.call(family, gap, *arguments)
+    factor = factors[:, None]
     exact = np.rint(x / factor if family == "quantize_divide" else x * factor)
-    values = np.pad(np.clip(exact, *bounds), (0, padding)).astype(np.int8)
-    np.testing.assert_array_equal(buffers[1].read("int8"), values)
-    assert buffers[2].read("int32")[0] == values.sum(dtype=int)
+    values = np.pad(np.clip(exact, *bounds), ((0, 0), (0, padding))).astype(np.int8)
+    np.testing.assert_array_equal(buffers[1].read("int8").reshape(q.shape), values)
+    np.testing.assert_array_equal(buffers[2].read("int32"), values.sum(axis=1, dtype=int))
 
 
 def unpacked(codes: Array) -> Array:

@@ -21,22 +21,22 @@
 #define BITCC_K_ALIGNMENT 64
 #define BITCC_T5_LAYOUT_VERSION 1
 #define BITCC_T5_VECTOR_COLUMNS 20
-/* |accumulator| <= 2 * 128 * 65536 = 2^24, so that its float32 is exact; the unshifted accumulators
+/* |accumulator - sum| <= 2 * 128 * 65536 = 2^24, so that its float32 is exact; the unshifted accumulators
  * of the VNNI form stay below 192 * 128 * 65536 / 4 < 2^31. */
 #define BITCC_MAX_K 65536
 
-/* bits[0] = the largest bit pattern of |x[j]|, j in [0, k), compared as integers: NaN > Inf > finite,
- * so one compare finds a row that is not finite. k >= 1. */
-typedef void bitcc_absmax_fn(const float *x, int32_t *bits, int32_t k);
+/* For each of `tokens` tokens: bits[m] = the largest bit pattern of |x[m*k + j]|, j in [0, k), compared as
+ * integers: NaN > Inf > finite, so one compare finds a row that is not finite. k >= 1. */
+typedef void bitcc_absmax_fn(const float *x, int32_t *bits, int32_t k, int32_t tokens);
 
-/* q[j] = clamp(round_half_even(x[j] * scale), lo, hi) for j in [0, k); q[j] = 0 for j in [k, k_padded).
- * sum[0] = the sum of q. |x[j] * scale| < 2^22; the product is rounded to float32 before it is
- * rounded to an integer (no fused multiply-add). */
-typedef void bitcc_quantize_fn(const float *x, int8_t *q, int32_t *sum, int32_t k, int32_t k_padded,
-                               float scale, int32_t lo, int32_t hi);
+/* For each of `tokens` tokens: q[m*k_padded + j] = clamp(round_half_even(x[m*k + j] * scale[m]), lo, hi) for
+ * j in [0, k), and 0 for j in [k, k_padded). sum[m] = the sum of the token's q. |x * scale| < 2^22; the
+ * product is rounded to float32 before it is rounded to an integer (no fused multiply-add). */
+typedef void bitcc_quantize_fn(const float *x, int8_t *q, int32_t *sum, const float *scale, int32_t k,
+                               int32_t k_padded, int32_t lo, int32_t hi, int32_t tokens);
 
 /* acc[16*(t - begin) + n] += sum_k q[k] * c[16*t + n][k], for tiles t in [begin, end). q holds
- * 16*k_blocks values. A caller that wants weights c - 1 begins with minus the sum of q. Offsets into w
+ * 16*k_blocks values. Weights are c - 1: `finish` takes the sum of q away. Offsets into w
  * are computed in 64 bits: tiles * k_blocks * 64 may pass 2^31. */
 typedef void bitcc_gemv_fn(const int8_t *q, const uint8_t *w, int32_t *acc, int32_t k_blocks,
                            int32_t begin, int32_t end);
@@ -62,11 +62,15 @@ typedef void bitcc_gemm_fn(const int8_t *q, const uint8_t *panel, int32_t *acc, 
 typedef void bitcc_gemm_state_fn(uint8_t *state);
 enum { BITCC_STATE_BYTES = 64 };
 
-/* y[i] = acc[i] * (inverse * scale[i]) + bias[i], or with the bias first
- * (acc[i] + bias[i]) * (inverse * scale[i]), for i in [0, count): float32, each operation rounded, so that
- * it is the same in every variant. */
-typedef void bitcc_finish_fn(const int32_t *acc, const float *scale, const float *bias, float *y,
-                             int32_t count, float inverse);
+/* For each of `tokens` tokens and i in [0, rows), with a = acc[m*acc_stride + i] - sum[m]:
+ *
+ *   y[m*y_stride + i] = a * (inverse[m] * scale[i]) + bias[i]
+ *
+ * or with the bias first (a + bias[i]) * (inverse[m] * scale[i]) + 0, which is never a negative zero. a is
+ * exact; the rest is float32, each operation rounded, so that it is the same in every variant. */
+typedef void bitcc_finish_fn(const int32_t *acc, const int32_t *sum, const float *inverse,
+                             const float *scale, const float *bias, float *y, int32_t rows,
+                             int32_t tokens, int32_t acc_stride, int32_t y_stride);
 
 /* Float activations, and a scale for each row r and group g of columns:
  *
