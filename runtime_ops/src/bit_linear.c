@@ -12,11 +12,6 @@ static int32_t band_tokens(const bitcc_node *node, int64_t tokens) {
   return tokens < band ? (int32_t)tokens : band;
 }
 
-static OrtStatus *run_band(bitcc_call *call) {
-  OrtStatus *status = bitcc_quantize_all(call);
-  return status != NULL ? status : bitcc_multiply(call);
-}
-
 /* The scale of all tokens has to be known before the first of them is quantized. */
 static OrtStatus *find_absmax(bitcc_call *call, int64_t tokens) {
   bitcc_call all = *call;
@@ -40,7 +35,7 @@ static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
     return bitcc_node_error(node, "out of memory for %zu quantized tokens", rows);
   call->sums = (int32_t *)(void *)(call->q + rows * (size_t)layer->k_padded);
   call->inverse = (float *)(void *)(call->sums + rows);
-  status = bitcc_each_band(call, tokens, band, run_band);
+  status = bitcc_each_band(call, tokens, band, bitcc_multiply);
   bitcc_give_scratch(node, scratch);
   return status;
 }

@@ -26,7 +26,10 @@ static inline size_t bitcc_x_bytes(OrtElementType type) { return type == ORT_FLO
 
 /* Sets `absmax` to that of the band's tokens if it is larger. */
 OrtStatus *bitcc_find_absmax(bitcc_call *call);
+/* Tokens of the band, in tasks or here; a token is quantized once. */
 OrtStatus *bitcc_quantize_all(const bitcc_call *call);
+void bitcc_quantize(const bitcc_call *call, int32_t token, int32_t tokens);
+/* Quantizes the band's tokens and multiplies them. */
 OrtStatus *bitcc_multiply(bitcc_call *call);
 
 /* y of rows [row, row + rows) of tokens [token, token + tokens) from acc [tokens][rows]. */

@@ -15,6 +15,8 @@ enum { LINE = 64 };
 /* Enough tasks for any machine to balance: tokens are not split for more, nor to fewer than this.
  */
 enum { ENOUGH_TASKS = 16, MIN_TOKENS = 32 };
+/* Activations that a task with all tiles quantizes itself: for more there are tasks of their own. */
+enum { QUANTIZED_HERE = 1 << 15 };
 
 static_assert((int)GEMV_TILES * BITCC_TILE_ROWS <= ACCUMULATORS, "gemv");
 static_assert(T5_PANEL_VECTORS * 5 / 4 <= (int)BITCC_MAX_PANEL_VECTORS, "panels of t5");
@@ -24,6 +26,7 @@ typedef struct {
   const bitcc_call *call;
   int32_t tiles_per_task, tile_tasks;
   int32_t tokens_per_task, token_tasks;
+  bool quantizes; /* each task its own tokens */
 } job;
 
 /* Some tiles and some tokens. Kernels get a pointer to their first tile and begin at 0: no index in
@@ -173,6 +176,8 @@ static void multiply_task(void *argument, size_t index) {
             .q = call->q + (size_t)first * (size_t)layer->k_padded,
             .token = first,
             .tokens = bitcc_min(j->tokens_per_task, call->tokens - first)};
+  if (j->quantizes)
+    bitcc_quantize(call, first, p.tokens);
   bool few = are_few(call->node, p.tokens);
   int32_t step = p.tokens == 1 ? GEMV_TILES : few ? GROUP : kernels->panel_tiles;
   if (!few)
@@ -196,11 +201,17 @@ static job plan(const bitcc_call *call) {
       bitcc_min(bitcc_min(tasks, ENOUGH_TASKS) / j.tile_tasks, call->tokens / MIN_TOKENS);
   int32_t needed = bitcc_divide_up(call->tokens, MAX_TOKENS);
   j.tokens_per_task = bitcc_divide_up(call->tokens, wanted > needed ? wanted : needed);
+  j.tokens_per_task = bitcc_round_up(j.tokens_per_task, call->node->kernels->gemm_unit);
   j.token_tasks = bitcc_divide_up(call->tokens, j.tokens_per_task);
+  j.quantizes =
+      j.tile_tasks == 1 && j.tokens_per_task <= QUANTIZED_HERE / call->node->layer.k_padded;
   return j;
 }
 
 OrtStatus *bitcc_multiply(bitcc_call *call) {
   job j = plan(call);
+  OrtStatus *status = j.quantizes ? NULL : bitcc_quantize_all(call);
+  if (status != NULL)
+    return status;
   return bitcc_parallel(call, multiply_task, &j, (size_t)j.tile_tasks * (size_t)j.token_tasks);
 }

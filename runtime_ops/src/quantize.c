@@ -247,7 +247,7 @@ static int32_t end_of_task(const job *j, int32_t begin) {
   return begin + bitcc_min(j->call->tokens - begin, j->tokens_per_task);
 }
 
-static void quantize(const bitcc_call *call, int32_t token, int32_t tokens) {
+void bitcc_quantize(const bitcc_call *call, int32_t token, int32_t tokens) {
   int32_t block = block_of(call), end = token + tokens;
   for (; token < end; token += block)
     quantize_block(call, token, bitcc_min(block, end - token));
@@ -256,7 +256,7 @@ static void quantize(const bitcc_call *call, int32_t token, int32_t tokens) {
 static void quantize_task(void *argument, size_t index) {
   const job *j = argument;
   int32_t begin = (int32_t)index * j->tokens_per_task, end = end_of_task(j, begin);
-  quantize(j->call, begin, end - begin);
+  bitcc_quantize(j->call, begin, end - begin);
 }
 
 static void absmax_task(void *argument, size_t index) {

@@ -4,6 +4,8 @@
 /* Multiply-adds worth a task: some microseconds on the fastest variant, several times what it
  * costs to hand it to another thread. */
 static const int64_t TASK_WORK = 1 << 19;
+/* Multiply-adds that cost as much as quantizing an activation or finishing an output. */
+enum { ELEMENT_WORK = 32 };
 /* Enough tasks for any machine to balance; more of them would only cost. */
 enum { MAX_TASKS = 256 };
 
@@ -18,7 +20,9 @@ OrtStatus *bitcc_parallel(const bitcc_call *call, void (*fn)(void *, size_t), vo
 
 int32_t bitcc_worth_tasks(const bitcc_call *call) {
   const bitcc_layer *layer = &call->node->layer;
-  int64_t tasks = (int64_t)layer->rows * layer->k_padded * call->tokens / TASK_WORK;
+  int64_t elements = (int64_t)layer->rows + layer->k_padded;
+  int64_t work = (int64_t)layer->rows * layer->k_padded + ELEMENT_WORK * elements;
+  int64_t tasks = work * call->tokens / TASK_WORK;
   return tasks < 1 ? 1 : tasks < MAX_TASKS ? (int32_t)tasks : MAX_TASKS;
 }
 

@@ -120,7 +120,7 @@ def test_every_number_of_tokens_is_split_rightly(
 
 @ELEMENTS
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("position", [0, 4097])
+@pytest.mark.parametrize(("k", "position"), [(4098, 0), (4098, 4097), (70, 69)])
 @pytest.mark.parametrize("bias_before_scale", [0, 1])
 def test_a_row_that_is_not_finite_is_nan_and_the_others_are_untouched(
     session: Callable[..., Any],
@@ -128,11 +128,12 @@ def test_a_row_that_is_not_finite_is_nan_and_the_others_are_untouched(
     rng: np.random.Generator,
     element: Any,
     poison: float,
+    k: int,
     position: int,
     bias_before_scale: int,
 ) -> None:
-    linear = layer(N=17, K=4098, bias_before_scale=bias_before_scale)
-    x = rng.normal(size=(6, 4098)).astype(element)
+    linear = layer(N=17, K=k, bias_before_scale=bias_before_scale)
+    x = rng.normal(size=(6, k)).astype(element)
     clean = linear.run(session(linear.model(x)), X=x)
     x[2, position] = poison
     got = linear.run(session(linear.model(x)), X=x)
@@ -302,7 +303,7 @@ def test_inputs_that_are_not_constant_compute_the_same(
 
 
 @pytest.mark.parametrize(
-    ("m", "n", "k"), [(1, 4099, 700), (37, 1100, 640), (150, 260, 1100), (600, 16, 4000)]
+    ("m", "n", "k"), [(1, 4099, 700), (37, 1100, 640), (150, 260, 1100), (600, 16, 4000), (300, 60, 70)]
 )
 def test_threads_do_not_change_the_numbers(
     session: Callable[..., Any],
