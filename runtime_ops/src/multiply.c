@@ -204,7 +204,7 @@ static job plan(const bitcc_call *call) {
   j.tokens_per_task = bitcc_round_up(j.tokens_per_task, call->node->kernels->gemm_unit);
   j.token_tasks = bitcc_divide_up(call->tokens, j.tokens_per_task);
   j.quantizes =
-      j.tile_tasks == 1 && j.tokens_per_task <= QUANTIZED_HERE / call->node->layer.k_padded;
+      j.tile_tasks == 1 && j.tokens_per_task * call->node->layer.k_padded <= QUANTIZED_HERE;
   return j;
 }
 
