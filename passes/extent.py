@@ -10,7 +10,7 @@ from bitcc.passes.magnitudes import comparable, ends_of, signs_of
 
 if TYPE_CHECKING:
     from bitcc.formats import PackedMatrix
-    from bitcc.passes.elementwise import Matrix
+    from bitcc.passes.matrix import Matrix
 
 
 class Extent(NamedTuple):

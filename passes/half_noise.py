@@ -18,8 +18,8 @@ from bitcc.passes.magnitudes import floats, magnitudes_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bitcc.passes.elementwise import Matrix
     from bitcc.passes.extent import Extent
+    from bitcc.passes.matrix import Matrix
 
 SPACING = {"float16": 2**-10, "bfloat16": 2**-8}
 """Of the values of a type, relative to them."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bitcc.passes.elementwise import Matrix
     from bitcc.passes.extent import Extent
+    from bitcc.passes.matrix import Matrix
 
 GROUPS = (256, 128, 64, 32, 16)
 """How many columns can share a scale, if their number divides K."""

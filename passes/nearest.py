@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bitcc.passes.elementwise import Matrix
+    from bitcc.passes.matrix import Matrix
 
     Floats = NDArray[np.float64]
 

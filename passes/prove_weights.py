@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from bitcc.formats import Int8, PackedMatrix
     from bitcc.passes.constants import Constants
-    from bitcc.passes.elementwise import Elementwise, Matrix
+    from bitcc.passes.elementwise import Elementwise
     from bitcc.passes.layer import Layer
+    from bitcc.passes.matrix import Matrix
     from bitcc.passes.runner import Runner
     from bitcc.passes.table import Table
 

@@ -18,7 +18,6 @@ import numpy as np
 from bitcc.formats import PackedMatrix, t2
 from bitcc.passes import half_noise
 from bitcc.passes._refused import Refused
-from bitcc.passes.elementwise import Matrix
 from bitcc.passes.extent import Extent, extent_of
 from bitcc.passes.levels import (
     EVIDENCE,
@@ -28,6 +27,7 @@ from bitcc.passes.levels import (
     stray_of_finest,
 )
 from bitcc.passes.magnitudes import HALVES, floats
+from bitcc.passes.matrix import Matrix
 from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:

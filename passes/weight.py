@@ -9,9 +9,9 @@ import numpy as np
 
 from bitcc.passes._refused import Refused
 from bitcc.passes.einsum import read_equation
-from bitcc.passes.elementwise import Matrix
 from bitcc.passes.layout import Layout, swapped, transposition
 from bitcc.passes.matmul_nbits import MATMUL_NBITS, dequantized
+from bitcc.passes.matrix import Matrix
 from bitcc.passes.normal_form import producer, skip, without_residue
 
 if TYPE_CHECKING:

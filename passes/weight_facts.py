@@ -12,7 +12,7 @@ from bitcc.passes.nearest import nearest, sample_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bitcc.passes.elementwise import Matrix
+    from bitcc.passes.matrix import Matrix
     from bitcc.passes.ternary import Ternary
 
 _MOST_LEVELS = 16

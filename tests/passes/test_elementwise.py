@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from bitcc.passes import constants, elementwise
 from bitcc.passes.constants import Constants
-from bitcc.passes.elementwise import Matrix
+from bitcc.passes.matrix import Matrix
 from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:

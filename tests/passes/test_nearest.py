@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.matrices import CODES, SCALE, SHAPE, TERNARY, VALUES, changed, levels, with_weight
 
 from bitcc.facts import KEPT
-from bitcc.passes.elementwise import Matrix
+from bitcc.passes.matrix import Matrix
 from bitcc.passes.weight_facts import of_dense
 
 NEAREST = {

@@ -1,0 +1,94 @@
+"""A constant matrix in blocks, whichever way it lies in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bitcc.formats import FORMATS
+from bitcc.passes.elementwise import BLOCK, Elementwise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from bitcc.formats import Order
+
+    Array = NDArray[Any]
+
+
+class Matrix(NamedTuple):
+    """A constant matrix as a product reads it, [N, K].
+
+    Attributes:
+        content: Its elements, [N, K] or [K, N].
+        transposed: Whether they are [K, N].
+    """
+
+    content: Elementwise
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, array: Array) -> Matrix:
+        """An array [N, K] as it is."""
+        return cls(Elementwise.of(array))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, K)."""
+        n, k = self.content.shape
+        return (k, n) if self.transposed else (n, k)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the elements."""
+        return self.content.dtype
+
+    def blocks(self) -> Iterator[slice]:
+        """Which rows of the content to read together; whole tiles of packed weights."""
+        packed = FORMATS["t2"]
+        return self.content.block_rows(packed.columns if self.transposed else packed.rows)
+
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        """(rows, columns) of the blocks."""
+        return map(self.place, self.blocks())
+
+    def place(self, rows: slice) -> tuple[slice, slice]:
+        """(rows, columns) of some rows of the content."""
+        every = slice(None)
+        return (every, rows) if self.transposed else (rows, every)
+
+    def tile(self, rows: slice, columns: slice) -> Array:
+        """The elements of one of ``tiles``, contiguous."""
+        if self.transposed:
+            return np.ascontiguousarray(self.content.rows(columns).T)
+        return self.content.rows(rows)
+
+    def row_blocks(self) -> Iterator[slice]:
+        """Which whole rows to read together, also of a transposed matrix."""
+        n, k = self.shape
+        count = max(1, BLOCK // k)
+        return (slice(start, min(start + count, n)) for start in range(0, n, count))
+
+    def rows(self, rows: slice) -> Array:
+        """The elements of some rows, contiguous."""
+        if self.transposed:
+            return np.ascontiguousarray(self.content.columns(rows).T)
+        return self.content.rows(rows)
+
+    def sample(self, rows: NDArray[np.int64], columns: int) -> Array:
+        """Some rows, and of those the first columns."""
+        if self.transposed:
+            return self.content.rows(slice(0, columns))[:, rows].T
+        return self.content.rows(rows)[:, :columns]
+
+    @property
+    def order(self) -> Order:
+        """How the content lies in memory, as a matrix [N, K]."""
+        return "F" if self.transposed else "C"
+
+    def as_content(self, array: Array) -> Array:
+        """A view of an array [N, K], like the content."""
+        return array.T if self.transposed else array
