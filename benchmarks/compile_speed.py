@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from benchmarks import layer_models
 from bitcc import libraries, passes, pipeline
-from bitcc.facts import PACKED
+from bitcc.facts import PACKED, FormatChoice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +34,7 @@ _NODES_IN_A_LAYER = 22
 _SMALL_SIDE = 64
 
 
-def seconds(model: Path, layers: int, *, prove: bool) -> float:
+def seconds(model: Path, layers: int, weight_format: FormatChoice, *, prove: bool) -> float:
     """Of reading the model and running the passes; packed weights go to a file."""
     with tempfile.TemporaryFile() as spool:
 
@@ -42,7 +42,7 @@ def seconds(model: Path, layers: int, *, prove: bool) -> float:
             spool.write(data.data)
             return ir.tensor(data[:0].copy())
 
-        pack = passes.PackBitLinearPass(min_weights=0, prove=prove, store=store)
+        pack = passes.PackBitLinearPass(min_weights=0, prove=prove, weight_format=weight_format, store=store)
         start = time.process_time()
         loaded = ir.load(model)
         passes.pipeline(pack)(loaded)
@@ -53,13 +53,16 @@ def seconds(model: Path, layers: int, *, prove: bool) -> float:
     return took
 
 
-def forms(names: Iterable[str], side: int, layers: int, runs: int) -> Iterator[dict[str, Any]]:
+def forms(
+    names: Iterable[str], side: int, layers: int, runs: int, weight_format: FormatChoice
+) -> Iterator[dict[str, Any]]:
     """MB of stored weights a second, for each way to write them."""
     for form in names:
         with tempfile.TemporaryDirectory() as folder:
             size = layer_models.write(Path(folder), form, layers, side) / 1e6
             for prove in (True, False):
-                best = min(seconds(Path(folder, "model.onnx"), layers, prove=prove) for _ in range(runs))
+                model = Path(folder, "model.onnx")
+                best = min(seconds(model, layers, weight_format, prove=prove) for _ in range(runs))
                 yield {"form": form, "proof": prove, "mb": size, "seconds": best, "mb_per_s": size / best}
 
 
@@ -70,7 +73,7 @@ def nodes(counts: Iterable[int], runs: int) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             layer_models.write(Path(folder), "latent fp32", layers, _SMALL_SIDE)
             model = Path(folder, "model.onnx")
-            best = min(seconds(model, layers, prove=True) for _ in range(runs))
+            best = min(seconds(model, layers, FormatChoice.T2, prove=True) for _ in range(runs))
             compiled = min(compile_seconds(model) for _ in range(runs))
         row = {"nodes": count, "layers": layers, "passes": best, "compiled": compiled}
         yield row | {"ms_per_layer": 1e3 * compiled / layers}
@@ -92,13 +95,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--forms", nargs="*", choices=layer_models.FORMS, default=layer_models.FORMS)
+    parser.add_argument("--weight-format", type=FormatChoice, default=FormatChoice.T2, help="of the forms")
     parser.add_argument("--nodes", nargs="*", type=int, default=_NODES)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     if chosen.nodes:
         libraries.library_path()  # built before anything is timed
     tables = {
-        "forms": list(forms(chosen.forms, chosen.side, chosen.layers, chosen.runs)),
+        "forms": list(forms(chosen.forms, chosen.side, chosen.layers, chosen.runs, chosen.weight_format)),
         "nodes": list(nodes(chosen.nodes, chosen.runs)),
     }
     if chosen.json:

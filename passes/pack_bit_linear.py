@@ -196,7 +196,7 @@ class _Prepared(NamedTuple):
 def _prepared(layer: Layer, of_int8: formats.WeightFormat) -> _Prepared:
     fmt = of_int8 if isinstance(layer.op, BitLinear) else formats.FORMATS["t2"]
     op = replace(layer.op, weight_format=fmt.name, layout_version=fmt.layout_version)
-    data = layer.ternary.codes.converted(fmt).data
+    data = fmt.from_t2(layer.ternary.codes.data, layer.op.N, layer.op.K)
     return _Prepared(replace(layer.without_codes(), op=op), data, _facts(layer, fmt, data.nbytes))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bitcc import formats
+from bitcc.formats import t2
 from bitcc.passes._refused import Refused
 from bitcc.passes.magnitudes import floats
 from bitcc.passes.table import NO_CODE, CodeTable
@@ -61,7 +62,7 @@ def weight_error(
     if matrix.shape != (layer.op.N, layer.op.K):
         raise Refused("packed, its weights have another shape")
     layout = formats.get(layer.op.weight_format, layer.op.layout_version)
-    codes = formats.PackedMatrix(layout, matrix.shape, packed)
+    codes = formats.PackedMatrix(t2.FORMAT, matrix.shape, layout.to_t2(packed, *matrix.shape))
     with np.errstate(all="ignore"):  # a table has infinities and NaN, whether they are used or not
         if rounded:
             _check_nearest(matrix, codes, layer)

@@ -43,6 +43,9 @@ class WeightFormat:
             ``PackedWeightError``.
         unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
             byte that no packer writes, or padding that is not zero.
+        from_t2: (what ``t2`` packs an (n, k) matrix to, n, k) -> packed uint8.
+        to_t2: (packed uint8, n, k) -> what ``t2`` packs the matrix to. Raises ``PackedWeightError`` as
+            ``unpack`` does, but for what ``t2`` itself refuses.
     """
 
     name: str
@@ -54,6 +57,8 @@ class WeightFormat:
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
     unpack: Unpack
+    from_t2: Callable[[Bytes, int, int], Bytes]
+    to_t2: Callable[[Bytes, int, int], Bytes]
 
     def stack(self, parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
         """(packed, n) of several (n, k) matrices -> packed, of all their rows below one another.

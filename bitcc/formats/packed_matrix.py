@@ -12,7 +12,6 @@ from bitcc.formats._base import check_packed
 if TYPE_CHECKING:
     from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
 
-_CONVERTED = 64  # rows at a time
 _ALL = slice(None)
 _Part: TypeAlias = tuple[range, range]
 
@@ -64,16 +63,6 @@ class PackedMatrix:
         weights = self.fmt.unpack(self._packed(tiles), *_shape(tiles), order)
         inside = (slice(p.start - t.start, p.stop - t.start) for p, t in zip(part, tiles, strict=True))
         return weights[tuple(inside)]
-
-    def converted(self, fmt: WeightFormat) -> PackedMatrix:
-        """The same weights in another format."""
-        if fmt == self.fmt:
-            return self
-        result = PackedMatrix.empty(fmt, self.shape)
-        for start in range(0, self.shape[0], _CONVERTED):
-            rows = slice(start, start + _CONVERTED)
-            result.write(rows, _ALL, self.read(rows))
-        return result
 
     def _places(self, rows: slice, columns: slice) -> tuple[_Part, _Part]:
         """The rows and columns of a part, and those of the tiles that it is in."""

@@ -182,5 +182,11 @@ def _number_of_bits(sums: NDArray[np.uint64]) -> int:
     return int(sums.reshape(8, -1).sum(axis=0).view(np.uint8).sum())  # of 8 times 16 at most in each byte
 
 
+def _as_it_is(packed: Bytes, _n: int, _k: int) -> Bytes:
+    return packed
+
+
 _BYTE_WEIGHTS = (np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3).astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t2", 1, 2.0, _ROWS, _K_ALIGNMENT, _BYTE_WEIGHTS, packed_shape, pack, unpack)
+FORMAT = WeightFormat(
+    "t2", 1, 2.0, _ROWS, _K_ALIGNMENT, _BYTE_WEIGHTS, packed_shape, pack, unpack, _as_it_is, _as_it_is
+)

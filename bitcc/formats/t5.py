@@ -5,11 +5,13 @@ N is padded to tiles of 16 rows, K to a multiple of 20. The packed array is uint
 first four are the number v = 27 c0 + 9 c1 + 3 c2 + c3, and the byte is 64 c4 + v where v < 64, and
 192 + 3 (v - 64) + c4 for the 17 others. docs/formats.md says why.
 
-So the bytes at one place of all vectors of a tile are a stream of codes, and those of ``t2`` are the same
-stream, four to the byte: packing and unpacking go through it.
+So the bytes at one place of all vectors of a tile are a stream of codes of two bits, ten bits to the byte,
+and those of ``t2`` are the same stream, eight to the byte: packing and unpacking go through it.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -17,12 +19,20 @@ from bitcc.errors import PackedWeightError
 from bitcc.formats import t2
 from bitcc.formats._base import Bytes, Int8, Order, WeightFormat, check_packed
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Bits: TypeAlias = NDArray[np.uint16]
+    Stream: TypeAlias = Bytes | Bits
+
 _ROWS = 16  # of a tile
 _CODES = 5  # in a byte
-_T2_CODES = 4
+_BITS, _T2_BITS = 10, 8  # of the stream, to a byte
+_CYCLE, _T2_CYCLE = 4, 5  # bytes of as many bits
 _COLUMNS = 4 * _CODES  # of one 64-byte vector
 _KNOWN = 3**_CODES  # bytes; those from there on are no weights
-_TILES = 4  # at a time: they and their temporaries stay in a core's cache
+_ALL_ONES, _T2_ALL_ONES = 0x155, 0x55  # bits of codes 1: the padding
+_TILES = 16  # at a time: they and their temporaries stay in a core's cache
 
 
 def _codes_of_bytes() -> Bytes:
@@ -38,8 +48,8 @@ def _codes_of_bytes() -> Bytes:
 
 _CODES_OF = _codes_of_bytes()
 _BITS_OF = (_CODES_OF.astype(np.uint16) << np.arange(0, 10, 2, dtype=np.uint16)).sum(1, dtype=np.uint16)
-_BYTE_OF = np.empty(_KNOWN, np.uint8)  # of the number whose digits are the codes
-_BYTE_OF[_CODES_OF[:_KNOWN] @ (3 ** np.arange(_CODES)[::-1])] = np.arange(_KNOWN)
+_BYTE_OF = np.zeros(1 << _BITS, np.uint8)
+_BYTE_OF[_BITS_OF[:_KNOWN]] = np.arange(_KNOWN)
 
 
 def packed_shape(n: int, k: int) -> tuple[int, int, int]:
@@ -54,24 +64,31 @@ def pack(weights: Int8) -> Bytes:
     Raises:
         PackedWeightError: the matrix is empty, not two-dimensional or not ternary.
     """
-    crumbs = t2.pack(weights)
-    packed = np.empty(packed_shape(*weights.shape), np.uint8)
-    given, wanted = _T2_CODES * crumbs.shape[1], _CODES * packed.shape[1]
-    codes = np.ones((_TILES, max(given, wanted), packed.shape[2]), np.uint8)  # code 1 is the padding
+    return from_t2(t2.pack(weights), *weights.shape)
+
+
+def from_t2(crumbs: Bytes, n: int, k: int) -> Bytes:
+    """(n, k) weights as ``t2.pack`` packs them -> uint8 [N/16, K/20, 64]."""
+    packed = np.empty(packed_shape(n, k), np.uint8)
+    cycles = -(-packed.shape[1] // _CYCLE)
     for tile in range(0, len(packed), _TILES):
-        part = packed[tile : tile + _TILES]
-        for i in range(_T2_CODES):
-            codes[: len(part), i:given:_T2_CODES] = crumbs[tile : tile + _TILES] >> 2 * i & 3
-        number = np.zeros(part.shape, np.uint8)
-        for i in range(_CODES):
-            number *= 3
-            number += codes[: len(part), i:wanted:_CODES]
-        np.take(_BYTE_OF, number, out=part)
+        stream = _by_place(crumbs[tile : tile + _TILES], _T2_CYCLE, cycles, _T2_ALL_ONES)
+        found = np.take(_BYTE_OF, _regrouped(stream, _T2_BITS, _BITS), mode="clip")
+        packed[tile : tile + _TILES] = _in_order(found, cycles)[:, : packed.shape[1]]
     return packed
 
 
 def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
     """uint8 [N/16, K/20, 64] -> (n, k) int8, the inverse of ``pack``.
+
+    Raises:
+        PackedWeightError: as ``to_t2``.
+    """
+    return t2.unpack(to_t2(packed, n, k), n, k, order)
+
+
+def to_t2(packed: Bytes, n: int, k: int) -> Bytes:
+    """The inverse of ``from_t2``.
 
     Raises:
         PackedWeightError: the shape is not that of an (n, k) matrix, a byte is 243 or more, or the padding
@@ -81,21 +98,49 @@ def unpack(packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
     largest = packed.max()
     if largest >= _KNOWN:
         raise PackedWeightError(f"packed weights hold the byte {largest}, which no ternary weights have")
-    crumbs = np.empty(t2.packed_shape(n, k), np.uint8)
-    given, wanted = _CODES * packed.shape[1], _T2_CODES * crumbs.shape[1]
-    codes = np.ones((_TILES, max(given, wanted), packed.shape[2]), np.uint8)
+    crumbs = np.full(t2.packed_shape(n, k), _T2_ALL_ONES, np.uint8)
+    cycles = -(-packed.shape[1] // _CYCLE)
     for tile in range(0, len(packed), _TILES):
-        part = crumbs[tile : tile + _TILES]
-        bits = _BITS_OF[packed[tile : tile + _TILES]]
-        for i in range(_CODES):
-            codes[: len(part), i:given:_CODES] = bits >> 2 * i & 3
-        if np.any(codes[: len(part), wanted:] != 1):
+        bits = np.take(_BITS_OF, packed[tile : tile + _TILES], mode="clip")
+        stream = _regrouped(_by_place(bits, _CYCLE, cycles, _ALL_ONES), _BITS, _T2_BITS)
+        found = _in_order(stream.astype(np.uint8), cycles)
+        inside = found[:, : crumbs.shape[1]]
+        crumbs[tile : tile + _TILES, : inside.shape[1]] = inside
+        if np.any(found[:, crumbs.shape[1] :] != _T2_ALL_ONES):
             raise PackedWeightError("the padding of the packed weights is not zero")
-        part[...] = codes[: len(part), 0:wanted:_T2_CODES]
-        for i in range(1, _T2_CODES):
-            part |= codes[: len(part), i:wanted:_T2_CODES] << 2 * i
-    return t2.unpack(crumbs, n, k, order)
+    return crumbs
+
+
+def _by_place(vectors: Stream, cycle: int, cycles: int, padding: int) -> Bits:
+    """[tiles, vectors, 64] -> uint16 [cycle, tiles * cycles * 64]: what is in one place of each cycle."""
+    tiles, _, size = vectors.shape
+    whole = np.full((tiles, cycles * cycle, size), padding, np.uint16)
+    given = vectors[:, : cycles * cycle]
+    whole[:, : given.shape[1]] = given
+    places = whole.reshape(tiles, cycles, cycle, size).transpose(2, 0, 1, 3)
+    return np.ascontiguousarray(places).reshape(cycle, -1)
+
+
+def _in_order(places: Bytes, cycles: int) -> Bytes:
+    """The inverse of ``_by_place``, with the padding."""
+    cycle, size = len(places), t2.packed_shape(1, 1)[2]
+    return places.reshape(cycle, -1, cycles, size).transpose(1, 2, 0, 3).reshape(-1, cycles * cycle, size)
+
+
+def _regrouped(stream: Bits, given: int, wanted: int) -> Bits:
+    """A cycle of ``given`` bits in each place, the first ones lowest, as one of ``wanted`` bits in each."""
+    places = len(stream) * given // wanted
+    result = np.empty((places, stream.shape[1]), np.uint16)
+    for place in range(places):
+        first, shift = divmod(place * wanted, given)
+        bits = stream[first] >> shift
+        if shift + wanted > given:
+            bits |= stream[first + 1] << given - shift
+        np.bitwise_and(bits, (1 << wanted) - 1, out=result[place])
+    return result
 
 
 _BYTE_WEIGHTS = _CODES_OF.astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t5", 1, 8 / _CODES, _ROWS, _COLUMNS, _BYTE_WEIGHTS, packed_shape, pack, unpack)
+FORMAT = WeightFormat(
+    "t5", 1, 8 / _CODES, _ROWS, _COLUMNS, _BYTE_WEIGHTS, packed_shape, pack, unpack, from_t2, to_t2
+)
