@@ -107,7 +107,7 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
     sample = np.abs(floats(matrix.tile(*matrix.place(_SAMPLE))))
     largest = sample.max()
     if np.isfinite(largest) and largest > 0:
-        if _has_morelevels(sample):
+        if _has_more_levels(sample):
             raise _dense()  # most dense matrices end here
         if (codes := _codes_of_one_level(matrix, largest)) is not None:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
@@ -119,7 +119,7 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
     return Ternary(codes, scale, group_size, noisy)
 
 
-def _has_morelevels(block: NDArray[Any]) -> bool:
+def _has_more_levels(block: NDArray[Any]) -> bool:
     """Whether a magnitude in some columns lies between zero and half of the largest of its smallest group."""
     columns = block.shape[1]
     groups = block.reshape(-1, finest(columns))
