@@ -456,6 +456,16 @@ def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+@pytest.mark.parametrize("equation", ["ij,->ij", "ij,"])
+def test_an_einsum_with_one_number_is_kept(equation: str) -> None:
+    """It reads a constant, which is no matrix of any layout."""
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      scaled (float[4, 8] x) => (float[4, 8] y) {{ y = Einsum <equation = "{equation}"> (x, number) }}"""
+    _, (layer,) = models.pack(models.parse(content, {"number": np.float32(3)}))
+    assert (layer.status, layer.reason) == (KEPT, "the weight has the shape [], which is no matrix")
+
+
 def test_a_scale_that_widens_reshaped_tokens_is_not_the_layers() -> None:
     body = "flat = Reshape (q, flat_rows) p = MatMul (flat, columns) y = Div (p, scale)"
     content = HEADER.format(x="1, 7, 100", y="1, 7, 60") + FRONTS["codes"] + body + "}"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 from models.op import assert_all_agree, layer, spec
 
 from bitcc.ops import ActScale, ActScope, ActType, BitLinear, Norm
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 every_form = pytest.mark.parametrize("form", ActScale)
 every_type = pytest.mark.parametrize("rounding", ActType)
@@ -31,6 +36,17 @@ SPECIAL = {
 }
 
 
+def run_among_others(op: BitLinear, name: str) -> NDArray[Any]:
+    """Three tokens, the second one special; the others are what they are without it."""
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    feeds = {"X": x, **layer(op)}
+    ordinary = spec(op, feeds)
+    x[1] = SPECIAL[name].astype(np.float32)
+    y = assert_all_agree(op, feeds)
+    np.testing.assert_array_equal(y[[0, 2]], ordinary[[0, 2]])
+    return y
+
+
 @every_form
 @pytest.mark.parametrize(("bias_before_scale", "floor"), [(0, 0.0), (1, 0.0), (1, 1e-5)])
 @every_type
@@ -46,12 +62,7 @@ def test_special_tokens_agree_and_leave_the_others_alone(
         act_floor=floor,
         bias_before_scale=bias_before_scale,
     )
-    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
-    feeds = {"X": x, **layer(op)}
-    ordinary = spec(op, feeds)
-    x[1] = SPECIAL[name].astype(np.float32)
-    y = assert_all_agree(op, feeds)
-    np.testing.assert_array_equal(y[[0, 2]], ordinary[[0, 2]])
+    run_among_others(op, name)
 
 
 @every_form
@@ -117,10 +128,5 @@ def test_a_large_finite_token_is_not_poisoned_by_its_sum() -> None:
 @pytest.mark.parametrize("name", SPECIAL)
 def test_a_norm_is_of_each_token(name: str) -> None:
     op = BitLinear(K=64, N=20, norm=Norm.RMS, norm_eps=1e-6)
-    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
-    feeds = {"X": x, **layer(op)}
-    ordinary = spec(op, feeds)
-    x[1] = SPECIAL[name].astype(np.float32)
-    y = assert_all_agree(op, feeds)
-    np.testing.assert_array_equal(y[[0, 2]], ordinary[[0, 2]])
-    assert np.isnan(y[1]).all() == (not np.isfinite(x[1]).all())
+    y = run_among_others(op, name)
+    assert np.isnan(y[1]).all() == (not np.isfinite(SPECIAL[name].astype(np.float32)).all())
