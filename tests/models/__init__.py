@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from models.building import build, initializer, parse, text
 from models.checking import assert_same, attributes, bit_linears, initializers, op_types, read
-from models.quantizer import quantizer
+from models.quantizer import QUANTIZER_CONSTANTS, quantizer
 from models.running import largest_difference, pack, run, tokens
 from models.table import LEADING, NO_QUANTIZER, SPELLINGS, TENSOR, WEIGHT_ONLY, Spelling, WeightOnly
 from models.weights import HALVES, HEAD, K, N, arrays, latent, noisy, quantized
@@ -23,6 +23,7 @@ __all__ = [
     "HEAD",
     "LEADING",
     "NO_QUANTIZER",
+    "QUANTIZER_CONSTANTS",
     "SPELLINGS",
     "TENSOR",
     "WEIGHT_ONLY",

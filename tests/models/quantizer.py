@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+QUANTIZER_CONSTANTS: Mapping[str, NDArray[Any] | np.float32] = {
+    "axis": np.array([-1]),
+    "eps": np.float32(1e-5),
+    "127": np.float32(127),
+    "-128": np.float32(-128),
+}
+"""What ``quantizer`` reads."""
+
 _NODES = """
   magnitude = Abs ({x})
   largest = ReduceMax <keepdims = 1> (magnitude, axis)
@@ -15,5 +32,5 @@ _NODES = """
 
 
 def quantizer(x: str = "x") -> str:
-    """Nodes that make ``codes`` and ``scale`` of ``x``; ``axis``, ``eps``, -128 and 127 are constants."""
+    """Nodes that make ``codes`` and ``scale`` of ``x``; it reads ``QUANTIZER_CONSTANTS``."""
     return _NODES.format(x=x)

@@ -26,10 +26,7 @@ KNOWN = {
     "filters": ROWS[:, :, None],
     "dense": RNG.standard_normal((N, K)).astype(np.float32),
     "bias": RNG.standard_normal(N).astype(np.float32),
-    "axis": np.array([-1]),
-    "eps": np.float32(1e-5),
-    "127": np.float32(127),
-    "-128": np.float32(-128),
+    **models.QUANTIZER_CONSTANTS,
 }
 QUANTISED = models.quantizer() + "q = Div (codes, scale)"
 FUNCTIONS = {

@@ -22,10 +22,7 @@ CODES, SCALE = models.quantized(models.latent(shape=(K, K)))
 KNOWN = {
     "w": CODES.astype(np.float32) * np.float32(SCALE),
     "bias": np.linspace(-1, 1, K, dtype=np.float32),
-    "axis": np.array([-1]),
-    "eps": np.float32(1e-5),
-    "127": np.float32(127),
-    "-128": np.float32(-128),
+    **models.QUANTIZER_CONSTANTS,
     "half": np.float32(0.5),
     "one": np.float32(1),
     "root": np.float32(np.sqrt(2)),

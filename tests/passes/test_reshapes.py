@@ -20,10 +20,7 @@ CODES, SCALE = models.quantized(models.latent())
 KNOWN = {
     "w": np.ascontiguousarray(CODES.T) * np.float32(SCALE),
     "bias": np.linspace(-1, 1, N, dtype=np.float32),
-    "axis": np.array([-1]),
-    "eps": np.float32(1e-5),
-    "127": np.float32(127),
-    "-128": np.float32(-128),
+    **models.QUANTIZER_CONSTANTS,
     "first": np.array([0]),
     "second": np.array([1]),
     "rows": np.array([-1, K]),

@@ -24,11 +24,6 @@ CODES, SCALE = models.quantized(models.latent(shape=(N, K)))
 RNG = np.random.default_rng(5)
 GROUP_SCALES = RNG.uniform(0.5, 2, (N, K // BLOCK)).astype(np.float32)
 QUANTIZER = models.quantizer() + "quantized = Div (codes, scale)\n"
-NUMBERS = {
-    "axis": np.array([-1]),
-    "eps": np.float32(1e-5),
-    **{str(i): np.float32(i) for i in (-128, 127)},
-}
 
 
 def parse(body: str, known: dict[str, Array | onnx.TensorProto], opset: int = 21) -> onnx.ModelProto:
@@ -38,7 +33,7 @@ def parse(body: str, known: dict[str, Array | onnx.TensorProto], opset: int = 21
       storage (float[tokens, {K}] x) => (float[tokens, {N}] y) {{ {body} }}
     """
     model = onnx.parser.parse_model(content)
-    known = {**NUMBERS, **known}
+    known = {**models.QUANTIZER_CONSTANTS, **known}
     used = dict.fromkeys(i for node in model.graph.node for i in node.input if i in known)
     for name in used:
         value = known[name]

@@ -62,9 +62,7 @@ def arrays() -> dict[str, Array]:
         "start": np.zeros(K, np.float32),
         "half": np.float32(0.5),
         "zero": np.array([0]),
-        "axis": np.array([-1]),
-        "eps": np.float32(1e-5),
-        **{str(i): np.float32(i) for i in (-128, 127)},
+        **models.QUANTIZER_CONSTANTS,
     }
 
 
