@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
+from bitcc.facts import PACKED
 from models.building import parse
+from models.checking import bit_linears, op_types
+from models.running import pack, run, tokens
 from models.weights import latent, quantized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import onnx
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
 WIDTH = 128  # K of every layer
 ROWS = {"q": 64, "k": 32, "v": 32}
+MERGED = "q_proj+k_proj+v_proj"
 
 _QUANTIZER = """
   {p}_abs = Abs ({x})
@@ -102,3 +106,29 @@ def weights(rows: Mapping[str, int]) -> dict[str, Array]:
         dense = codes.T.astype(np.float32) * np.float32(scale * (seed + 1))
         found[f"{name}.weight"] = np.ascontiguousarray(dense)
     return found
+
+
+def assert_merged(model: onnx.ModelProto, *, x: Array | None = None) -> onnx.ModelProto:
+    """q, k and v are one op; every output has the bits that separate ops give."""
+    merged, facts = pack(model)
+    onnx.checker.check_model(merged, full_check=True)
+    assert [(f.name, f.merged) for f in facts] == [(f"{n}_proj", MERGED) for n in ROWS]
+    assert [node.name for node in bit_linears(merged)] == [MERGED]
+    assert "Split" in op_types(merged)
+    apart, _ = pack(model, merge=False)
+    assert len(bit_linears(apart)) == len(ROWS)
+    assert list(merged.graph.output) == list(model.graph.output)
+    given = tokens(2, 3, k=WIDTH) if x is None else x
+    for got, want in zip(run(merged, given), run(apart, given), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got.view(np.uint8), want.view(np.uint8))
+    return merged
+
+
+def assert_apart(model: onnx.ModelProto, *, layers: int = 3) -> onnx.ModelProto:
+    """Every layer is packed, and has an op of its own."""
+    packed, facts = pack(model)
+    assert [(f.status, f.merged) for f in facts] == [(PACKED, "")] * layers
+    assert len(bit_linears(packed)) == layers
+    assert "Split" not in op_types(packed)
+    return packed
