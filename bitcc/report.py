@@ -150,7 +150,7 @@ def verdict(certificate: dict[str, Any]) -> str:
     """One line about a certificate of ``bitcc.verify``."""
     errors = {"with the library": certificate["max_error_library"], "without": certificate["max_error_body"]}
     figures = ", ".join(f"{error:.1e} of max|y| {how}" for how, error in errors.items() if error is not None)
-    measured = f"{figures} ({certificate['inputs']})" if figures else ""
+    measured = f"{figures} ({certificate['inputs']}, against the {certificate['against']})" if figures else ""
     return (
         f"verification {certificate['status']}: {'; '.join(filter(None, [measured, certificate['reason']]))}"
     )

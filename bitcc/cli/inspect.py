@@ -24,11 +24,13 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say of every layer what it is, and why it would be left alone."""
-    from bitcc import bundle, html_report, pipeline, report
+    from bitcc import bundle, html_report, report
 
     if model.is_dir():
         layers = bundle.read(model).manifest.layers
     else:
+        from bitcc import pipeline  # takes a second, and a manifest needs none of it
+
         with progress() as say:
             request = pipeline.Request(
                 min_weights=min_weights, numerics=numerics, weight_format=weight_format

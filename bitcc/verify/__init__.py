@@ -17,7 +17,7 @@ import numpy as np
 from bitcc import bundle, formats, libraries, ops, runtime, source
 from bitcc.errors import ModelError, PackedWeightError, TargetError, first_line
 from bitcc.verify import runs
-from bitcc.verify.certificate import FAILED, NOT_RUN, PASSED, TOLERANCE, Certificate
+from bitcc.verify.certificate import BODY, FAILED, NOT_RUN, ORIGINAL, PASSED, TOLERANCE, Certificate
 from bitcc.verify.inputs import load_inputs, random_inputs
 from bitcc.verify.outputs import distance, equal, flat
 
@@ -57,7 +57,7 @@ def verify_bundle(
         PackedWeightError: a packed weight is not what its layout allows.
         ModelError: the inputs cannot be read.
         TargetError: this machine cannot run that target.
-        VerificationError: the GPU does not run the bundle's layers.
+        VerificationError: the bundle does not run with its library, or the GPU does not run its layers.
     """
     built = bundle.read(path)
     gpu = runtime.check_target(target)
@@ -65,7 +65,7 @@ def verify_bundle(
     check_weights(built)
     feeds = None if inputs is None else load_inputs(inputs)
     found = compare(built, against, feeds, tolerance, gpu=gpu)
-    if found.status == NOT_RUN and found.max_error_body is None:
+    if not found.inputs:
         raise ModelError(
             found.reason, hint="check the paths; give inputs that the model takes with --inputs FILE.npz"
         )
@@ -113,10 +113,10 @@ def compare(
         gpu: Name of the GPU that runs the library; empty for the CPU, which runs everything else.
 
     Raises:
-        VerificationError: the GPU does not run the bundle's layers.
+        VerificationError: the bundle does not run with its library, or the GPU does not run its layers.
     """
     described = "random inputs, seed 0" if feeds is None else "given inputs"
-    reference = original or built.model
+    reference, against = (original, ORIGINAL) if original else (built.model, BODY)
     try:
         first = runs.plain_session(reference)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
@@ -130,23 +130,23 @@ def compare(
     try:
         by_body = want if original is None else flat(runs.plain_session(built.model).run(None, feeds))
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
-        return Certificate(
-            FAILED, f"the compiled model does not run: {first_line(error)}", described, tolerance
-        )
+        reason = f"the compiled model does not run: {first_line(error)}"
+        return Certificate(FAILED, reason, described, against, tolerance)
     by_library: Outputs | None
     if gpu:
         runs_here, (by_library, remark) = True, runs.by_gpu(built, feeds, gpu)
     else:
         runs_here, remark = _where_it_runs(built)
         by_library = runs.by_library(built, feeds, by_body) if runs_here else None
-    of_body = distance(by_body, want)
+    of_body = None if original is None else distance(by_body, want)
     of_library = None if by_library is None else distance(by_library, want)
-    worst = of_body if of_library is None else max(of_body, of_library)
-    status, reason = (PASSED if runs_here else NOT_RUN), remark
-    if not worst <= tolerance:  # written so that NaN fails
+    worst = max(error for error in (of_body, of_library, 0.0) if error is not None)
+    left_out = "" if original else "not compared with the original: give it with --against"
+    status, reason = (PASSED if runs_here else NOT_RUN), "; ".join(filter(None, [remark, left_out]))
+    if worst > tolerance:
         status, reason = FAILED, _difference(worst, tolerance)
     same = None if by_library is None else equal(by_library, by_body)
-    return Certificate(status, reason, described, tolerance, of_library, of_body, same)
+    return Certificate(status, reason, described, against, tolerance, of_library, of_body, same)
 
 
 def _where_it_runs(built: Bundle) -> tuple[bool, str]:
@@ -158,7 +158,8 @@ def _where_it_runs(built: Bundle) -> tuple[bool, str]:
     except TargetError:
         hosts = (f"{platform.system()} {platform.machine()}",)
     others = ", ".join(name for name in names if name not in hosts)
-    words = [f"not run: this machine ({hosts[0]}) cannot run {others}"] if others else []
+    there = "so run `bitcc verify` on one that can"
+    words = [f"not run: this machine ({hosts[0]}) cannot run {others}, {there}"] if others else []
     if any(entry.gpus for entry in built.manifest.targets):
         words.append("not run: the CUDA kernels; `bitcc verify --target cuda` does so on a GPU")
     return bool({*hosts} & {*names}) or not names, "; ".join(words)
@@ -167,4 +168,4 @@ def _where_it_runs(built: Bundle) -> tuple[bool, str]:
 def _difference(worst: float, tolerance: float) -> str:
     if math.isfinite(worst):
         return f"the difference of {worst:.1e} of max|y| is over {tolerance:.0e}"
-    return "shapes, integers, NaN or infinity of the outputs differ"
+    return "the number, types, shapes, integers, NaN or infinity of the outputs differ"

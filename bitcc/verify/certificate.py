@@ -11,6 +11,7 @@ from bitcc.errors import VerificationError
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 TOLERANCE = 1e-2
+ORIGINAL, BODY = "original", "function body"
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,22 @@ class Certificate:
 
     Attributes:
         status: ``passed``, ``failed``, or ``not run`` if the library or both models did not run.
-        reason: Why it failed or was not run.
-        inputs: What the models were run on.
+        reason: Why it failed or was not run, or what was left out.
+        inputs: What the models were run on; empty if none ran.
+        against: What the differences are from: ``original``, or ``function body``, the compiled model without
+            its library, where no original was given; empty if none ran.
         tolerance: The bound on both errors, relative to max|y|.
-        max_error_library: Largest difference of the original and the compiled model with the library;
-            None if it did not run, as on another machine than it is for.
-        max_error_body: The same without the library, through the function body.
-        library_equals_body: Whether those two gave the same bits.
+        max_error_library: Largest difference of the compiled model with the library; None if it did not run,
+            as on another machine than it is for.
+        max_error_body: The same without the library, through the function body; None without an original.
+        library_equals_body: Whether those two gave the same bits; None if the library did not run.
         onnxruntime: The version that ran them.
     """
 
     status: str
     reason: str = ""
     inputs: str = ""
+    against: str = ""
     tolerance: float = TOLERANCE
     max_error_library: float | None = None
     max_error_body: float | None = None

@@ -29,14 +29,19 @@ def flat(outputs: Sequence[Any]) -> Outputs:
 
 def equal(got: Outputs, want: Outputs) -> bool:
     """Whether all values are the same; NaN is the same as NaN."""
-    return all(np.array_equal(g, w, equal_nan=g.dtype.kind == "f") for g, w in zip(got, want, strict=True))
+    return len(got) == len(want) and all(
+        np.array_equal(g, w, equal_nan=g.dtype.kind == w.dtype.kind == "f")
+        for g, w in zip(got, want, strict=True)
+    )
 
 
 def distance(got: Outputs, want: Outputs) -> float:
     """The largest |got - want| / max|want| over the floating-point outputs; other outputs must be equal."""
+    if len(got) != len(want):
+        return float("inf")
     worst = 0.0
     for g, w in zip(got, want, strict=True):
-        if g.shape != w.shape:
+        if (g.shape, g.dtype.kind) != (w.shape, w.dtype.kind):
             return float("inf")
         if w.dtype.kind != "f":
             worst = worst if np.array_equal(g, w) else float("inf")

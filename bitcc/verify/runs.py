@@ -28,12 +28,16 @@ def plain_session(path: Path) -> ort.InferenceSession:
 
 
 def by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:
-    """What the bundle computes with its library; a model in which nothing was packed has none."""
+    """What the bundle computes with its library; a model in which nothing was packed has none.
+
+    Raises:
+        VerificationError: the model does not run with it.
+    """
     if not built.manifest.targets:
         return by_body
     options = _options()
     runtime.register_library(built, options)
-    return flat(runtime.open_session(built, options).run(None, feeds))
+    return _run(runtime.open_session(built, options), feeds, "with the library")
 
 
 def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
@@ -48,10 +52,7 @@ def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = runtime.open_session(built, options, runtime.EXACT_CUDA)
-        try:
-            outputs = flat(session.run(None, feeds))
-        except Exception as error:  # onnxruntime's errors have no common base
-            raise VerificationError(f"it does not run: {first_line(error)}", where=gpu) from error
+        outputs = _run(session, feeds, gpu)
         ran = runtime.places(Path(session.end_profiling()), ops.BIT_LINEAR)
     on_gpu = ran[runtime.CUDA]
     if on_gpu < ran.total() or not on_gpu:
@@ -63,6 +64,13 @@ def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
             else "no layer of this model has int8 activations, and only such layers run on a GPU",
         )
     return outputs, f"{on_gpu} {ops.BIT_LINEAR} nodes ran on {gpu}"
+
+
+def _run(session: ort.InferenceSession, feeds: Feeds, where: str) -> Outputs:
+    try:
+        return flat(session.run(None, feeds))
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise VerificationError(f"it does not run: {first_line(error)}", where=where) from error
 
 
 def _options() -> ort.SessionOptions:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from bitcc import digest
 
 if TYPE_CHECKING:
     import subprocess
@@ -15,3 +18,19 @@ class Run(Protocol):
     """Run ``bitcc`` with these arguments."""
 
     def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]: ...
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """It ended with this code, and an error of ours that has these words."""
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def reseal(folder: Path) -> None:
+    """Write digests into the manifest of a bundle that was tampered with, as if bitcc had made it so."""
+    manifest = json.loads((folder / "bitcc.json").read_text())
+    manifest["files"] = {name: digest.sha256(folder / name) for name in manifest["files"]}
+    (folder / "bitcc.json").write_text(json.dumps(manifest))

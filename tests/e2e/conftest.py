@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+from pathlib import Path
 
 import pytest
 from e2e.command import EXAMPLE, Run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +15,9 @@ def example_bundle(bitcc_command: Run, tmp_path_factory: pytest.TempPathFactory)
     done = bitcc_command("compile", EXAMPLE, "-o", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def broken(example_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a good bundle, to be broken."""
+    return Path(shutil.copytree(example_bundle, tmp_path / "broken"))

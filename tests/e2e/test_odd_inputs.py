@@ -91,15 +91,6 @@ def test_two_near_scales_in_half_precision_are_two(tmp_path: Path) -> None:
     assert [layer.scope for layer in _compile(base, tmp_path).packed] == ["row"]
 
 
-def test_verify_of_a_missing_original_is_an_error(tmp_path: Path) -> None:
-    _compile(models.build("dynamo"), tmp_path)
-    with pytest.raises(ModelError, match="cannot load"):
-        verify.verify_bundle(tmp_path / "out", tmp_path / "none.onnx", None)
-    np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(ModelError, match=r"not an \.npz file"):
-        verify.verify_bundle(tmp_path / "out", tmp_path / "m.onnx", tmp_path / "x.npy")
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,0 +1,140 @@
+"""``bitcc verify``: what it compares, what it leaves out and says so, and what fails it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import models
+import numpy as np
+import onnx
+import pytest
+from e2e.command import EXAMPLE, Run, refused, reseal
+from onnx import helper, numpy_helper
+
+import bitcc
+from bitcc import libraries, verify
+from bitcc.errors import ModelError, VerificationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+THERE = "so run `bitcc verify` on one that can"
+
+
+def test_a_bundle_of_another_model_fails_verification(
+    bitcc_command: Run, example_bundle: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(EXAMPLE)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 1 and tensor.dims[0] > 16:
+            array = onnx.numpy_helper.to_array(tensor) * np.float32(1.5)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    done = bitcc_command("verify", example_bundle, "--against", tmp_path / "other.onnx")
+    refused(done, 4, "is over", "hint: ")
+    good = bitcc_command("verify", example_bundle, "--against", EXAMPLE, "--json")
+    assert good.returncode == 0, good.stderr
+    assert json.loads(good.stdout)["status"] == "passed"
+
+
+def test_a_bundle_for_another_machine_is_verified_without_its_library(
+    bitcc_command: Run, broken: Path
+) -> None:
+    manifest = json.loads((broken / "bitcc.json").read_text())
+    manifest["targets"][0]["name"] = "pdp11"
+    (broken / "bitcc.json").write_text(json.dumps(manifest))
+    done = bitcc_command("verify", broken, "--against", EXAMPLE, "--json")
+    assert done.returncode == 0, done.stderr
+    certificate = json.loads(done.stdout)
+    assert certificate["status"] == "not run"
+    assert certificate["reason"].startswith("not run: this machine (")
+    assert certificate["reason"].endswith(f") cannot run pdp11, {THERE}")
+    assert certificate["against"] == "original"
+    assert certificate["max_error_library"] is None
+    assert certificate["max_error_body"] < 1e-2
+    spoken = bitcc_command("verify", broken, "--against", EXAMPLE)
+    words = "of max|y| without (random inputs, seed 0, against the original); not run: this machine"
+    assert words in spoken.stdout
+
+
+def test_a_model_is_compiled_for_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(libraries, "host_targets", lambda: ("pdp11",))
+    built = bitcc.compile(EXAMPLE, tmp_path / "b", targets=["x86-64"])
+    assert built.manifest.verify["status"] == "not run"
+    assert built.manifest.verify["reason"] == f"not run: this machine (pdp11) cannot run x86-64, {THERE}"
+
+
+def test_inputs_that_are_no_npz(bitcc_command: Run, example_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "inputs.npz").write_bytes(b"nonsense")
+    done = bitcc_command("verify", example_bundle, "--inputs", tmp_path / "inputs.npz")
+    refused(done, 1, "not an .npz file")
+
+
+def test_verify_of_a_missing_original_is_an_error(tmp_path: Path) -> None:
+    onnx.save(models.build("dynamo"), tmp_path / "m.onnx")
+    bitcc.compile(tmp_path / "m.onnx", tmp_path / "out", min_weights=0)
+    with pytest.raises(ModelError, match="cannot load"):
+        verify.verify_bundle(tmp_path / "out", tmp_path / "none.onnx", None)
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(ModelError, match=r"not an \.npz file"):
+        verify.verify_bundle(tmp_path / "out", tmp_path / "m.onnx", tmp_path / "x.npy")
+
+
+def test_without_the_original_the_library_is_compared_with_the_function_body(
+    bitcc_command: Run, example_bundle: Path
+) -> None:
+    done = bitcc_command("verify", example_bundle)
+    assert done.returncode == 0, done.stderr
+    words = " ".join(done.stdout.split())
+    assert words.startswith("files and packed weights are whole verification passed: ")
+    assert "with the library (random inputs, seed 0, against the function body); not compared" in words
+    certificate = json.loads(bitcc_command("verify", example_bundle, "--json").stdout)
+    assert certificate["against"] == "function body"
+    assert certificate["max_error_library"] < 1e-2
+    assert certificate["max_error_body"] is None
+    assert certificate["reason"] == "not compared with the original: give it with --against"
+
+
+def test_without_the_original_and_the_machine_nothing_is_compared(bitcc_command: Run, broken: Path) -> None:
+    manifest = json.loads((broken / "bitcc.json").read_text())
+    manifest["targets"][0]["name"] = "pdp11"
+    (broken / "bitcc.json").write_text(json.dumps(manifest))
+    done = bitcc_command("verify", broken)
+    assert done.returncode == 0, done.stderr
+    words = " ".join(done.stdout.split())
+    assert words.startswith("files and packed weights are whole verification not run: not run: this machine")
+    assert "max|y|" not in words
+    assert words.endswith(f"{THERE}; not compared with the original: give it with --against")
+
+
+@pytest.mark.parametrize("change", ["one output more", "another type"])
+def test_an_original_with_other_outputs_fails(
+    bitcc_command: Run, example_bundle: Path, change: str, tmp_path: Path
+) -> None:
+    model = onnx.load(EXAMPLE)
+    first = model.graph.output[0]
+    made = helper.make_node("Cast", [first.name], ["rounded"], to=onnx.TensorProto.INT32)
+    model.graph.node.append(made)
+    rounded = helper.make_tensor_value_info("rounded", onnx.TensorProto.INT32, None)
+    if change == "another type":
+        first.CopyFrom(rounded)
+    else:
+        model.graph.output.append(rounded)
+    onnx.save(model, tmp_path / "other.onnx")
+    done = bitcc_command("verify", example_bundle, "--against", tmp_path / "other.onnx")
+    refused(done, 4, "the number, types, shapes", "hint: ")
+
+
+def test_a_call_that_the_library_refuses_fails(broken: Path) -> None:
+    """A scale [1, N], which is seen only when the model runs, and which the function body takes."""
+    model = onnx.load(broken / "model.onnx", load_external_data=False)
+    node = next(node for node in model.graph.node if node.domain == "bitcc")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "front"))
+    index = list(model.graph.node).index(node)
+    model.graph.node.insert(index, helper.make_node("Unsqueeze", [node.input[2], "front"], ["scales"]))
+    model.graph.node[index + 1].input[2] = "scales"
+    (broken / "model.onnx").write_bytes(model.SerializeToString())
+    reseal(broken)
+    with pytest.raises(VerificationError, match=r"with the library: it does not run: .*w_scale"):
+        verify.verify_bundle(broken, EXAMPLE, None)
