@@ -105,6 +105,8 @@ def session(
 def library_path(target: str | None = None, tiles: str | os.PathLike[str] | None = None) -> Path:
     """The op library for a target, default this machine's; built when it is not in the cache.
 
+    Copy it to keep it: the cache forgets what was not asked for in 30 days.
+
     Args:
         target: Name of the target.
         tiles: A file of tile sizes, as ``bitcc tune`` makes it.

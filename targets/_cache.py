@@ -4,12 +4,15 @@ Layout of the folder, `BITCC_CACHE_DIR` or the user's cache folder:
 
     libraries/<key>.sha256        what `key`, the hash of all that goes in, was built to
     libraries/<sha256>/<library>  the library
-    zig/                          the C compiler's own cache
+    zig/                          the C compiler's own cache: what it makes of the libc of each system
     build-*/                      builds that are going on
 
 A library is written before the record that names it, both by an atomic replace, and is read only
 if its bytes have the hash that the record gives. So a reader sees all of it or nothing, and a
 damaged file is the same as a missing one.
+
+Records and folders carry the time of their last use. What is written removes what nobody asked for
+in 30 days: libraries of other versions, and builds that were killed.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from bitcc.targets._base import Shim, Target
 
 _LAYOUT = 1
+_KEPT_UNUSED = 30 * 24 * 3600  # seconds
 _TOOLS = ("apache-tvm", "apache-tvm-ffi", "ziglang")
 
 
@@ -138,9 +144,11 @@ def key(target: Target, shim: Shim, compiler: str = "") -> str:
 def find(name: str, entry: str) -> Path | None:
     """The library file `name` of the cache entry, or None if it is missing or damaged."""
     libraries = root() / "libraries"
+    record = libraries / f"{entry}.sha256"
     try:
-        digest = (libraries / f"{entry}.sha256").read_text(encoding="ascii")
+        digest = record.read_text(encoding="ascii")
         path = libraries / digest / name
+        _used(record, path.parent)
         return path if _sha256(path) == digest else None
     except (OSError, ValueError):  # ValueError: the record is not a name
         return None
@@ -158,7 +166,24 @@ def publish(built: Path, *entries: str) -> Path:
             record = Path(directory, "record")
             record.write_text(digest, encoding="ascii")
             record.replace(libraries / f"{entry}.sha256")
+    _used(path.parent)
+    _remove_unused(root())
     return path
+
+
+def _used(*paths: Path) -> None:
+    for path in paths:
+        with suppress(OSError):  # a cache that may only be read
+            os.utime(path)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Another process may do the same, or have one of them open: what cannot be removed stays."""
+    oldest = time.time() - _KEPT_UNUSED
+    for path in (*(folder / "libraries").iterdir(), *folder.glob("build-*")):
+        with suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _describe(value: Any) -> Any:

@@ -109,7 +109,8 @@ def _exports(variants: Sequence[Variant], aliases: Mapping[str, str]) -> str:
 
 def _run(command: Sequence[str], directory: Path, target: Target, zig_cache: Path) -> None:
     """Run the compiler in `directory`."""
-    caches = {"ZIG_GLOBAL_CACHE_DIR": str(zig_cache), "ZIG_LOCAL_CACHE_DIR": str(zig_cache)}
+    # what it makes of our sources goes with the build: only what the libc of a system takes is made once
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(zig_cache), "ZIG_LOCAL_CACHE_DIR": str(directory / "zig")}
     done = subprocess.run(  # noqa: S603 - our own command
         command,
         cwd=directory,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +115,37 @@ def test_a_damaged_record_is_written_again(build: Callable[..., Path], cache: Pa
 def test_nothing_is_left_of_a_build(build: Callable[..., Path], cache: Path) -> None:
     build(TARGET)
     assert not list(cache.glob("build-*"))
+
+
+def test_a_build_removes_what_nobody_asked_for_in_a_month(build: Callable[..., Path], cache: Path) -> None:
+    build(TARGET)
+    libraries = cache / "libraries"
+    unused = [libraries / ("0" * 64), cache / "build-killed", libraries / f"{'0' * 64}.sha256"]
+    for folder in unused[:2]:
+        folder.mkdir()
+        (folder / "file").touch()
+    unused[2].touch()
+    going_on = cache / "build-going-on"
+    going_on.mkdir()
+    month = time.time() - 31 * 24 * 3600
+    for path in (*libraries.iterdir(), *unused):
+        os.utime(path, (month, month))
+    used = build(TARGET)  # a hit
+    assert all(path.exists() for path in unused)
+    build(TARGET, version="a month later")
+    assert not any(path.exists() for path in unused)
+    assert going_on.exists()
+    assert used.exists()
+    steps: list[str] = []
+    assert build(TARGET, progress=steps.append) == used
+    assert not steps
+
+
+def test_builds_do_not_fill_the_cache_of_the_compiler(build: Callable[..., Path], cache: Path) -> None:
+    build(TARGET)
+    before = sum(1 for _ in (cache / "zig").rglob("*"))
+    build(TARGET, version="more of them")
+    assert sum(1 for _ in (cache / "zig").rglob("*")) == before
 
 
 def append(path: Path) -> None:
