@@ -22,9 +22,14 @@ def load(path: Path) -> ir.Model:
         ModelError: no such file, not ONNX, or its external data is missing or too short.
     """
     where = f"`{path}`"
-    if not path.is_file():
-        raise ModelError("there is no such file", where=where)
-    _check_no_training(path)
+    try:
+        if path.is_dir():
+            raise ModelError("it is a folder", where=where, hint="give the .onnx file in it")
+        if not path.is_file():
+            raise ModelError("there is no such file", where=where)
+        _check_no_training(path)
+    except OSError as error:
+        raise ModelError(f"it cannot be read: {error.strerror}", where=where) from error
     try:
         model = ir.load(path)
     except Exception as error:  # the readers raise whatever protobuf and onnx_ir raise

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,25 +24,26 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 def writing(output: Path, *, force: bool) -> Iterator[Path]:
     """A staging folder beside ``output`` that takes its place when the block ends without an error.
 
+    A link stays, and what it points to is made or replaced. Nothing is left of a block that fails.
+
     Raises:
         BundleError: ``output`` exists and ``force`` is not set, or the disk does not let us.
     """
     where = f"`{output}`"
-    if output.exists() and not force:
-        raise BundleError("it exists", where=where, hint="use --force to replace it, or give another folder")
-    if output.exists() and not (output / MANIFEST).is_file():
-        problem = "it exists and is not a bundle, so --force does not replace it"
-        raise BundleError(problem, where=where, hint="give another folder")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        problem = f"cannot write there: {error.strerror}"
+        place = output.resolve()
+        _check_free(place, where, force=force)
+        made = [folder for folder in place.parents if not folder.exists()]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        problem = f"cannot write there: {getattr(error, 'strerror', error)}"
         raise BundleError(problem, where=where, hint="give another folder") from error
     try:
         yield staging
         staging.chmod(0o755)
-        _publish(staging, output)
+        _check_free(place, where, force=force)  # another process may have been faster
+        _publish(staging, place)
     except OSError as error:
         raise BundleError(
             f"cannot write the bundle: {error.strerror or error}",
@@ -51,6 +52,19 @@ def writing(output: Path, *, force: bool) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it holds the bundle
+                folder.rmdir()
+
+
+def _check_free(place: Path, where: str, *, force: bool) -> None:
+    if not place.exists():
+        return
+    if not force:
+        raise BundleError("it exists", where=where, hint="use --force to replace it, or give another folder")
+    if not (place / MANIFEST).is_file():
+        problem = "it exists and is not a bundle, so --force does not replace it"
+        raise BundleError(problem, where=where, hint="give another folder")
 
 
 def _publish(staging: Path, output: Path) -> None:

@@ -6,8 +6,9 @@ Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 no BitLinear found, 4 ve
 from __future__ import annotations
 
 import io
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,7 @@ from bitcc.cli.terminal import print_error
 from bitcc.cli.tune import tune
 from bitcc.cli.verify import verify
 from bitcc.errors import BitccError
+from bitcc.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +52,25 @@ for command, examples in _COMMANDS.items():
     app.command(epilog=examples)(command)
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - as Typer calls it
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _any_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command line; errors of ours become two lines and an exit code."""
+    # ends as Ctrl-C does, so that nothing half-written stays
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have the letters of a name
     try:

@@ -29,6 +29,7 @@ def bench(
     from bitcc import libraries, runtime
     from bitcc.bench import cuda, model, op, table
 
+    _refuse_unused(bundle, against=against, dim=dim, threads=threads, quick=quick, tiles=tiles)
     gpu = runtime.check_target(target)
     with progress() as say:
         if bundle is None:
@@ -44,6 +45,15 @@ def bench(
         print_json(data)
     else:
         show(rendered)
+
+
+def _refuse_unused(bundle: Path | None, **options: object) -> None:
+    of_op = {"quick", "tiles"}
+    for name, value in options.items():
+        if value and (name in of_op) == (bundle is not None):
+            raise typer.BadParameter(
+                f"--{name} is for a bench {'without' if name in of_op else 'of'} a bundle"
+            )
 
 
 def _dims(arguments: list[str]) -> dict[str, int]:

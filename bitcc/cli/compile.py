@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitcc.cli.options import HalfNumerics, Json, MinWeights, TileSizes, WeightFormat
+from bitcc.cli.options import HalfNumerics, Json, MinWeights, Targets, TileSizes, WeightFormat
 from bitcc.cli.terminal import nothing_found, progress, show
 from bitcc.facts import FormatChoice, Numerics
 
@@ -15,12 +15,7 @@ from bitcc.facts import FormatChoice, Numerics
 def compile(  # noqa: A001 - the name of the command
     model: Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.", show_default=False)],
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What to compile for; may be repeated. Default: this machine. See `bitcc targets`."
-        ),
-    ] = None,
+    target: Targets = None,
     min_weights: MinWeights = None,
     numerics: HalfNumerics = Numerics.FP32,
     tiles: TileSizes = None,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bitcc.cli.options import HalfNumerics, Json, MinWeights, WeightFormat
+from bitcc.cli.options import HalfNumerics, Json, MinWeights, Targets, WeightFormat
 from bitcc.cli.terminal import nothing_found, print_json, progress, show, write
 from bitcc.facts import FormatChoice, Numerics
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="An ONNX model, or a bundle.", show_default=False)],
+    target: Targets = None,
     min_weights: MinWeights = None,
     numerics: HalfNumerics = Numerics.FP32,
     weight_format: WeightFormat = FormatChoice.AUTO,
@@ -26,14 +28,17 @@ def inspect(
     """Say of every layer what it is, and why it would be left alone."""
     from bitcc import bundle, html_report, report
 
-    if model.is_dir():
+    if os.path.isdir(model):  # noqa: PTH112 - Path.is_dir fails on names that are too long
         layers = bundle.read(model).manifest.layers
     else:
         from bitcc import pipeline  # takes a second, and a manifest needs none of it
 
         with progress() as say:
             request = pipeline.Request(
-                min_weights=min_weights, numerics=numerics, weight_format=weight_format
+                targets=tuple(target) if target else None,
+                min_weights=min_weights,
+                numerics=numerics,
+                weight_format=weight_format,
             )
             layers = pipeline.examine(model, request, say)
     if html is not None:

@@ -9,6 +9,13 @@ import typer
 
 from bitcc.facts import FormatChoice, Numerics
 
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", help="What to compile for; may be repeated. Default: this machine. See `bitcc targets`."
+    ),
+]
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 MinWeights = Annotated[
     int | None,

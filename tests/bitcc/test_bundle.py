@@ -77,6 +77,52 @@ def test_an_error_inside_leaves_the_old_bundle(tmp_path: Path) -> None:
     assert _found(tmp_path / "out") == {"one"}
 
 
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("there/out")
+    _write(link, "one", force=False)
+    _write(link, "two")
+    assert link.is_symlink()
+    assert _found(tmp_path / "there" / "out") == {"two"}
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "there"}
+
+
+def test_the_folder_that_one_is_in_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "out", "one")
+    monkeypatch.chdir(tmp_path / "out")
+    _write(Path(), "two")
+    assert _found(tmp_path / "out") == {"two"}
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "circle"])
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(BundleError, match="cannot write there") as raised:
+        _write(tmp_path / name, "one")
+    assert raised.value.hint == "give another folder"
+
+
+def test_folders_on_the_way_are_left_only_with_a_bundle(tmp_path: Path) -> None:
+    output = tmp_path / "on" / "the" / "way"
+    with pytest.raises(KeyError), bundle.writing(output, force=False):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    _write(output, "one", force=False)
+    assert _found(output) == {"one"}
+
+
+def test_a_bundle_that_another_process_wrote_meanwhile_is_replaced_only_by_force(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(BundleError, match="it exists"), bundle.writing(output, force=False):
+        _write(output, "theirs", force=False)
+    assert _found(output) == {"theirs"}
+    with bundle.writing(output, force=True) as staging:
+        _write(output, "theirs again")
+        (staging / bundle.MANIFEST).touch()
+    assert _found(output) == set()
+
+
 def test_a_bundle_is_shown_in_one_line() -> None:
     one = LayerFacts("fc", "MatMul", 64, 64, "ternary", "tensor", "float", PACKED, "", 1, 1)
     targets = (TargetEntry("x86-64", "a", "", ()), TargetEntry("arm64", "b", "", ()))

@@ -11,9 +11,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 from e2e.command import EXAMPLE, Run
+from typer.testing import CliRunner
 
 import bitcc
-from bitcc import bundle, pipeline, verify
+from bitcc import bundle, cli, pipeline, verify
 from bitcc.facts import PACKED
 from bitcc.passes import weight_format
 
@@ -99,6 +100,17 @@ def test_auto_is_t5_for_large_models_where_every_target_has_kernels_for_it(
     monkeypatch.setattr(weight_format, "FROM_MEMORY", 1 << 10)
     layers = pipeline.examine(EXAMPLE, pipeline.Request(targets))
     assert {layer.weight_format for layer in layers if layer.status == PACKED} == {expected}
+
+
+@pytest.mark.parametrize(("target", "expected"), [("x86-64", "t5"), ("arm64", "t2")])
+def test_inspect_says_what_a_target_would_get(
+    target: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_format, "FROM_MEMORY", 1 << 10)
+    done = CliRunner().invoke(cli.app, ["inspect", str(EXAMPLE), "--target", target, "--json"])
+    assert done.exit_code == 0
+    layers = json.loads(done.stdout)["layers"]
+    assert {layer["weight_format"] for layer in layers if layer["status"] == PACKED} == {expected}
 
 
 def test_compile_takes_t5_for_large_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
