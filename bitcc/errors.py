@@ -20,6 +20,14 @@ class BitccError(Exception):
         super().__init__(f"{where}: {problem}" if where else problem)
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+
+
+def printable(words: str) -> str:
+    """Words for a terminal: names in a model may be anything, also commands to it, which become visible."""
+    return words.translate(_CONTROLS)
+
+
 def first_line(error: BaseException) -> str:
     """What somebody else's error says, without the lines that follow: never empty."""
     return (str(error).strip() or repr(error)).splitlines()[0]

@@ -115,6 +115,8 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"`{MANIFEST}` is damaged: {error}", where=where) from error
     manifest = parse(raw, where)
+    if MODEL not in manifest.files:
+        raise BundleError(f"`{MANIFEST}` is damaged: it does not know `{MODEL}`", where=where)
     for name in (*manifest.files, *(t.library for t in manifest.targets)):
         if not _is_inside(folder, name):
             raise BundleError(f"`{name}` is missing", where=where, hint="copy the whole folder")

@@ -111,17 +111,21 @@ def _layer(raw: Any) -> LayerFacts:
         facts[key] = tuple(facts[key])
     for key, value in facts.items():
         if not any(_JSON_TYPES[name](value) for name in known[key]):
-            raise TypeError(f"`{key}` of a layer is {value!r}")
+            raise TypeError(f"`{key}` of a layer is {value!r:.99}")
     return LayerFacts(**facts)
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) < 1 << 63
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
+    return isinstance(value, float) or _is_int(value)
 
 
 _JSON_TYPES: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
-    "int": lambda value: isinstance(value, int),
+    "int": _is_int,
     "float": _is_number,
     "None": lambda value: value is None,
     "tuple[float, ...]": lambda value: isinstance(value, tuple) and all(map(_is_number, value)),

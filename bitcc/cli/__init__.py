@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 no BitLinear found, 4 ve
 from __future__ import annotations
 
 import io
+import logging
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -69,6 +70,8 @@ def _any_command(
 
 def main() -> None:
     """Run the command line; errors of ours become two lines and an exit code."""
+    # what libraries log of a broken model: our error says it
+    logging.getLogger().addHandler(logging.NullHandler())
     # ends as Ctrl-C does, so that nothing half-written stays
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if isinstance(sys.stdout, io.TextIOWrapper):

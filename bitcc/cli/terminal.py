@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from bitcc import json_text
-from bitcc.errors import BitccError
+from bitcc.errors import BitccError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +27,13 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    words = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), words, BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
 
         def say(what: str, done: int, count: int) -> None:
-            bar.update(task, description=what, completed=done, total=count or None)
+            bar.update(task, description=printable(what), completed=done, total=count or None)
 
         yield say
 
@@ -40,9 +41,15 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 def show(what: Any) -> None:
     """Print words or a table of rich."""
     from rich.console import Console
+    from rich.segment import Segment
+
+    class Printable:
+        def __rich_console__(self, console: Any, options: Any) -> Iterator[Segment]:
+            for segment in console.render(what, options):
+                yield Segment(printable(segment.text), segment.style, segment.control)
 
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False, emoji=False).print(what)
+    Console(width=width, highlight=False, markup=False, emoji=False).print(Printable())
 
 
 def print_json(data: Any) -> None:
@@ -57,7 +64,7 @@ def write(path: Path, text: str) -> None:
         BitccError: it cannot be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="replace")  # names of files may be no UTF-8
     except OSError as error:
         raise BitccError(f"cannot write: {error.strerror}", where=f"`{path}`") from error
 
@@ -76,6 +83,6 @@ def nothing_found(what: str, hint: str, layers: Sequence[LayerFacts]) -> None:
 
 def print_error(problem: str, hint: str) -> None:
     """Print what is wrong, and what to do about it if that is known."""
-    print(f"error: {problem}", file=sys.stderr)
+    print(f"error: {printable(problem)}", file=sys.stderr)
     if hint:
-        print(f"\nhint: {hint}", file=sys.stderr)
+        print(f"\nhint: {printable(hint)}", file=sys.stderr)

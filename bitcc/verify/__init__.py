@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitcc import bundle, formats, libraries, ops, runtime, source
-from bitcc.errors import ModelError, PackedWeightError, TargetError, first_line
+from bitcc.errors import BundleError, ModelError, PackedWeightError, TargetError, first_line
 from bitcc.verify import runs
 from bitcc.verify.certificate import BODY, FAILED, NOT_RUN, ORIGINAL, PASSED, TOLERANCE, Certificate
 from bitcc.verify.inputs import load_inputs, random_inputs
@@ -73,12 +73,18 @@ def verify_bundle(
 
 
 def check_weights(built: Bundle) -> None:
-    """Unpack every packed weight of a bundle's model.
+    """Unpack every packed weight of a bundle's model; its data is in files whose digests were checked.
 
     Raises:
+        BundleError: some is in another file.
         PackedWeightError: one is not what its layout allows; the error names the node.
     """
-    for node in source.load(built.model).graph.all_nodes():
+    model = source.load(built.model)
+    for location in {str(tensor.location) for tensor in source.external_tensors(model)}:
+        if location not in built.manifest.files:
+            problem = f"`{bundle.MANIFEST}` does not know `{location}`, which has data of the model"
+            raise BundleError(problem, where=f"bundle `{built.path}`")
+    for node in model.graph.all_nodes():
         if node.domain != ops.DOMAIN:
             continue
         get = node.attributes

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import models
+import onnx
 import pytest
 from e2e.command import EXAMPLE, Run, refused
 
@@ -43,6 +46,34 @@ def test_names_that_no_file_can_have(bitcc_command: Run, tmp_path: Path) -> None
     for arguments in (("inspect", name), ("compile", name, "-o", tmp_path / "b")):
         refused(bitcc_command(*arguments), 1, "it cannot be read: File name too long")
     refused(bitcc_command("compile", EXAMPLE, "-o", name), 1, "cannot write there: File name too long")
+
+
+def test_names_in_a_model_are_no_commands_to_a_terminal(
+    bitcc_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models.build("dynamo")
+    for node in model.graph.node:
+        node.name = f"[/red]\x1b[31m{node.name}"
+    onnx.save(model, tmp_path / "m.onnx")
+    done = bitcc_command("compile", tmp_path / "m.onnx", "-o", tmp_path / "b", "--no-verify")
+    assert done.returncode == 0, done.stderr
+    assert "[/red]\\x1b[31m" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, with a line of progress
+    done = bitcc_command("inspect", tmp_path / "m.onnx")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.delenv("FORCE_COLOR")
+    del model.graph.initializer[:]
+    onnx.save(model, tmp_path / "m.onnx")
+    refused(bitcc_command("inspect", tmp_path / "m.onnx"), 1, "[/red]\\x1b[31m")
+
+
+def test_a_page_of_a_model_whose_name_is_no_text(bitcc_command: Run, tmp_path: Path) -> None:
+    name = tmp_path / os.fsdecode(b"m\xff.onnx")
+    onnx.save(models.build("dynamo"), name)
+    done = bitcc_command("inspect", name, "--html", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "<h1>m?.onnx</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_folder_is_no_model(bitcc_command: Run, tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ def test_two_near_scales_in_half_precision_are_two(tmp_path: Path) -> None:
         {"files": {"a" * 5000: ""}},
         {"files": {"\ud800": ""}},
         {"N": "x"},
+        {"N": 10**400},
     ],
-    ids=["deep", "nul", "long", "surrogate", "type"],
+    ids=["deep", "nul", "long", "surrogate", "type", "huge"],
 )
 def test_a_manifest_that_lies_is_refused(text: str | dict[str, object], tmp_path: Path) -> None:
     _compile(models.build("dynamo"), tmp_path)

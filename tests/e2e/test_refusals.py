@@ -156,6 +156,7 @@ def test_a_missing_file_of_a_bundle_is_named(broken: Path, name: str) -> None:
     [
         {"format": 2},
         {"files": ["model.onnx"]},
+        {"files": {}},
         {"files": {"../../etc/passwd": "0"}},
         {"targets": [{"name": "x86-64"}]},
         {"layers": [{"name": "only"}]},
@@ -167,6 +168,13 @@ def test_a_manifest_that_is_not_understood_is_refused(broken: Path, change: dict
     (broken / "bitcc.json").write_text(json.dumps({**manifest, **change}))
     with pytest.raises(BundleError):
         bundle.read(broken)
+
+
+def test_data_that_the_manifest_does_not_know_is_refused_by_verify(bitcc_command: Run, broken: Path) -> None:
+    manifest = json.loads((broken / "bitcc.json").read_text())
+    del manifest["files"]["model.onnx.data"]
+    (broken / "bitcc.json").write_text(json.dumps(manifest))
+    refused(bitcc_command("verify", broken), 1, "`bitcc.json` does not know `model.onnx.data`")
 
 
 def test_weights_with_an_unknown_code_are_refused_by_verify(bitcc_command: Run, broken: Path) -> None:
