@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from bitcc import ops
+from bitcc import model_file, ops
 from bitcc.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,21 +22,12 @@ def load(path: Path) -> ir.Model:
     """
     where = f"`{path}`"
     try:
-        if path.is_dir():
-            raise ModelError("it is a folder", where=where, hint="give the .onnx file in it")
-        if not path.is_file():
-            raise ModelError("there is no such file", where=where)
-        _check_no_training(path)
-    except OSError as error:
-        raise ModelError(f"it cannot be read: {error.strerror}", where=where) from error
-    try:
-        model = ir.load(path)
-    except Exception as error:  # the readers raise whatever protobuf and onnx_ir raise
-        raise ModelError(
-            "this is not an ONNX model, or the file is truncated",
-            where=where,
-            hint="check it with `python -m onnx.checker`, or export it again",
-        ) from error
+        model = ir.from_proto(model_file.read(path))
+        ir.external_data.set_base_dir(model.graph, path.parent)
+    except ModelError:
+        raise
+    except Exception as error:  # the reader raises whatever it does
+        raise model_file.no_model(where) from error
     if not model.opset_imports or not len(model.graph):
         raise ModelError("this is not an ONNX model: it has no opset or no nodes", where=where)
     if "" not in model.opset_imports and "ai.onnx" in model.opset_imports:
@@ -47,56 +37,6 @@ def load(path: Path) -> ir.Model:
     for tensor in external_tensors(model):
         _check_external(tensor, where)
     return model
-
-
-_TRAINING_INFO = 20  # its field in a ModelProto
-_MOST_FIELDS = 1 << 16
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
-
-
-def _check_no_training(path: Path) -> None:
-    """onnx_ir has no place for training graphs, and would drop them.
-
-    Raises:
-        ModelError: the model has some.
-    """
-    with path.open("rb") as stream:
-        if _TRAINING_INFO in _fields(stream):
-            raise ModelError(
-                "it holds training information, which would be lost",
-                where=f"`{path}`",
-                hint="export it for inference",
-            )
-
-
-def _fields(stream: BinaryIO) -> set[int]:
-    """The fields of a protobuf message; of a file that is none, those up to there."""
-    found: set[int] = set()
-    sizes = {_FIXED64: 8, _FIXED32: 4}
-    for _ in range(_MOST_FIELDS):
-        if (tag := _varint(stream)) is None:
-            break
-        found.add(tag >> 3)
-        wire = tag & 7
-        size = _varint(stream) if wire in {_VARINT, _BYTES} else sizes.get(wire)
-        if size is None:
-            break
-        if wire != _VARINT:
-            stream.seek(size, os.SEEK_CUR)
-    return found
-
-
-def _varint(stream: BinaryIO) -> int | None:
-    """None at the end of the file, and for a number of more than 64 bits."""
-    number = 0
-    for shift in range(0, 70, 7):
-        byte = stream.read(1)
-        if not byte:
-            return None
-        number |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:  # the bit that says that more follow
-            return number
-    return None
 
 
 def _sort(model: ir.Model, where: str) -> None:

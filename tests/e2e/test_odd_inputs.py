@@ -10,7 +10,7 @@ import models
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 import bitcc
 from bitcc import bundle, verify
@@ -176,6 +176,55 @@ def test_data_of_a_constant_outside_of_the_folder_is_refused(tmp_path: Path) -> 
     folder.mkdir()
     with pytest.raises(ModelError, match="is outside of the model's folder"):
         _compile(_with_data_in_a_constant(folder, "../side.bin"), folder)
+
+
+@pytest.mark.parametrize("dims", [[2**63 - 1], [2**31, 2**31], [-1, -4], [5]])
+@pytest.mark.parametrize("place", ["initializer", "attribute", "function", "side file"])
+def test_a_tensor_whose_shape_lies_is_refused(dims: list[int], place: str, tmp_path: Path) -> None:
+    """Inferring shapes from it would take hours, and all memory."""
+    model = models.build("dynamo")
+    tensor = numpy_helper.from_array(np.ones(4, np.float32), "lie")
+    tensor.dims[:] = dims
+    constant = helper.make_node("Constant", [], ["lie"], value=tensor)
+    if place == "attribute":
+        model.graph.node.insert(0, constant)
+    elif place == "function":
+        opsets = [helper.make_opsetid("", 18)]
+        model.functions.append(helper.make_function("local", "f", [], ["lie"], [constant], opsets))
+    else:
+        model.graph.initializer.append(tensor)
+    if place == "side file":
+        (tmp_path / "side.bin").write_bytes(tensor.raw_data)
+        external_data_helper.set_external_data(model.graph.initializer[-1], "side.bin", 0, 16)
+        model.graph.initializer[-1].ClearField("raw_data")
+    with pytest.raises(ModelError, match=r"`lie`"):
+        _compile(model, tmp_path)
+
+
+@pytest.mark.parametrize("element", [TensorProto.UNDEFINED, 99])
+def test_a_tensor_without_a_type_is_refused(element: int, tmp_path: Path) -> None:
+    model = models.build("dynamo")
+    model.graph.initializer.add(name="odd", dims=[1], data_type=element, raw_data=bytes(4))
+    with pytest.raises(ModelError, match=rf"the tensor `odd` has no type that is known \({element}\)"):
+        _compile(model, tmp_path)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_two_initializers_of_one_name_are_refused(inside: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """Readers do not agree on which one it is."""
+    twice = [numpy_helper.from_array(np.full(4, i, np.float32), "twice") for i in range(2)]
+    model = models.build("dynamo")
+    if inside:
+        branch = _branch("then", helper.make_node("Identity", ["twice"], ["z"]))
+        branch.initializer.extend(twice)
+        other = _branch("else", helper.make_node("Constant", [], ["w"], value_floats=[1.0]))
+        node = helper.make_node("If", ["yes"], ["y2"], then_branch=branch, else_branch=other)
+        model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.bool_), "yes"))
+        model.graph.node.append(node)
+    else:
+        model.graph.initializer.extend(twice)
+    with pytest.raises(ModelError, match="more than one initializer `twice`"):
+        _compile(model, tmp_path)
 
 
 def test_training_information_is_not_lost_in_silence(tmp_path: Path) -> None:
