@@ -148,7 +148,7 @@ def compare(
     of_library = None if by_library is None else distance(by_library, want)
     worst = max(error for error in (of_body, of_library, 0.0) if error is not None)
     left_out = "" if original else "not compared with the original: give it with --against"
-    status, reason = (PASSED if runs_here else NOT_RUN), "; ".join(filter(None, [remark, left_out]))
+    status, reason = (PASSED if runs_here else NOT_RUN), "; ".join(filter(None, [left_out, remark]))
     if worst > tolerance:
         status, reason = FAILED, _difference(worst, tolerance)
     same = None if by_library is None else equal(by_library, by_body)
