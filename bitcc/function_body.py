@@ -26,6 +26,7 @@ MIN_OPSET = 15  # CastLike
 _AXES_ARE_INPUTS = 18  # ReduceMax; ReduceSum since 13
 _FLOATS = ("act_floor", "act_eps", "qmax", "act_min", "act_max", "norm_eps")
 _INTS = ("N", "K", "act_scale", "act_scope", "bias_before_scale", "norm")
+_FORMS = {form.name.lower(): int(form) for form in ops.ActScale}
 
 
 def function(opset: int, weight_format: WeightFormat) -> FunctionProto:
@@ -80,13 +81,10 @@ def _constants() -> list[NodeProto]:
         constant("infinity", np.float32(np.inf)),
         constant("zero_row", np.zeros(1, np.float32)),
         constant("one_int", np.int64(1)),
-        constant("two_int", np.int64(2)),
-        constant("three_int", np.int64(3)),
+        *(constant(f"{name}_int", np.int64(form)) for name, form in _FORMS.items()),
         constant("zero_point_float", np.float32(128)),
         constant("zero_point", np.uint8(128)),
-        node("Equal", "act_scale one_int", "divides"),
-        node("Equal", "act_scale two_int", "is_quotient"),
-        node("Equal", "act_scale three_int", "is_product"),
+        *(node("Equal", f"act_scale {name}_int", f"is_{name}") for name in _FORMS),
         node("Equal", "act_scope one_int", "per_tensor"),
         node("Equal", "bias_before_scale one_int", "bias_first"),
         node("Equal", "norm one_int", "has_norm"),
@@ -137,9 +135,11 @@ def _normalize(opset: int) -> list[NodeProto]:
 def _quantize(opset: int) -> list[NodeProto]:
     """X -> Q uint8 (codes + 128) and the inverse scale, with all forms of the scale in one formula.
 
-    The codes are round((x * multiplier) / divisor), where one of the two may be exactly 1.
+    The codes are round((x * multiplier) / divisor * after), where two of the three may be exactly 1. What
+    depends on attributes alone is constant: a runtime computes it once, and drops a product with 1.
     """
     return [
+        *_choices(),
         node("Abs", "x", "magnitude_or_nan"),
         node("IsNaN", "x", "is_nan"),  # runtimes may overlook NaN when they look for a maximum
         node("Where", "is_nan infinity magnitude_or_nan", "magnitude"),
@@ -152,27 +152,32 @@ def _quantize(opset: int) -> list[NodeProto]:
         node("Max", "largest act_floor", "floored"),
         node("Add", "floored act_eps", "bounded_exact"),
         *_rounded("bounded_exact", "bounded"),
-        node("Reciprocal", "bounded", "reciprocal_exact"),
+        node("Div", "bounded step_divisor", "quotient"),
+        node("Mul", "quotient step_factor", "step_exact"),
+        *_rounded("step_exact", "step"),
+        node("Where", "is_step_reciprocal step bounded", "inverted"),
+        node("Reciprocal", "inverted", "reciprocal_exact"),
         *_rounded("reciprocal_exact", "reciprocal"),
-        node("Mul", "reciprocal qmax", "scale_reciprocal"),
+        node("Mul", "reciprocal reciprocal_factor", "scale_reciprocal"),
         node("Div", "qmax bounded", "scale_divide"),
-        node("Where", "divides scale_divide scale_reciprocal", "scale_exact"),
+        node("Where", "is_divide scale_divide scale_reciprocal", "scale_exact"),
         *_rounded("scale_exact", "scale"),
-        node("Div", "bounded qmax", "quotient_exact"),
-        *_rounded("quotient_exact", "quotient"),
-        node("Where", "is_quotient one scale", "one_or_scale"),
+        node("Where", "only_divides one scale", "one_or_scale"),
         node("Where", "is_product qmax one_or_scale", "multiplier"),
-        node("Where", "is_quotient quotient one", "quotient_or_one"),
-        node("Where", "is_product bounded quotient_or_one", "divisor"),
+        node("Where", "divides_by_step step one", "step_or_one"),
+        node("Where", "divides_by_largest bounded step_or_one", "divisor"),
         node("Mul", "x multiplier", "multiplied_exact"),
         *_rounded("multiplied_exact", "multiplied"),
-        node("Div", "multiplied divisor", "scaled_exact"),
+        node("Div", "multiplied divisor", "divided_exact"),
+        *_rounded("divided_exact", "divided"),
+        node("Mul", "divided after", "scaled_exact"),
         *_rounded("scaled_exact", "scaled"),
         node("Round", "scaled", "rounded"),
         node("Clip", "rounded act_min act_max", "codes"),
         node("Add", "codes zero_point_float", "shifted"),
         node("Cast", "shifted", "Q", to=TensorProto.UINT8),
-        node("Div", "divisor multiplier", "inverse_alone"),
+        node("Mul", "multiplier after", "whole_multiplier"),
+        node("Div", "divisor whole_multiplier", "inverse_alone"),
         # only 0 * infinity and 0 / 0 are NaN now; 0 * infinity makes all outputs of the token NaN
         node("Mul", "smallest multiplier", "smallest_multiplied_exact"),
         *_rounded("smallest_multiplied_exact", "smallest_multiplied"),
@@ -180,6 +185,21 @@ def _quantize(opset: int) -> list[NodeProto]:
         node("IsNaN", "smallest_scaled", "has_no_codes"),
         node("Where", "has_no_codes infinity inverse_alone", "inverse_or_infinity"),
         node("Mul", "inverse_or_infinity zero", "zero_or_nan"),
+    ]
+
+
+def _choices() -> list[NodeProto]:
+    """What the attributes say of the scale: as conditions, and as factors that are 1 where there is none."""
+    return [
+        node("Or", "is_quotient is_step_product", "divides_by_step"),
+        node("Or", "is_product is_normalized", "divides_by_largest"),
+        node("Or", "divides_by_step is_normalized", "only_divides"),
+        node("Reciprocal", "qmax", "inverse_qmax_exact"),
+        *_rounded("inverse_qmax_exact", "inverse_qmax"),
+        node("Where", "is_step_product one qmax", "step_divisor"),
+        node("Where", "is_step_product inverse_qmax one", "step_factor"),
+        node("Where", "is_step_reciprocal one qmax", "reciprocal_factor"),
+        node("Where", "is_normalized qmax one", "after"),
     ]
 
 

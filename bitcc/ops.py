@@ -11,11 +11,11 @@ rounds to ``act_type``, in which the graph computed its quantizer:
 
     x   = (X * (1 / sqrt(float32(mean of X * X in float64) + norm_eps))) * gain     with a norm, else X
     c   = r(max(max|x|, act_floor) + act_eps)                  for each token, or once for all tokens of X
-    m/d = a / 1      where a = r(qmax * r(1 / c)) or r(qmax / c)
-          1 / s      where s = r(c / qmax)
-          qmax / c
-    q   = clamp(round_half_even(r(r(x * m) / d)), act_min, act_max)
-    inv = d / m
+    m, d, t = a, 1, 1       where a = r(qmax * r(1 / c)) or r(qmax / c) or r(1 / r(c / qmax))
+              1, s, 1       where s = r(c / qmax) or r(c * r(1 / qmax))
+              qmax, c, 1    or 1, c, qmax
+    q   = clamp(round_half_even(r(r(r(x * m) / d) * t)), act_min, act_max)
+    inv = d / (m * t)
     acc = sum over K of q * w                                  int32
     y   = acc * (inv * w_scale) + bias    or, bias_before_scale,   (acc + bias) * (inv * w_scale) + 0
 
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -59,6 +59,12 @@ class ActScale(enum.IntEnum):
     """s = c / qmax, codes round(x / s)."""
     PRODUCT = 3
     """Codes round((x * qmax) / c): what torch writes for ``x * 127 / c``, as in BitNet's first version."""
+    STEP_PRODUCT = 4
+    """s = c * (1 / qmax), codes round(x / s): what TensorFlow's optimiser makes of ``x / (c / 127)``."""
+    NORMALIZED = 5
+    """Codes round((x / c) * qmax)."""
+    STEP_RECIPROCAL = 6
+    """a = 1 / (c / qmax), codes round(x * a)."""
 
 
 class ActType(enum.IntEnum):
@@ -159,27 +165,38 @@ def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], 
     with np.errstate(all="ignore"):
         largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
         bounded = _rounded(np.maximum(largest, np.float32(op.act_floor)) + np.float32(op.act_eps), op)
-        factor, divisor = _scaling(bounded, op)
-        inverse = divisor / factor
-        scaled = _rounded(_rounded(x * factor, op) / divisor, op)
+        factor, divisor, then = _scaling(bounded, op)
+        inverse = divisor / (factor * then)
+        scaled = _rounded(_rounded(_rounded(x * factor, op) / divisor, op) * then, op)
         poisoned = ~np.isfinite(inverse) | np.isnan(scaled).any(axis=1, keepdims=True)
         rounded = np.clip(np.rint(scaled), np.float32(op.act_min), np.float32(op.act_max))
         codes = np.where(poisoned, np.float32(0), rounded).astype(np.int32)
     return codes, np.where(poisoned, nan, inverse)
 
 
-def _scaling(bounded: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(m, d), float32 [M, 1], of the bounded maximum of each token."""
+_Column: TypeAlias = "NDArray[np.float32]"
+
+
+def _scaling(bounded: _Column, op: BitLinear) -> tuple[_Column, _Column, _Column]:
+    """(m, d, t) of the bounded maximum of each token, all float32 [M, 1]."""
     one, qmax = np.ones_like(bounded), np.full_like(bounded, op.qmax)
+    factor = divisor = then = one
     match op.act_scale:
         case ActScale.RECIPROCAL:
-            return _rounded(_rounded(one / bounded, op) * qmax, op), one
+            factor = _rounded(_rounded(one / bounded, op) * qmax, op)
         case ActScale.DIVIDE:
-            return _rounded(qmax / bounded, op), one
+            factor = _rounded(qmax / bounded, op)
         case ActScale.QUOTIENT:
-            return one, _rounded(bounded / qmax, op)
+            divisor = _rounded(bounded / qmax, op)
         case ActScale.PRODUCT:
-            return qmax, bounded
+            factor, divisor = qmax, bounded
+        case ActScale.STEP_PRODUCT:
+            divisor = _rounded(bounded * _rounded(one / qmax, op), op)
+        case ActScale.NORMALIZED:
+            divisor, then = bounded, qmax
+        case ActScale.STEP_RECIPROCAL:
+            factor = _rounded(one / _rounded(bounded / qmax, op), op)
+    return factor, divisor, then
 
 
 _TYPES = {ActType.FLOAT16: np.dtype(np.float16), ActType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}

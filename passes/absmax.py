@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
-from bitcc.passes.normal_form import before_broadcast, clamped, operands, producer, same, skip
+from bitcc.passes.bounds import clamped, guarded
+from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from bitcc.passes.constants import Constants
 
+
+LEAST = 2.0**-119
+"""The floor of a maximum that is not zero: 127 divided by it is a float32, and so is it divided by 127.
+
+Tokens of zeros have codes of zero, whatever stands for their maximum; smaller ones than this are no more.
+"""
 
 _FLAGS = (("keepdims", 1), ("noop_with_empty_axes", 0))
 _KEEPDIMS = "take the maximum with keepdims=True, so that it needs no Reshape"
@@ -68,7 +75,7 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
 
 
 def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, float]:
-    """(v, floor, eps) of  max(v, floor)  or  v + eps."""
+    """(v, floor, eps) of  max(v, floor),  v + eps,  or  v where it is not zero."""
     bounds, add = clamped(value, constants), producer(value, "Add")
     if bounds is not None:
         if bounds.low is None or bounds.high is not None:
@@ -80,6 +87,9 @@ def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, fl
     if add is not None:
         inner, eps = _plus_constant(add, constants)
         return skip(inner, constants), 0.0, eps
+    guard = guarded(value, constants)
+    if guard is not None and same(guard.tested, guard.value, constants):
+        return guard.value, LEAST, 0.0
     return value, 0.0, 0.0
 
 

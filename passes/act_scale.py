@@ -8,12 +8,17 @@ import numpy as np
 import onnx_ir as ir
 
 from bitcc.ops import ActScale
-from bitcc.passes.normal_form import before_broadcast, clamped, inverted, operands, producer, skip
+from bitcc.passes.absmax import LEAST
+from bitcc.passes.bounds import clamped, guarded
+from bitcc.passes.normal_form import before_broadcast, inverted, operands, producer, same, skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bitcc.passes.constants import Constants
+
+
+_BOUNDS = 2  # of a step, one behind the other
 
 
 class Reading(NamedTuple):
@@ -58,52 +63,99 @@ def readings(node: ir.Node, constants: Constants) -> Iterator[Reading]:
     divides = node.op_type != "Mul"
     for x, given in scalings(node, constants):
         scale = before_broadcast(given, constants)
-        forms = [(x, *form) for form in _forms(scale, constants, divides=divides)]
-        product = producer(skip(x, constants), "Mul") if divides else None
-        if product is not None:
-            forms += [(v, ActScale.PRODUCT, number, scale) for v, number in operands(product)]
-        for v, form, number, largest in forms:
-            qmax = constants.scalar(number)
-            if qmax is not None:
-                base = before_broadcast(largest, constants)
-                yield Reading(v, given, form, qmax, base, base, qmax)
-        if divides:
-            yield from _step_with_a_floor(x, given, scale, constants)
+        for factor in (_divisors if divides else _factors)(scale, constants):
+            yield Reading(x, given, *factor)
+        yield from _in_two_steps(x, given, constants, divides=divides)
 
 
-def _forms(
-    scale: ir.Value, constants: Constants, *, divides: bool
-) -> Iterator[tuple[ActScale, ir.Value, ir.Value]]:
-    """(form, qmax, c) of a scale of its own."""
+class _Factor(NamedTuple):
+    """A scale of its own, as in ``Reading``."""
+
+    form: ActScale
+    qmax: float
+    largest: ir.Value
+    base: ir.Value
+    divisor: float
+    floor: float = 0.0
+
+    @classmethod
+    def of(
+        cls, form: ActScale, qmax: float | None, largest: ir.Value, constants: Constants
+    ) -> Iterator[_Factor]:
+        """One whose step is ``largest / qmax``; none if that is no number."""
+        if qmax is not None:
+            c = before_broadcast(largest, constants)
+            yield cls(form, qmax, c, c, qmax)
+
+
+def _factors(scale: ir.Value, constants: Constants) -> Iterator[_Factor]:
+    """What x is multiplied with:  qmax * (1 / c),  qmax / c,  or  1 / (c / qmax)."""
     node = producer(scale, "Mul", "Div")
     for first, second in () if node is None else operands(node):
         if node is not None and node.op_type == "Div":
-            yield (ActScale.QUOTIENT, second, first) if divides else (ActScale.DIVIDE, first, second)
-        elif not divides and (largest := inverted(skip(first, constants), constants)) is not None:
-            yield ActScale.RECIPROCAL, second, largest
+            yield from _Factor.of(ActScale.DIVIDE, constants.scalar(first), second, constants)
+        elif (largest := inverted(skip(first, constants), constants)) is not None:
+            yield from _Factor.of(ActScale.RECIPROCAL, constants.scalar(second), largest, constants)
+    step = inverted(scale, constants)
+    for factor in () if step is None else _divisors(step, constants):
+        if factor.form is ActScale.QUOTIENT:
+            yield factor._replace(form=ActScale.STEP_RECIPROCAL)
 
 
-def _step_with_a_floor(
-    x: ir.Value, given: ir.Value, step: ir.Value, constants: Constants
-) -> Iterator[Reading]:
-    """X / max(c / qmax, floor)."""
-    bounds = clamped(step, constants)
-    quotient = None if bounds is None else producer(skip(bounds.value, constants), "Div")
-    if bounds is None or bounds.low is None or bounds.high is not None or quotient is None:
+def _divisors(step: ir.Value, constants: Constants, bounds: int = _BOUNDS) -> Iterator[_Factor]:
+    """What x is divided by:  c / qmax,  or  c * (1 / qmax);  with so many bounds at most."""
+    node = producer(step, "Mul", "Div")
+    for first, second in () if node is None else operands(node):
+        number = constants.scalar(second)
+        if node is not None and node.op_type == "Div":
+            yield from _Factor.of(ActScale.QUOTIENT, number, first, constants)
+        elif number:
+            yield from _Factor.of(ActScale.STEP_PRODUCT, _with_inverse(number), first, constants)
+    if not bounds:
         return
-    for largest, number in operands(quotient):
-        qmax = constants.scalar(number)
-        floor = None if not qmax else _floor_of(bounds.low, qmax)
-        if qmax is not None and floor is not None:
-            c = before_broadcast(largest, constants)
-            yield Reading(x, given, ActScale.QUOTIENT, qmax, c, step, 1.0, floor)
+    clamp, guard = clamped(step, constants), guarded(step, constants)
+    for factor in () if guard is None else _divisors(guard.value, constants, bounds - 1):
+        if guard is not None and any(same(guard.tested, v, constants) for v in (guard.value, factor.largest)):
+            yield factor._replace(base=step, divisor=1.0, floor=max(factor.floor, LEAST))
+    if clamp is None or clamp.low is None or clamp.high is not None:
+        return
+    for factor in _divisors(skip(clamp.value, constants), constants, bounds - 1):
+        floor = _floor_of(clamp.low, factor)
+        if floor is not None:
+            yield factor._replace(base=step, divisor=1.0, floor=max(factor.floor, floor))
 
 
-def _floor_of(step: float, qmax: float) -> float | None:
-    """The c whose quotient by ``qmax`` is a step, in float32: larger ones have no smaller quotients."""
+def _in_two_steps(x: ir.Value, given: ir.Value, constants: Constants, *, divides: bool) -> Iterator[Reading]:
+    """(v * qmax) / c  or  (v / c) * qmax."""
+    node = producer(skip(x, constants), "Mul" if divides else "Div")
+    for v, other in () if node is None else operands(node):
+        number, largest = (other, given) if divides else (given, other)
+        form = ActScale.PRODUCT if divides else ActScale.NORMALIZED
+        for factor in _Factor.of(form, constants.scalar(number), largest, constants):
+            yield Reading(v, largest, *factor)
+
+
+_ONE = np.float32(1)
+
+
+def _with_inverse(number: float) -> float | None:
+    """The qmax whose inverse is a number, in float32."""
     with np.errstate(all="ignore"):
-        near = np.float32(step) * np.float32(qmax)
-        for c in (near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(0))):
-            if c / np.float32(qmax) == np.float32(step):
+        inverse = _ONE / np.float32(number)
+        return next((float(q) for q in (np.rint(inverse), *_near(inverse)) if _ONE / q == number), None)
+
+
+def _floor_of(step: float, factor: _Factor) -> float | None:
+    """The c of which a step is made, in float32: no larger one has a smaller step."""
+    qmax = np.float32(factor.qmax)
+    with np.errstate(all="ignore"):
+        for c in _near(np.float32(step) * qmax):
+            made = c / qmax if factor.form is ActScale.QUOTIENT else c * (_ONE / qmax)
+            if made == np.float32(step):
                 return float(c)
     return None
+
+
+def _near(value: np.float32) -> tuple[np.float32, np.float32, np.float32]:
+    """The value and its two neighbours."""
+    return value, np.nextafter(value, np.float32(np.inf)), np.nextafter(value, np.float32(0))

@@ -1,7 +1,7 @@
 """Recognise the activation quantizer of BitNet b1.58: absmax to int8, per token or per tensor.
 
     c = clamp(max|x|, min=floor) or max|x| + eps       over the last axis, or over all
-    v = x * (qmax * (1 / c))   or   x * (qmax / c)   or   x / (c / qmax)   or   (x * qmax) / c
+    v = x * (qmax * (1 / c))   or another order of the same (bitcc.ops.ActScale)
     q = clamp(round_half_even(v), low, high)            then q itself, or q * c / qmax
 
 The arithmetic is reproduced operation by operation, since one unit in the last place of the scale can
@@ -19,15 +19,9 @@ from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
 from bitcc.passes.act_scale import readings, scalings
+from bitcc.passes.bounds import Clamped, clamped
 from bitcc.passes.layout import RESHAPES
-from bitcc.passes.normal_form import (
-    Clamped,
-    before_widening,
-    clamped,
-    producer,
-    skip,
-    without_residue,
-)
+from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
 from bitcc.passes.scales import ONE, read_factor
 
 if TYPE_CHECKING:

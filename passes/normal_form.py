@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
-_ONE_BOUND = ("Min", "Max", "Where")
-_COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-_LARGEST = float(np.finfo(np.float32).max)  # bounds that are no smaller are none
 _SAME_DEPTH = 12  # deeper than any quantizer; bounds the comparison of two copies of one
-
-
-class Clamped(NamedTuple):
-    """``min(max(value, low), high)``; a bound is None where the graph has none."""
-
-    value: ir.Value
-    low: float | None
-    high: float | None
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -170,71 +158,6 @@ def _without_subtracted_residue(node: ir.Node, constants: Constants) -> ir.Value
             if same(kept, second, constants):
                 return skip(q, constants)
     return None
-
-
-def clamped(value: ir.Value, constants: Constants) -> Clamped | None:
-    """``Clip``, or ``Min``, ``Max`` or a comparison in either order, with constant bounds; else None."""
-    node = producer(value, "Clip", *_ONE_BOUND)
-    if node is None:
-        return None
-    if node.op_type == "Clip":
-        return _clip(node, constants)
-    outer = _one_bound(node, constants)
-    if outer is None:
-        return None
-    inner_node = producer(skip(outer.value, constants), *_ONE_BOUND)
-    inner = None if inner_node is None else _one_bound(inner_node, constants)
-    if inner is None or (inner.low is None) is (outer.low is None):
-        return outer
-    low = outer.low if inner.low is None else inner.low
-    high = outer.high if inner.high is None else inner.high
-    return Clamped(inner.value, low, high) if low is None or high is None or low <= high else outer
-
-
-def _clip(node: ir.Node, constants: Constants) -> Clamped | None:
-    if node.inputs[0] is None:
-        return None
-    bounds: list[float | None] = [
-        node.attributes.get_float("min"),
-        node.attributes.get_float("max"),
-    ]
-    for i, bound in enumerate(node.inputs[1:3]):
-        if bound is not None:
-            bounds[i] = constants.scalar(bound)
-            if bounds[i] is None:
-                return None
-    low, high = bounds
-    return Clamped(node.inputs[0], low, None if high is not None and high >= _LARGEST else high)
-
-
-def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
-    if node.op_type == "Where":
-        return _selected(node, constants)
-    for value, bound in operands(node):
-        number = constants.scalar(bound)
-        if number is not None and value not in constants:
-            return Clamped(value, number, None) if node.op_type == "Max" else Clamped(value, None, number)
-    return None
-
-
-def _selected(node: ir.Node, constants: Constants) -> Clamped | None:
-    """``Where(v > bound, v, bound)`` and its like: the larger or the smaller one."""
-    condition, first, second = (*node.inputs, None)[:3]
-    compare = producer(condition, *_COMPARISONS)
-    if compare is None or first is None or second is None:
-        return None
-    left, right = compare.inputs
-    bound = constants.scalar(right)
-    value, is_greater = left, compare.op_type.startswith("Greater")
-    if bound is None:
-        bound, value, is_greater = constants.scalar(left), right, not is_greater
-    if bound is None or value is None or value in constants:
-        return None
-    if constants.scalar(first) == bound and same(second, value, constants):
-        is_greater = not is_greater
-    elif constants.scalar(second) != bound or not same(first, value, constants):
-        return None
-    return Clamped(value, bound, None) if is_greater else Clamped(value, None, bound)
 
 
 def inverted(value: ir.Value, constants: Constants) -> ir.Value | None:

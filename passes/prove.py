@@ -44,6 +44,7 @@ _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _HALF_TYPES = frozenset(h.numpy() for h in _HALVES)
 _KINDS = 8
 _MOST_TOKENS = 4096
+_FEW_TOKENS = 64
 _FREE = (7, 5, 11)  # sizes that no Reshape is likely to have
 _COLUMNS = 128  # that are run, if the layer has more; at least one for each scale of a row
 
@@ -202,10 +203,11 @@ def _leading(layer: Layer) -> tuple[int, ...]:
     """The dimensions before the last: few tokens, whatever the model declares, computed in the same way.
 
     A Reshape in front of the product may only take the declared shape; there free axes are of unlike sizes,
-    so that none is taken for another.
+    so that none is taken for another. Constants of the graph may have the declared shape, too.
     """
     declared = () if layer.x.shape is None else tuple(layer.x.shape)
-    if layer.reshapes:
+    fixed = not layer.x_layout and all(isinstance(d, int) for d in declared[:-1])
+    if layer.reshapes or (fixed and math.prod(map(int, declared[:-1])) <= _FEW_TOKENS):
         free = iter(_FREE)
         rows = tuple(d if isinstance(d, int) else next(free, 1) for d in declared[:-1])
         if 0 < math.prod(rows) <= _MOST_TOKENS:

@@ -7,7 +7,7 @@ The arithmetic is that of `bitcc.ops`, each operation rounded by itself (the sou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bitcc.targets._cuda_element import FLOAT, HALVES
 from bitcc.targets._cuda_tir import WARP
@@ -22,7 +22,9 @@ _WORD = 4  # codes in 32 bits, and columns that a thread takes at once
 _NOT_SIGN = 0x7FFFFFFF
 _INFINITY = 0x7F800000  # the bits of larger magnitudes are those of NaN
 _NAN = 0x7FC00000
-_RECIPROCAL, _DIVIDE, _QUOTIENT, _PRODUCT = range(4)  # as `ActScale` of `bitcc.ops`
+_Scaling: TypeAlias = "tuple[Any, Any, Any]"
+# as `ActScale` of `bitcc.ops`
+_RECIPROCAL, _DIVIDE, _QUOTIENT, _PRODUCT, _STEP_PRODUCT, _NORMALIZED, _STEP_RECIPROCAL = range(7)
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Quantize:
         with t.when(a.per_tensor == 0):
             largest.store(0, token.absmax())
         bits = t.let(largest.load(0))
-        factor, divisor = _scaling(t, a, t.let(t.reinterpret("float32", bits)))
-        inverse = t.let(divisor / factor)
-        total, worst = self._codes(t, a, block, token, (factor, divisor))
+        factor, divisor, after = scaling = _scaling(t, a, t.let(t.reinterpret("float32", bits)))
+        inverse = t.let(divisor / (factor * after))
+        total, worst = self._codes(t, a, block, token, scaling)
         inverse_bits = t.let(t.mask(t.reinterpret("int32", inverse), _NOT_SIGN))
         usable = (bits < _INFINITY) & (inverse_bits < _INFINITY) & (worst <= _INFINITY)
         with t.when(t.thread == 0):
@@ -76,7 +78,7 @@ class Quantize:
             a.inverse.store(t.block, t.select(usable, inverse, nan))
             a.sums.store(t.block, total)
 
-    def _codes(self, t: Cuda, a: Any, block: _Block, token: _Token, scaling: tuple[Any, Any]) -> list[Any]:
+    def _codes(self, t: Cuda, a: Any, block: _Block, token: _Token, scaling: _Scaling) -> list[Any]:
         """Write the codes; returns their sum, and the largest bits of |x * m / d|, which show a NaN."""
         total, worst = t.registers(1, "int32"), t.registers(1, "int32")
         words, nothing = t.let(a.k_blocks * 4), t.constant(0, "int32")
@@ -150,13 +152,14 @@ class _Token:
         return norm
 
 
-def _scaling(t: Cuda, a: Any, absmax: Any) -> tuple[Any, Any]:
-    """What x is multiplied with, and what it is divided by: m and d of `bitcc.ops`."""
+def _scaling(t: Cuda, a: Any, absmax: Any) -> _Scaling:
+    """What x is multiplied with, what it is divided by, and a factor then: m, d and t of `bitcc.ops`."""
     larger = t.select(absmax > a.act_floor, absmax, a.act_floor)
     c = _rounded(t, a, larger + a.act_eps)
-    factor, divisor = t.registers(1, "float32", 1), t.registers(1, "float32", 1)
+    one = t.floats(1, 1)
+    factor, divisor, after = (t.registers(1, "float32", 1) for _ in range(3))
     with t.when(a.act_scale == _RECIPROCAL):
-        factor.store(0, _rounded(t, a, _rounded(t, a, t.floats(1, 1) / c) * a.qmax))
+        factor.store(0, _rounded(t, a, _rounded(t, a, one / c) * a.qmax))
     with t.when(a.act_scale == _DIVIDE):
         factor.store(0, _rounded(t, a, a.qmax / c))
     with t.when(a.act_scale == _QUOTIENT):
@@ -164,16 +167,25 @@ def _scaling(t: Cuda, a: Any, absmax: Any) -> tuple[Any, Any]:
     with t.when(a.act_scale == _PRODUCT):
         factor.store(0, a.qmax)
         divisor.store(0, c)
-    return t.let(factor.load(0)), t.let(divisor.load(0))
+    with t.when(a.act_scale == _STEP_PRODUCT):
+        divisor.store(0, _rounded(t, a, c * _rounded(t, a, one / a.qmax)))
+    with t.when(a.act_scale == _NORMALIZED):
+        divisor.store(0, c)
+        after.store(0, a.qmax)
+    with t.when(a.act_scale == _STEP_RECIPROCAL):
+        factor.store(0, _rounded(t, a, one / _rounded(t, a, c / a.qmax)))
+    return t.let(factor.load(0)), t.let(divisor.load(0)), t.let(after.load(0))
 
 
-def _scaled(t: Cuda, a: Any, x: Any, scaling: tuple[Any, Any]) -> Any:
+def _scaled(t: Cuda, a: Any, x: Any, scaling: _Scaling) -> Any:
     """The activation before it is rounded to a code."""
-    factor, divisor = scaling
+    factor, divisor, after = scaling
     scaled = t.registers(1, "float32")
     scaled.store(0, _rounded(t, a, x * factor))
-    with t.when(a.act_scale >= _QUOTIENT):  # a division takes long, and by 1 it changes nothing
+    with t.when((a.act_scale >= _QUOTIENT) & (a.act_scale <= _NORMALIZED)):  # a division takes long
         scaled.store(0, _rounded(t, a, scaled.load(0) / divisor))
+    with t.when(a.act_scale == _NORMALIZED):
+        scaled.store(0, _rounded(t, a, scaled.load(0) * after))
     return t.let(scaled.load(0))
 
 

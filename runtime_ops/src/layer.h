@@ -15,6 +15,9 @@ typedef enum {
   BITCC_QUOTIENT = 1,         /* a = qmax / c;       q = x * a */
   BITCC_STEP = 2,             /* d = c / qmax;       q = x / d */
   BITCC_PRODUCT_FIRST = 3,    /*                     q = (x * qmax) / c */
+  BITCC_STEP_PRODUCT = 4,     /* d = c * (1 / qmax); q = x / d */
+  BITCC_QUOTIENT_FIRST = 5,   /*                     q = (x / c) * qmax */
+  BITCC_STEP_RECIPROCAL = 6,  /* a = 1 / (c / qmax); q = x * a */
   BITCC_SCALE_FORMS
 } bitcc_scale_form;
 

@@ -39,7 +39,7 @@ static void round_all(float *x, const bitcc_layer *layer, int32_t count) {
       x[i] = bitcc_from_bfloat16(bitcc_to_bfloat16(x[i]));
 }
 
-/* Codes are x * factor / divisor. */
+/* Codes are x * factor / divisor * `factor_after(layer)`. */
 typedef struct {
   float factor, divisor;
 } scaling;
@@ -48,6 +48,15 @@ typedef struct {
 typedef struct {
   float factor[BLOCK_TOKENS], divisor[BLOCK_TOKENS];
 } scalings;
+
+static float factor_after(const bitcc_layer *layer) {
+  return layer->act_scale == BITCC_QUOTIENT_FIRST ? layer->qmax : 1.0f;
+}
+
+/* Whether a kernel that scales divides. */
+static bool divides(const bitcc_layer *layer) {
+  return layer->act_scale == BITCC_STEP || layer->act_scale == BITCC_STEP_PRODUCT;
+}
 
 /* From the absolute maxima of `count` tokens, as the kernel gives them. */
 static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const int32_t *absmax,
@@ -64,6 +73,25 @@ static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const
     for (int32_t i = 0; i < count; i++)
       divisor[i] = c[i] / layer->qmax;
     round_all(divisor, layer, count);
+    break;
+  case BITCC_STEP_PRODUCT: {
+    float inverse_qmax = rounded(layer, 1.0f / layer->qmax);
+    for (int32_t i = 0; i < count; i++)
+      divisor[i] = c[i] * inverse_qmax;
+    round_all(divisor, layer, count);
+    break;
+  }
+  case BITCC_STEP_RECIPROCAL:
+    for (int32_t i = 0; i < count; i++)
+      c[i] /= layer->qmax;
+    round_all(c, layer, count);
+    for (int32_t i = 0; i < count; i++)
+      factor[i] = 1.0f / c[i];
+    round_all(factor, layer, count);
+    break;
+  case BITCC_QUOTIENT_FIRST:
+    for (int32_t i = 0; i < count; i++)
+      divisor[i] = c[i];
     break;
   case BITCC_PRODUCT_FIRST:
     for (int32_t i = 0; i < count; i++) {
@@ -86,7 +114,7 @@ static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const
   }
 }
 
-/* x * factor / divisor as it is before it is rounded to an integer. */
+/* The scaled x as it is before it is rounded to an integer. */
 static void scale_all(float *out, const float *x, const bitcc_layer *layer, scaling by,
                       int32_t count) {
   for (int32_t i = 0; i < count; i++)
@@ -98,6 +126,11 @@ static void scale_all(float *out, const float *x, const bitcc_layer *layer, scal
     float quotient = out[i] / by.divisor; /* infinite where the product is */
     out[i] = quotient > LARGEST ? LARGEST : quotient < -LARGEST ? -LARGEST : quotient;
   }
+  round_all(out, layer, count);
+  if (layer->act_scale != BITCC_QUOTIENT_FIRST)
+    return;
+  for (int32_t i = 0; i < count; i++)
+    out[i] *= layer->qmax; /* |x / c| is 1 at most, or little more where c was rounded */
   round_all(out, layer, count);
 }
 
@@ -120,7 +153,8 @@ static bool is_buffered(const bitcc_call *call) {
 
 /* Whether the kernels do not scale as the layer does. */
 static bool is_scaled_here(const bitcc_layer *layer) {
-  return layer->act_type != ORT_FLOAT || layer->act_scale == BITCC_PRODUCT_FIRST;
+  return layer->act_type != ORT_FLOAT || layer->act_scale == BITCC_PRODUCT_FIRST ||
+         layer->act_scale == BITCC_QUOTIENT_FIRST;
 }
 
 /* Whether the kernels take tokens where they are, and as many at a time as wanted. */
@@ -155,8 +189,7 @@ static void absmax_bits(const bitcc_call *call, int32_t token, int32_t tokens, f
 static bitcc_quantize_fn *kernel_of(const bitcc_call *call) {
   const bitcc_kernels *kernels = call->node->kernels;
   const bitcc_layer *layer = &call->node->layer;
-  bool divides = layer->act_scale == BITCC_STEP && !is_scaled_here(layer);
-  return divides ? kernels->quantize_divide : kernels->quantize;
+  return divides(layer) && !is_scaled_here(layer) ? kernels->quantize_divide : kernels->quantize;
 }
 
 /* Whether a token's outputs are not all NaN. No branches, here and below: this is asked of many tokens. */
@@ -174,7 +207,7 @@ static bool is_extreme(float factor, float divisor) {
 static bool quantize_chunk(const bitcc_call *call, int8_t *q, const float *x, float *buffer,
                            scaling by, int32_t count, int32_t padded, int32_t *sum) {
   const bitcc_layer *layer = &call->node->layer;
-  float scale = layer->act_scale == BITCC_STEP ? by.divisor : by.factor;
+  float scale = divides(layer) ? by.divisor : by.factor;
   *sum = 0;
   if (is_extreme(by.factor, by.divisor)) {
     memset(q + count, 0, (size_t)(padded - count));
@@ -226,14 +259,15 @@ static void quantize_block(const bitcc_call *call, int32_t token, int32_t tokens
       bits[i] = call->absmax;
   find_scalings(&by, layer, bits, tokens);
   bool simple = is_direct(call);
+  float after = factor_after(layer);
   for (int32_t i = 0; i < tokens; i++) {
-    inverse[i] = by.divisor[i] / by.factor[i];
+    inverse[i] = by.divisor[i] / (by.factor[i] * after);
     simple &= is_usable(bits[i], inverse[i]) & !is_extreme(by.factor[i], by.divisor[i]);
   }
   if (simple) {
     kernel_of(call)(bitcc_load_x(call, token, 0, layer->k, buffer),
                     call->q + (size_t)token * (size_t)layer->k_padded, call->sums + token,
-                    layer->act_scale == BITCC_STEP ? by.divisor : by.factor, layer->k,
+                    divides(layer) ? by.divisor : by.factor, layer->k,
                     layer->k_padded, layer->act_min, layer->act_max, tokens);
     return;
   }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitcc.facts import PACKED
+from bitcc.ops import ActScale
 
 if TYPE_CHECKING:
     import onnx
@@ -36,6 +37,11 @@ KNOWN = {
     "one": np.float32(1),
     "most": np.float32(np.finfo(np.float32).max),
     "column": np.array([[[0.01]]], np.float32),
+    "inverse": np.float32(1) / np.float32(127),
+    "written": np.float32(0.00787),
+    "filled": np.full((2, 3, 1), 1e-5, np.float32),
+    "unlike": np.linspace(1e-5, 1e-4, 6, dtype=np.float32).reshape(2, 3, 1),
+    "infinity": np.float32(np.inf),
 }
 
 
@@ -94,6 +100,35 @@ SPELLED = {
         "scaled": "s = Div (c, qmax) step = Max (s, eps) v = Div (x, step)",
         "dequantised": "q = Mul (step, codes)",
     },
+    "a floor of the step, which is multiplied": {
+        "bounded": "c = Identity (m)",
+        "scaled": "s = Mul (inverse, c) step = Max (s, eps) v = Div (x, step)",
+        "dequantised": "q = Mul (step, codes)",
+    },
+    "a floor of the step, and its reciprocal": {
+        "bounded": "c = Identity (m)",
+        "scaled": "s = Div (c, qmax) step = Clip (s, eps) r = Reciprocal (step) v = Mul (x, r)",
+        "dequantised": "q = Div (codes, r)",
+    },
+    "a step that is no zero": {
+        "bounded": "c = Identity (m)",
+        "scaled": "s = Div (c, qmax) e = Equal (s, zero) step = Where (e, one, s) v = Div (x, step)",
+        "dequantised": "q = Mul (codes, step)",
+    },
+    "a maximum that is no zero": {"bounded": "g = Greater (m, zero) c = Where (g, m, one)"},
+    "a maximum that is not no zero": {
+        "bounded": """e = Equal (zero, m) n = Not (e) g = Cast <to = 9> (n) d = Shape (m)
+          o = ConstantOfShape <value = float[1] {1.0}> (d) c = Where (g, m, o)"""
+    },
+    "a maximum that is not below zero": {"bounded": "g = GreaterOrEqual (zero, m) c = Where (g, one, m)"},
+    "a step of a maximum that is no zero": {
+        "bounded": "c = Identity (m)",
+        "scaled": "s = Div (c, qmax) g = Less (zero, m) step = Where (g, s, filled) v = Div (x, step)",
+        "dequantised": "q = Mul (codes, step)",
+    },
+    "a comparison with an epsilon for each token": {"bounded": "g = Less (m, eps) c = Where (g, filled, m)"},
+    "a comparison that does not hold": {"bounded": "g = Less (m, eps) n = Not (g) c = Where (n, m, eps)"},
+    "an epsilon for each token": {"bounded": "c = Max (m, filled)"},
     "comparisons for bounds": {
         "rounded": """u = Round (v) g = Greater (u, qmax) t = Where (g, qmax, u) h = Less (t, low)
           codes = Where (h, low, t)"""
@@ -126,6 +161,77 @@ def test_a_floor_of_the_step_is_that_of_the_maximum() -> None:
     assert floor / np.float32(127) == np.float32(1e-5)
 
 
+FORMS = {
+    "x * (127 * (1 / c))": (ActScale.RECIPROCAL, {}),
+    "x * (127 / c)": (ActScale.DIVIDE, {"scaled": "scale = Div (qmax, c) v = Mul (x, scale)"}),
+    "x / (c / 127)": (
+        ActScale.QUOTIENT,
+        {"scaled": "step = Div (c, qmax) v = Div (x, step)", "dequantised": "q = Mul (codes, step)"},
+    ),
+    "x * 127 / c": (
+        ActScale.PRODUCT,
+        {
+            "scaled": "t = Mul (x, qmax) v = Div (t, c)",
+            "dequantised": "t1 = Mul (codes, c) q = Div (t1, qmax)",
+        },
+    ),
+    "x / (c * (1 / 127))": (
+        ActScale.STEP_PRODUCT,
+        {"scaled": "step = Mul (c, inverse) v = Div (x, step)", "dequantised": "q = Mul (codes, step)"},
+    ),
+    "x / (0.00787 * c)": (
+        ActScale.STEP_PRODUCT,
+        {"scaled": "step = Mul (written, c) v = Div (x, step)", "dequantised": "q = Mul (codes, step)"},
+    ),
+    "x / c * 127": (
+        ActScale.NORMALIZED,
+        {
+            "scaled": "t = Div (x, c) v = Mul (t, qmax)",
+            "dequantised": "t1 = Div (codes, qmax) q = Mul (t1, c)",
+        },
+    ),
+    "127 * (x / c)": (
+        ActScale.NORMALIZED,
+        {
+            "scaled": "t = Div (x, c) v = Mul (qmax, t)",
+            "dequantised": "step = Div (c, qmax) q = Mul (step, codes)",
+        },
+    ),
+    "x * (1 / (c / 127))": (
+        ActScale.STEP_RECIPROCAL,
+        {
+            "scaled": "step = Div (c, qmax) r = Reciprocal (step) v = Mul (x, r)",
+            "dequantised": "q = Mul (codes, step)",
+        },
+    ),
+    "1 / (c / 127) * x": (
+        ActScale.STEP_RECIPROCAL,
+        {
+            "scaled": "step = Div (c, qmax) r = Div (one, step) v = Mul (r, x)",
+            "dequantised": "q = Div (codes, r)",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_order_of_the_scale_is_computed_as_it_is_written(name: str) -> None:
+    """Inputs that lie between two codes, most of them: another order would round some to the other one."""
+    form, parts = FORMS[name]
+    original = model(**parts)
+    packed = models.assert_same(original)
+    (node,) = models.bit_linears(packed)
+    assert (node.op_type, models.attributes(node)["act_scale"]) == ("BitLinear", form)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        largest = rng.uniform(1, 2, (2, 3, 1)).astype(np.float32)
+        between = rng.integers(-126, 126, (2, 3, models.K)) + np.float32(0.5)
+        x = (between / 127 * largest).astype(np.float32)
+        x[..., :1] = largest
+        (got,), (want,) = models.run(packed, x), models.run(original, x)
+        assert models.largest_difference(got, want) < 1e-5
+
+
 OTHERS = {
     "max(x, x)": {"magnitude": "n = Identity (x) a = Max (n, x)"},
     "max(x, x - 0)": {"magnitude": "n = Sub (x, zero) a = Max (n, x)"},
@@ -153,6 +259,31 @@ OTHERS = {
         "scaled": "s = Div (c, qmax) step = Add (s, eps) v = Div (x, step)",
         "dequantised": "q = Mul (step, codes)",
     },
+    "a step that is multiplied, and its reciprocal": {
+        "scaled": "step = Mul (c, inverse) r = Reciprocal (step) v = Mul (x, r)",
+        "dequantised": "q = Mul (codes, step)",
+    },
+    "a quotient that is divided": {
+        "scaled": "t = Div (x, c) v = Div (t, inverse)",
+        "dequantised": "step = Div (c, qmax) q = Mul (codes, step)",
+    },
+    "a quotient by something else": {
+        "scaled": "d = Mul (c, c) t = Div (x, d) v = Mul (t, qmax)",
+        "dequantised": "q = Identity (codes)",
+    },
+    "an epsilon for each token, and no two alike": {"bounded": "c = Max (m, unlike)"},
+    "a comparison that does hold": {"bounded": "g = Less (m, eps) n = Not (g) c = Where (n, eps, m)"},
+    "a step where something else is no zero": {
+        "bounded": "c = Identity (m)",
+        "scaled": """s = Div (c, qmax) t = Sub (c, one) g = Less (zero, t) step = Where (g, s, one)
+          v = Div (x, step)""",
+        "dequantised": "q = Mul (codes, step)",
+    },
+    "a step of zeros": {"bounded": "e = Equal (m, zero) c = Where (e, zero, m)"},
+    "a maximum that is zero": {"bounded": "e = Equal (m, zero) c = Where (e, m, one)"},
+    "a maximum that is not one": {"bounded": "e = Equal (m, one) c = Where (e, qmax, m)"},
+    "one where something else is zero": {"bounded": "n = Neg (m) e = Equal (n, zero) c = Where (e, one, m)"},
+    "infinity for zero": {"bounded": "e = Equal (m, zero) c = Where (e, infinity, m)"},
     "two divided by the maximum": {"scaled": "r = Div (qmax, c) scale = Mul (qmax, r) v = Mul (x, scale)"},
     "a residue of something else": {"dequantised": "d = Div (codes, scale) e = Sub (v, d) q = Sub (x, e)"},
 }

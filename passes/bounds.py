@@ -1,0 +1,159 @@
+"""Read bounds of a value: those of a clamp, and what keeps zero from being divided by."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from bitcc.passes.constants import Constants
+
+_ONE_BOUND = ("Min", "Max", "Where")
+_COMPARISONS = {
+    "Equal": operator.eq,
+    "Greater": operator.gt,
+    "GreaterOrEqual": operator.ge,
+    "Less": operator.lt,
+    "LessOrEqual": operator.le,
+}
+_LARGEST = float(np.finfo(np.float32).max)  # bounds that are no smaller are none
+_MOST_FILLED = 1 << 16  # elements of a constant that is read for being one number
+
+
+class Clamped(NamedTuple):
+    """``min(max(value, low), high)``; a bound is None where the graph has none."""
+
+    value: ir.Value
+    low: float | None
+    high: float | None
+
+
+class Guarded(NamedTuple):
+    """``value`` where ``tested`` is not zero, and elsewhere a number that may be divided by."""
+
+    value: ir.Value
+    tested: ir.Value
+
+
+def clamped(value: ir.Value, constants: Constants) -> Clamped | None:
+    """``Clip``, or ``Min``, ``Max`` or a comparison in either order, with constant bounds; else None."""
+    node = producer(value, "Clip", *_ONE_BOUND)
+    if node is None:
+        return None
+    if node.op_type == "Clip":
+        return _clip(node, constants)
+    outer = _one_bound(node, constants)
+    if outer is None:
+        return None
+    inner_node = producer(skip(outer.value, constants), *_ONE_BOUND)
+    inner = None if inner_node is None else _one_bound(inner_node, constants)
+    if inner is None or (inner.low is None) is (outer.low is None):
+        return outer
+    low = outer.low if inner.low is None else inner.low
+    high = outer.high if inner.high is None else inner.high
+    return Clamped(inner.value, low, high) if low is None or high is None or low <= high else outer
+
+
+def _clip(node: ir.Node, constants: Constants) -> Clamped | None:
+    if node.inputs[0] is None:
+        return None
+    bounds: list[float | None] = [
+        node.attributes.get_float("min"),
+        node.attributes.get_float("max"),
+    ]
+    for i, bound in enumerate(node.inputs[1:3]):
+        if bound is not None:
+            bounds[i] = constants.scalar(bound)
+            if bounds[i] is None:
+                return None
+    low, high = bounds
+    return Clamped(node.inputs[0], low, None if high is not None and high >= _LARGEST else high)
+
+
+def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
+    if node.op_type == "Where":
+        return _selected(node, constants)
+    for value, bound in operands(node):
+        number = filled_with(bound, constants)
+        if number is not None and value not in constants:
+            return Clamped(value, number, None) if node.op_type == "Max" else Clamped(value, None, number)
+    return None
+
+
+def _selected(node: ir.Node, constants: Constants) -> Clamped | None:
+    """``Where(v > bound, v, bound)`` and its like: the larger or the smaller one."""
+    found = _comparison(node.inputs[0])
+    first, second = (*node.inputs, None, None)[1:3]
+    if found is None or first is None or second is None:
+        return None
+    compare, negated = found
+    left, right = compare.inputs
+    bound = filled_with(right, constants)
+    value, is_greater = left, compare.op_type.startswith("Greater") is not negated
+    if bound is None:
+        bound, value, is_greater = filled_with(left, constants), right, not is_greater
+    if bound is None or value is None or value in constants or compare.op_type == "Equal":
+        return None
+    if filled_with(first, constants) == bound and same(second, value, constants):
+        is_greater = not is_greater
+    elif filled_with(second, constants) != bound or not same(first, value, constants):
+        return None
+    return Clamped(value, bound, None) if is_greater else Clamped(value, None, bound)
+
+
+def guarded(value: ir.Value, constants: Constants) -> Guarded | None:
+    """``Where(v == 0, 1, v)`` and its like, for a ``tested`` that is not negative; None for anything else.
+
+    Instead of 1 it may be any number but zero.
+    """
+    where = producer(value, "Where")
+    found = None if where is None else _comparison(where.inputs[0])
+    first, second = (None, None) if where is None else (*where.inputs, None, None)[1:3]
+    if found is None or first is None or second is None:
+        return None
+    (compare, negated), test = found, _COMPARISONS[found[0].op_type]
+    left, right = compare.inputs
+    on_left = filled_with(right, constants) == 0
+    tested = left if on_left else right
+    if tested is None or (not on_left and filled_with(left, constants) != 0):
+        return None
+    of_zero, of_more = test(0, 0) is not negated, (test(1, 0) if on_left else test(0, 1)) is not negated
+    instead, kept = (first, second) if of_zero else (second, first)
+    number = filled_with(instead, constants)
+    if of_zero is of_more or not number or not np.isfinite(number):
+        return None
+    return Guarded(skip(kept, constants), tested)
+
+
+def _comparison(condition: ir.Value | None) -> tuple[ir.Node, bool] | None:
+    """(what is compared, whether the condition is that it does not hold)."""
+    negated = False
+    while (node := producer(condition, "Not", "Cast", "Identity")) is not None:
+        negated ^= node.op_type == "Not"
+        condition = node.inputs[0]
+    compare = producer(condition, *_COMPARISONS)
+    return None if compare is None or len(compare.inputs) != 2 else (compare, negated)
+
+
+def filled_with(value: ir.Value | None, constants: Constants) -> float | None:
+    """The number that all elements of a tensor are, whatever its shape; None for anything else."""
+    if value is None:
+        return None
+    value = before_broadcast(value, constants)
+    if (number := constants.scalar(value)) is not None:
+        return number
+    if (node := producer(value, "ConstantOfShape")) is not None:
+        attribute = node.attributes.get("value")
+        return 0.0 if attribute is None else float(attribute.as_tensor().numpy().reshape(()))
+    if value not in constants or value.shape is None or not value.shape.is_static():
+        return None
+    if not 0 < np.prod(value.shape.numpy()) <= _MOST_FILLED:
+        return None
+    array = constants.array(value).reshape(-1)
+    return float(array[0]) if (array == array[0]).all() else None
