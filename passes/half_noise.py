@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bitcc.passes.extent import Extent
     from bitcc.passes.matrix import Matrix
 
-SPACING = {"float16": 2**-10, "bfloat16": 2**-8}
-"""Of the values of a type, relative to them."""
+SPACING = {"float16": 2**-10, "bfloat16": 2**-7}
+"""Of the values of a type, relative to them: behind a power of two, where it is widest."""
 
 _LEAST_AT_LEVEL = 0.75  # of the weights; without such a majority there is more than one level
 _NOISE = 3e-2

@@ -206,8 +206,9 @@ def _leading(layer: Layer) -> tuple[int, ...]:
     so that none is taken for another. Constants of the graph may have the declared shape, too.
     """
     declared = () if layer.x.shape is None else tuple(layer.x.shape)
-    fixed = not layer.x_layout and all(isinstance(d, int) for d in declared[:-1])
-    if layer.reshapes or (fixed and math.prod(map(int, declared[:-1])) <= _FEW_TOKENS):
+    sizes = [d for d in declared if isinstance(d, int)]
+    fixed = 0 < len(sizes) == len(declared) and not layer.x_layout
+    if layer.reshapes or (fixed and math.prod(sizes[:-1]) <= _FEW_TOKENS):
         free = iter(_FREE)
         rows = tuple(d if isinstance(d, int) else next(free, 1) for d in declared[:-1])
         if 0 < math.prod(rows) <= _MOST_TOKENS:

@@ -232,6 +232,22 @@ def test_noise_that_was_computed_in_half_precision_is_understood(
     np.testing.assert_allclose(found.scale, [[scale]], rtol=2**-7)
 
 
+@pytest.mark.parametrize("above", [1, 3, 101])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_of_the_weights_may_be_beside_their_level(dtype: str, above: int) -> None:
+    """Those of large latent weights; the next value is farthest behind a power of two."""
+    half = DTYPES[dtype]
+    level = 1 + above * float(ml_dtypes.finfo(half).eps)
+    codes, rng = codes_of((64, 128), 0, 0.3), np.random.default_rng(0)
+    sizes = np.where(rng.random(codes.shape) < 0.5, 1, rng.uniform(3.1, 3.9, codes.shape))
+    latent, wanted = (codes * level * sizes).astype(half), (codes * level).astype(half)
+    noisy = latent + (wanted - latent)
+    assert (np.abs(noisy[codes != 0].astype(np.float64)) != level).mean() > 0.45
+    found = to_ternary(noisy)
+    np.testing.assert_array_equal(found.codes.read(), codes)
+    assert found.noisy
+
+
 @pytest.mark.parametrize("group", [32, 128])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_noise_in_half_precision_around_the_level_of_a_row_or_group_is_understood(
