@@ -17,6 +17,7 @@ from bitcc.passes.constants import Constants
 from bitcc.passes.detect import candidates, detect
 from bitcc.passes.inferred_shapes import inferred_shapes
 from bitcc.passes.rms_norm import match_rms_norm
+from bitcc.passes.unfuse import unfused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +55,7 @@ class InlineLayersPass(ir.passes.InPlacePass):
         """(labels of the functions to inline, facts of the products in others)."""
         needed: set[str] = set()
         left: list[tuple[ir.Node, LayerFacts]] = []
-        with inferred_shapes(copy):
+        with unfused(copy), inferred_shapes(copy):
             constants = Constants(copy)
             for node in candidates(copy, constants):
                 found = detect(node, constants, self._min_weights)

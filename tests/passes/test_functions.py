@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-HEADER = '<domain: "{domain}", opset_import: ["" : 18, "local" : 1]> '
+HEADER = '<domain: "{domain}", opset_import: ["" : 18, "local" : 1, "com.microsoft" : 1]> '
 GELU = (
     "gelu (a) => (b) { half = Constant <value_float = 0.5> () c = Mul (a, half) d = Erf (c) b = Mul (a, d) }"
 )
@@ -83,6 +83,32 @@ def test_functions_in_a_function_are_inlined_as_far_as_they_are_the_layers() -> 
     model = build(replace, LAYER, QUANTIZER, GELU)
     assert functions(models.assert_same(model)) == {"gelu"}
     assert models.pack(model)[1][0].activation == "int8_token"
+
+
+FUSED = """fused (a, w) => (c) {
+  c = com.microsoft.FusedGemm <activation: string = "LeakyRelu", activation_alpha: float = 0.2> (a, w) }"""
+
+
+def test_a_function_with_a_product_that_is_fused_is_inlined() -> None:
+    replace = {
+        "linear = MatMul (add_68, val_37)": "linear = local.fused (add_68, val_37)",
+        "[node_linear]": "",
+    }
+    model = build({"$rows": "5", **replace}, FUSED)
+    packed, (layer, _) = models.pack(model)
+    assert (layer.op, layer.status, layer.activation) == ("Gemm", PACKED, "int8_token")
+    assert models.op_types(packed)[-4:] == ["BitLinear", "LeakyRelu", "MatMul", "Add"]
+    assert functions(models.assert_same(model)) == set()
+
+
+def test_a_function_with_a_dense_product_that_is_fused_stays() -> None:
+    replace = {
+        'val_39 = MatMul (linear, "head.weight")': 'val_39 = local.fused (linear, "head.weight")',
+        "[node_head]": "",
+    }
+    packed, (layer, head) = models.pack(build({"$rows": "5", **replace}, FUSED))
+    assert functions(packed) == {"fused"}
+    assert (layer.status, head.status) == (PACKED, KEPT)
 
 
 def test_the_products_of_a_function_that_stays_are_told_of() -> None:
