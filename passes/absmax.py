@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped, guarded
+from bitcc.passes.layout import RESHAPES
 from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
 
 if TYPE_CHECKING:
@@ -63,15 +64,28 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
         reduce = producer(reduced, "ReduceMax", "TopK")
         if reduce is None or reduce.inputs[0] is None or not _is_maximum(reduced, reduce, constants):
             raise _no_absmax()
-        magnitude, least, more = _bounded(skip(reduce.inputs[0], constants), constants)
-        if (more and (floor or eps)) or not same(_signed(magnitude, constants), x, constants):
+        magnitude, least, more = _bounded(_whole(reduce.inputs[0], constants), constants)
+        signed = _signed(_whole(magnitude, constants), constants)
+        if signed is None or (more and (floor or eps)) or not same(_whole(signed, constants), x, constants):
             raise _no_absmax()
-    scope = _scope(reduce, x, scale, constants, axis)
+    flat = reduce.inputs[0] is not None and _is_flat(reduce.inputs[0]) and not _is_flat(x)
+    scope = ActScope.TENSOR if flat else _scope(reduce, x, scale, constants, axis)
     seen = before_broadcast(bounded, constants), before_broadcast(inner, constants)
     if scope is ActScope.TOKEN and seen != (value, reduced):
         raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
     dropped = scope is ActScope.TOKEN and reduce.attributes.get_int("keepdims", 1) == 0
     return Absmax(scope, max(floor, least), eps or more, dropped)
+
+
+def _whole(value: ir.Value, constants: Constants) -> ir.Value:
+    """The tensor of which a Reshape makes one axis."""
+    value = skip(value, constants)
+    node = producer(value, *RESHAPES) if _is_flat(value) else None
+    return value if node is None or node.inputs[0] is None else skip(node.inputs[0], constants)
+
+
+def _is_flat(value: ir.Value) -> bool:
+    return value.shape is not None and value.shape.rank() == 1
 
 
 def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, float]:

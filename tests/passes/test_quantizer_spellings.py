@@ -41,6 +41,7 @@ KNOWN = {
     "written": np.float32(0.00787),
     "filled": np.full((2, 3, 1), 1e-5, np.float32),
     "unlike": np.linspace(1e-5, 1e-4, 6, dtype=np.float32).reshape(2, 3, 1),
+    "pairs": np.array([2, 3 * models.K]),
     "infinity": np.float32(np.inf),
 }
 
@@ -232,6 +233,30 @@ def test_each_order_of_the_scale_is_computed_as_it_is_written(name: str) -> None
         assert models.largest_difference(got, want) < 1e-5
 
 
+FLAT = {
+    "flat magnitudes": "b = Abs (x) a = Reshape (b, last) m = ReduceMax <keepdims = 0> (a, first)",
+    "magnitudes of what is flat": "b = Reshape (x, last) a = Abs (b) m = ReduceMax <keepdims = 0> (a, last)",
+    "a dimension that is kept": "b = Abs (x) a = Reshape (b, last) m = ReduceMax <keepdims = 1> (a)",
+    "the first of them": "b = Abs (x) a = Reshape (b, last) m, index = TopK (a, k)",
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_the_maximum_of_a_tensor_that_is_flattened_is_that_of_the_tensor(name: str) -> None:
+    original = model(magnitude=FLAT[name], maximum="")
+    assert models.pack(original)[1][0].activation == "int8_tensor"
+    models.assert_same(original)
+
+
+def test_the_maximum_of_a_token_that_is_an_axis_of_its_own_is_that_of_the_token() -> None:
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      layer (float[{models.K}] x) => (float[{models.N}] y) {{ {" ".join(PARTS.values())} }}"""
+    original = models.parse(content, KNOWN)
+    assert models.pack(original)[1][0].activation == "int8_token"
+    models.assert_same(original)
+
+
 OTHERS = {
     "max(x, x)": {"magnitude": "n = Identity (x) a = Max (n, x)"},
     "max(x, x - 0)": {"magnitude": "n = Sub (x, zero) a = Max (n, x)"},
@@ -244,6 +269,15 @@ OTHERS = {
     "max(max, -min) of something else": {
         "magnitude": "z = Exp (x) upper = ReduceMax (x, last) lower = ReduceMin (z, last)",
         "maximum": "n = Neg (lower) m = Max (upper, n)",
+    },
+    "flat magnitudes of something else": {
+        "magnitude": "d = Add (x, x) b = Abs (d) a = Reshape (b, last)",
+        "maximum": "m = ReduceMax <keepdims = 0> (a, first)",
+    },
+    "magnitudes of tokens in one axis": {
+        "magnitude": "b = Abs (x) a = Reshape (b, pairs)",
+        "maximum": "m = ReduceMax <keepdims = 0> (a, last)",
+        "bounded": "n = Clip (m, eps) c = ReduceMin (n)",
     },
     "the smallest of TopK": {"maximum": "m, index = TopK <largest = 0> (a, k)"},
     "the index of TopK": {"maximum": "most, index = TopK (a, k) m = Cast <to = 1> (index)"},
