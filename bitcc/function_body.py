@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from bitcc.formats import WeightFormat
 
-MIN_OPSET = 15  # CastLike
+MIN_OPSET = 13
+CASTS_SINCE = 15  # CastLike; in older models X is float32
 _AXES_ARE_INPUTS = 18  # ReduceMax; ReduceSum since 13
 _FLOATS = ("act_floor", "act_eps", "qmax", "act_min", "act_max", "norm_eps")
 _INTS = ("N", "K", "act_scale", "act_scope", "bias_before_scale", "norm")
@@ -30,13 +31,17 @@ _FORMS = {form.name.lower(): int(form) for form in ops.ActScale}
 
 
 def function(opset: int, weight_format: WeightFormat) -> FunctionProto:
-    """The function ``bitcc::BitLinear`` for a model of that opset, at least ``MIN_OPSET``."""
+    """The function ``bitcc::BitLinear`` for a model of that opset, at least ``MIN_OPSET``.
+
+    Before ``CASTS_SINCE`` it takes float32 alone.
+    """
     nodes = [
         *_constants(),
         *_normalize(opset),
         *_quantize(opset),
         *decode(weight_format),
         *_epilogue(),
+        as_given(opset),
     ]
     attributes = list(ops.BitLinear(1, 1).attributes())
     return helper.make_function(
@@ -69,6 +74,11 @@ def attribute(output: str, kind: str, name: str) -> NodeProto:
     types = {"value_float": onnx.AttributeProto.FLOAT, "value_int": onnx.AttributeProto.INT}
     made.attribute.append(onnx.AttributeProto(name=kind, ref_attr_name=name, type=types[kind]))
     return made
+
+
+def as_given(opset: int) -> NodeProto:
+    """``y`` in the type of X, as the output."""
+    return node("CastLike", "y X", "Y") if opset >= CASTS_SINCE else node("Identity", "y", "Y")
 
 
 def _constants() -> list[NodeProto]:
@@ -150,10 +160,12 @@ def _quantize(opset: int) -> list[NodeProto]:
         node("ReduceMax", "largest_some", "largest_tensor", keepdims=1),
         node("Where", "per_tensor largest_tensor largest_token", "largest"),
         node("Max", "largest act_floor", "floored"),
-        node("Add", "floored act_eps", "bounded_exact"),
+        node("Add", "floored largest_eps", "bounded_exact"),
         *_rounded("bounded_exact", "bounded"),
         node("Div", "bounded step_divisor", "quotient"),
-        node("Mul", "quotient step_factor", "step_exact"),
+        node("Mul", "quotient step_factor", "step_alone_exact"),
+        *_rounded("step_alone_exact", "step_alone"),
+        node("Add", "step_alone step_eps", "step_exact"),
         *_rounded("step_exact", "step"),
         node("Where", "is_step_reciprocal step bounded", "inverted"),
         node("Reciprocal", "inverted", "reciprocal_exact"),
@@ -189,9 +201,10 @@ def _quantize(opset: int) -> list[NodeProto]:
 
 
 def _choices() -> list[NodeProto]:
-    """What the attributes say of the scale: as conditions, and as factors that are 1 where there is none."""
+    """What the attributes say of the scale: conditions, and numbers that change nothing where none is."""
     return [
-        node("Or", "is_quotient is_step_product", "divides_by_step"),
+        node("Or", "is_quotient is_step_product", "has_plain_step"),
+        node("Or", "has_plain_step is_step_sum", "divides_by_step"),
         node("Or", "is_product is_normalized", "divides_by_largest"),
         node("Or", "divides_by_step is_normalized", "only_divides"),
         node("Reciprocal", "qmax", "inverse_qmax_exact"),
@@ -200,6 +213,8 @@ def _choices() -> list[NodeProto]:
         node("Where", "is_step_product inverse_qmax one", "step_factor"),
         node("Where", "is_step_reciprocal one qmax", "reciprocal_factor"),
         node("Where", "is_normalized qmax one", "after"),
+        node("Where", "is_step_sum zero act_eps", "largest_eps"),
+        node("Where", "is_step_sum act_eps zero", "step_eps"),
     ]
 
 
@@ -241,5 +256,4 @@ def _epilogue() -> list[NodeProto]:
         node("Add", "sum bias_scaled", "biased"),
         node("Mul", "biased output_scale", "dequantised"),
         node("Add", "dequantised bias_added", "y"),
-        node("CastLike", "y X", "Y"),
     ]

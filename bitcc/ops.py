@@ -12,7 +12,8 @@ rounds to ``act_type``, in which the graph computed its quantizer:
     x   = (X * (1 / sqrt(float32(mean of X * X in float64) + norm_eps))) * gain     with a norm, else X
     c   = r(max(max|x|, act_floor) + act_eps)                  for each token, or once for all tokens of X
     m, d, t = a, 1, 1       where a = r(qmax * r(1 / c)) or r(qmax / c) or r(1 / r(c / qmax))
-              1, s, 1       where s = r(c / qmax) or r(c * r(1 / qmax))
+              1, s, 1       where s = r(c / qmax) or r(c * r(1 / qmax)), or r(r(c / qmax) + act_eps)
+                            with c without act_eps
               qmax, c, 1    or 1, c, qmax
     q   = clamp(round_half_even(r(r(r(x * m) / d) * t)), act_min, act_max)
     inv = d / (m * t)
@@ -63,7 +64,9 @@ class ActScale(enum.IntEnum):
     """s = c * (1 / qmax), codes round(x / s): what TensorFlow's optimiser makes of ``x / (c / 127)``."""
     NORMALIZED = 5
     """Codes round((x / c) * qmax)."""
-    STEP_RECIPROCAL = 6
+    STEP_SUM = 6
+    """s = c / qmax + act_eps, codes round(x / s), where ``act_eps`` is not added to max|x|."""
+    STEP_RECIPROCAL = 7
     """a = 1 / (c / qmax), codes round(x * a)."""
 
 
@@ -103,7 +106,7 @@ class BitLinear:
         act_scope: What has a scale of its own.
         act_type: The type in which the scale and x * scale are rounded.
         act_floor: Lower bound of max|x|, a number of that type.
-        act_eps: What is added to max|x|, a number of that type.
+        act_eps: What is added to max|x|, or to the step with ``STEP_SUM``, a number of that type.
         qmax: What max|x| maps to, 127 or 128.
         act_min: Lower bound of the activation codes.
         act_max: Upper bound of the activation codes.
@@ -164,7 +167,8 @@ def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], 
     axis = 1 if op.act_scope is ActScope.TOKEN else None
     with np.errstate(all="ignore"):
         largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
-        bounded = _rounded(np.maximum(largest, np.float32(op.act_floor)) + np.float32(op.act_eps), op)
+        eps = np.float32(0 if op.act_scale is ActScale.STEP_SUM else op.act_eps)
+        bounded = _rounded(np.maximum(largest, np.float32(op.act_floor)) + eps, op)
         factor, divisor, then = _scaling(bounded, op)
         inverse = divisor / (factor * then)
         scaled = _rounded(_rounded(_rounded(x * factor, op) / divisor, op) * then, op)
@@ -194,6 +198,8 @@ def _scaling(bounded: _Column, op: BitLinear) -> tuple[_Column, _Column, _Column
             divisor = _rounded(bounded * _rounded(one / qmax, op), op)
         case ActScale.NORMALIZED:
             divisor, then = bounded, qmax
+        case ActScale.STEP_SUM:
+            divisor = _rounded(_rounded(bounded / qmax, op) + np.float32(op.act_eps), op)
         case ActScale.STEP_RECIPROCAL:
             factor = _rounded(one / _rounded(bounded / qmax, op), op)
     return factor, divisor, then

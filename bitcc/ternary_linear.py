@@ -91,7 +91,7 @@ def reference(
 
 
 def function(opset: int, weight_format: formats.WeightFormat) -> FunctionProto:
-    """The function body of the op for a model of that opset, at least ``function_body.MIN_OPSET``."""
+    """The function body of the op, for models as that of ``function_body.function``."""
     node, constant, attribute = function_body.node, function_body.constant, function_body.attribute
     nodes = [
         *(attribute(name, "value_int", name) for name in ("N", "K", "group_size")),
@@ -119,7 +119,7 @@ def function(opset: int, weight_format: formats.WeightFormat) -> FunctionProto:
         node("MatMul", "x dense", "product"),
         node("Mul", "product factor_behind", "scaled"),
         node("Add", "scaled bias", "y"),
-        node("CastLike", "y X", "Y"),
+        function_body.as_given(opset),
     ]
     nodes.insert(0, constant("int_2", [2]))
     return helper.make_function(

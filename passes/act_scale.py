@@ -33,6 +33,7 @@ class Reading(NamedTuple):
         base: ``largest``, or the step that is made of it.
         divisor: What takes ``base`` to the step: ``qmax``, or 1.
         floor: Of the largest magnitude, where the step has one.
+        eps: What is added to the step.
     """
 
     x: ir.Value
@@ -43,6 +44,7 @@ class Reading(NamedTuple):
     base: ir.Value
     divisor: float
     floor: float = 0.0
+    eps: float = 0.0
 
 
 def scalings(node: ir.Node, constants: Constants) -> tuple[tuple[ir.Value, ir.Value], ...]:
@@ -77,6 +79,7 @@ class _Factor(NamedTuple):
     base: ir.Value
     divisor: float
     floor: float = 0.0
+    eps: float = 0.0
 
     @classmethod
     def of(
@@ -103,23 +106,39 @@ def _factors(scale: ir.Value, constants: Constants) -> Iterator[_Factor]:
 
 
 def _divisors(step: ir.Value, constants: Constants, bounds: int = _BOUNDS) -> Iterator[_Factor]:
-    """What x is divided by:  c / qmax,  or  c * (1 / qmax);  with so many bounds at most."""
+    """What x is divided by: a step, with so many bounds at most, or a step and an epsilon."""
+    yield from _steps(step, constants)
+    add = producer(step, "Add")
+    for inner, number in () if add is None else operands(add):
+        eps = constants.scalar(number) or 0.0
+        for factor in _steps(skip(inner, constants), constants) if eps else ():
+            if factor.form is ActScale.QUOTIENT:
+                yield factor._replace(form=ActScale.STEP_SUM, base=step, divisor=1.0, eps=eps)
+    if bounds:
+        yield from _bounded(step, constants, bounds - 1)
+
+
+def _steps(step: ir.Value, constants: Constants) -> Iterator[_Factor]:
+    """``c / qmax``  or  ``c * (1 / qmax)``."""
     node = producer(step, "Mul", "Div")
-    for first, second in () if node is None else operands(node):
-        number = constants.scalar(second)
+    for largest, other in () if node is None else operands(node):
+        number = constants.scalar(other)
         if node is not None and node.op_type == "Div":
-            yield from _Factor.of(ActScale.QUOTIENT, number, first, constants)
+            yield from _Factor.of(ActScale.QUOTIENT, number, largest, constants)
         elif number:
-            yield from _Factor.of(ActScale.STEP_PRODUCT, _with_inverse(number), first, constants)
-    if not bounds:
-        return
+            yield from _Factor.of(ActScale.STEP_PRODUCT, _with_inverse(number), largest, constants)
+
+
+def _bounded(step: ir.Value, constants: Constants, bounds: int) -> Iterator[_Factor]:
+    """A step with a floor, or with something else in the place of zero."""
     clamp, guard = clamped(step, constants), guarded(step, constants)
-    for factor in () if guard is None else _divisors(guard.value, constants, bounds - 1):
-        if guard is not None and any(same(guard.tested, v, constants) for v in (guard.value, factor.largest)):
+    for factor in () if guard is None else _divisors(guard.value, constants, bounds):
+        zero_together = () if guard is None else (guard.value, factor.largest)
+        if guard is not None and any(same(guard.tested, v, constants) for v in zero_together):
             yield factor._replace(base=step, divisor=1.0, floor=max(factor.floor, LEAST))
     if clamp is None or clamp.low is None or clamp.high is not None:
         return
-    for factor in _divisors(skip(clamp.value, constants), constants, bounds - 1):
+    for factor in _divisors(skip(clamp.value, constants), constants, bounds):
         floor = _floor_of(clamp.low, factor)
         if floor is not None:
             yield factor._replace(base=step, divisor=1.0, floor=max(factor.floor, floor))
@@ -147,11 +166,11 @@ def _with_inverse(number: float) -> float | None:
 
 def _floor_of(step: float, factor: _Factor) -> float | None:
     """The c of which a step is made, in float32: no larger one has a smaller step."""
-    qmax = np.float32(factor.qmax)
+    qmax, eps = np.float32(factor.qmax), np.float32(factor.eps)
     with np.errstate(all="ignore"):
-        for c in _near(np.float32(step) * qmax):
-            made = c / qmax if factor.form is ActScale.QUOTIENT else c * (_ONE / qmax)
-            if made == np.float32(step):
+        for c in _near((np.float32(step) - eps) * qmax):
+            made = c * (_ONE / qmax) if factor.form is ActScale.STEP_PRODUCT else c / qmax
+            if made + eps == np.float32(step) and c >= 0:
                 return float(c)
     return None
 

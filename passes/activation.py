@@ -236,8 +236,8 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
         except Refused as refusal:
             refused = refusal if refused.reason == _UNKNOWN_FORM else refused
             continue
-        floor, eps = max(absmax.floor, read.floor), absmax.eps
-        if eps and read.floor:
+        floor, eps = max(absmax.floor, read.floor), absmax.eps or read.eps
+        if absmax.eps and (read.floor or read.eps):  # in one order or the other
             continue
         low, high = _int8_range(read.qmax, low, high)
         if floor < 0 or eps < 0:

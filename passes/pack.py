@@ -118,7 +118,8 @@ def _replace(
     if last is None or not isinstance(graph, ir.Graph):
         raise ValueError(f"the output of layer `{layer.name}` has no producer")
     wide = ir.DataType.FLOAT
-    computed = layer.x_type if layer.x_type == layer.y_type else wide
+    casts = model.opset_imports[""] >= function_body.CASTS_SINCE
+    computed = layer.x_type if casts and layer.x_type == layer.y_type else wide
     if layer.x_layout:
         x = _transpose(x, layer.x_layout, unique(f"{layer.name}_x_rows", names), graph, before=last)
     for node in () if layer.restored else layer.reshapes:

@@ -24,7 +24,7 @@ _INFINITY = 0x7F800000  # the bits of larger magnitudes are those of NaN
 _NAN = 0x7FC00000
 _Scaling: TypeAlias = "tuple[Any, Any, Any]"
 # as `ActScale` of `bitcc.ops`
-_RECIPROCAL, _DIVIDE, _QUOTIENT, _PRODUCT, _STEP_PRODUCT, _NORMALIZED, _STEP_RECIPROCAL = range(7)
+_RECIPROCAL, _DIVIDE, _QUOTIENT, _PRODUCT, _STEP_PRODUCT, _NORMALIZED, _STEP_SUM, _STEP_RECIPROCAL = range(8)
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class _Token:
 def _scaling(t: Cuda, a: Any, absmax: Any) -> _Scaling:
     """What x is multiplied with, what it is divided by, and a factor then: m, d and t of `bitcc.ops`."""
     larger = t.select(absmax > a.act_floor, absmax, a.act_floor)
-    c = _rounded(t, a, larger + a.act_eps)
-    one = t.floats(1, 1)
+    one, none = t.floats(1, 1), t.floats(0, 1)
+    c = _rounded(t, a, larger + t.select(a.act_scale == _STEP_SUM, none, a.act_eps))
     factor, divisor, after = (t.registers(1, "float32", 1) for _ in range(3))
     with t.when(a.act_scale == _RECIPROCAL):
         factor.store(0, _rounded(t, a, _rounded(t, a, one / c) * a.qmax))
@@ -172,6 +172,8 @@ def _scaling(t: Cuda, a: Any, absmax: Any) -> _Scaling:
     with t.when(a.act_scale == _NORMALIZED):
         divisor.store(0, c)
         after.store(0, a.qmax)
+    with t.when(a.act_scale == _STEP_SUM):
+        divisor.store(0, _rounded(t, a, _rounded(t, a, c / a.qmax) + a.act_eps))
     with t.when(a.act_scale == _STEP_RECIPROCAL):
         factor.store(0, _rounded(t, a, one / _rounded(t, a, c / a.qmax)))
     return t.let(factor.load(0)), t.let(divisor.load(0)), t.let(after.load(0))
@@ -182,7 +184,7 @@ def _scaled(t: Cuda, a: Any, x: Any, scaling: _Scaling) -> Any:
     factor, divisor, after = scaling
     scaled = t.registers(1, "float32")
     scaled.store(0, _rounded(t, a, x * factor))
-    with t.when((a.act_scale >= _QUOTIENT) & (a.act_scale <= _NORMALIZED)):  # a division takes long
+    with t.when((a.act_scale >= _QUOTIENT) & (a.act_scale < _STEP_RECIPROCAL)):  # a division takes long
         scaled.store(0, _rounded(t, a, scaled.load(0) / divisor))
     with t.when(a.act_scale == _NORMALIZED):
         scaled.store(0, _rounded(t, a, scaled.load(0) * after))

@@ -17,7 +17,8 @@ typedef enum {
   BITCC_PRODUCT_FIRST = 3,    /*                     q = (x * qmax) / c */
   BITCC_STEP_PRODUCT = 4,     /* d = c * (1 / qmax); q = x / d */
   BITCC_QUOTIENT_FIRST = 5,   /*                     q = (x / c) * qmax */
-  BITCC_STEP_RECIPROCAL = 6,  /* a = 1 / (c / qmax); q = x * a */
+  BITCC_STEP_SUM = 6,         /* d = c / qmax + act_eps, c without it; q = x / d */
+  BITCC_STEP_RECIPROCAL = 7,  /* a = 1 / (c / qmax); q = x * a */
   BITCC_SCALE_FORMS
 } bitcc_scale_form;
 

@@ -55,16 +55,18 @@ static float factor_after(const bitcc_layer *layer) {
 
 /* Whether a kernel that scales divides. */
 static bool divides(const bitcc_layer *layer) {
-  return layer->act_scale == BITCC_STEP || layer->act_scale == BITCC_STEP_PRODUCT;
+  return layer->act_scale == BITCC_STEP || layer->act_scale == BITCC_STEP_PRODUCT ||
+         layer->act_scale == BITCC_STEP_SUM;
 }
 
 /* From the absolute maxima of `count` tokens, as the kernel gives them. */
 static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const int32_t *absmax,
                           int32_t count) {
   float *factor = by->factor, *divisor = by->divisor, c[BLOCK_TOKENS];
+  float eps = layer->act_scale == BITCC_STEP_SUM ? 0.0f : layer->act_eps;
   for (int32_t i = 0; i < count; i++) {
     float magnitude = bitcc_float((uint32_t)absmax[i]);
-    c[i] = (magnitude > layer->act_floor ? magnitude : layer->act_floor) + layer->act_eps;
+    c[i] = (magnitude > layer->act_floor ? magnitude : layer->act_floor) + eps;
     factor[i] = divisor[i] = 1.0f;
   }
   round_all(c, layer, count);
@@ -72,6 +74,14 @@ static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const
   case BITCC_STEP:
     for (int32_t i = 0; i < count; i++)
       divisor[i] = c[i] / layer->qmax;
+    round_all(divisor, layer, count);
+    break;
+  case BITCC_STEP_SUM:
+    for (int32_t i = 0; i < count; i++)
+      divisor[i] = c[i] / layer->qmax;
+    round_all(divisor, layer, count);
+    for (int32_t i = 0; i < count; i++)
+      divisor[i] += layer->act_eps;
     round_all(divisor, layer, count);
     break;
   case BITCC_STEP_PRODUCT: {

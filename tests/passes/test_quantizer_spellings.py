@@ -106,6 +106,10 @@ SPELLED = {
         "scaled": "s = Mul (inverse, c) step = Max (s, eps) v = Div (x, step)",
         "dequantised": "q = Mul (step, codes)",
     },
+    "a floor of the step and an epsilon": {
+        "scaled": "s = Div (c, qmax) t = Add (s, eps) step = Clip (t, written) v = Div (x, step)",
+        "dequantised": "q = Mul (step, codes)",
+    },
     "a floor of the step, and its reciprocal": {
         "bounded": "c = Identity (m)",
         "scaled": "s = Div (c, qmax) step = Clip (s, eps) r = Reciprocal (step) v = Mul (x, r)",
@@ -183,6 +187,21 @@ FORMS = {
     "x / (0.00787 * c)": (
         ActScale.STEP_PRODUCT,
         {"scaled": "step = Mul (written, c) v = Div (x, step)", "dequantised": "q = Mul (codes, step)"},
+    ),
+    "x / (c / 127 + 1e-5)": (
+        ActScale.STEP_SUM,
+        {
+            "bounded": "c = Identity (m)",
+            "scaled": "s = Div (c, qmax) step = Add (s, eps) v = Div (x, step)",
+            "dequantised": "q = Mul (codes, step)",
+        },
+    ),
+    "x / (1e-5 + clamp(c) / 127)": (
+        ActScale.STEP_SUM,
+        {
+            "scaled": "s = Div (c, qmax) step = Add (eps, s) v = Div (x, step)",
+            "dequantised": "q = Mul (codes, step)",
+        },
     ),
     "x / c * 127": (
         ActScale.NORMALIZED,
@@ -288,9 +307,25 @@ OTHERS = {
     "an upper bound": {"bounded": "c = Clip (m, eps, qmax)"},
     "a comparison with something else": {"bounded": "g = Greater (m, eps) c = Where (g, m, one)"},
     "a comparison the other way round": {"bounded": "g = Greater (m, eps) c = Where (g, eps, m)"},
-    "a step with an epsilon": {
-        "bounded": "c = Identity (m)",
+    "a step with an epsilon, of a maximum with one": {
+        "bounded": "c = Add (m, eps)",
         "scaled": "s = Div (c, qmax) step = Add (s, eps) v = Div (x, step)",
+        "dequantised": "q = Mul (step, codes)",
+    },
+    "a step with an epsilon, and its reciprocal": {
+        "scaled": "s = Div (c, qmax) step = Add (s, eps) r = Reciprocal (step) v = Mul (x, r)",
+        "dequantised": "q = Mul (step, codes)",
+    },
+    "a floor of the step and a larger epsilon": {
+        "scaled": "s = Div (c, qmax) t = Add (s, written) step = Clip (t, eps) v = Div (x, step)",
+        "dequantised": "q = Mul (step, codes)",
+    },
+    "a step with an epsilon, multiplied": {
+        "scaled": "s = Mul (c, inverse) step = Add (s, eps) v = Div (x, step)",
+        "dequantised": "q = Mul (step, codes)",
+    },
+    "a step with an epsilon for each token": {
+        "scaled": "s = Div (c, qmax) step = Add (s, unlike) v = Div (x, step)",
         "dequantised": "q = Mul (step, codes)",
     },
     "a step that is multiplied, and its reciprocal": {

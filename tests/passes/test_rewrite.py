@@ -216,6 +216,42 @@ def test_an_initializer_that_is_an_input_of_an_old_file_is_still_one() -> None:
     assert graph.meta[passes.FACTS][0].status == PACKED
 
 
+@pytest.mark.parametrize("opset", [13, 14])
+def test_a_model_from_before_castlike(opset: int) -> None:
+    packed = models.assert_same(models.build("torchscript", opset=opset))
+    assert packed.opset_import[0].version == opset
+    assert models.op_types(packed) == ["BitLinear", "MatMul", "Add"]
+
+
+OLDER = {  # how older opsets have their reductions
+    "half_bias": {
+        "<noop_with_empty_axes = 0, keepdims = 1> (convert_element_type_default_1, val_2)": (
+            "<axes = [-1], keepdims = 1> (convert_element_type_default_1)"
+        ),
+        "<noop_with_empty_axes = 0, keepdims = 1> (convert_element_type_default_7)": (
+            "<keepdims = 1> (convert_element_type_default_7)"
+        ),
+    },
+    "weight_only/half": {},
+}
+
+
+@pytest.mark.parametrize("opset", [13, 14])
+@pytest.mark.parametrize(
+    ("spelling", "op_type"), [("half_bias", "BitLinear"), ("weight_only/half", "TernaryLinear")]
+)
+def test_half_precision_from_before_castlike_is_cast_on_both_sides(
+    spelling: str, op_type: str, opset: int
+) -> None:
+    model = models.build(spelling, opset=opset, replace=OLDER[spelling])
+    packed, (layer, *_) = models.pack(model)
+    assert layer.status == PACKED
+    assert models.op_types(packed)[:3] == ["Cast", op_type, "Cast"]
+    x = models.tokens(2, 3).astype(np.float16)
+    (got,), (want,) = models.run(packed, x), models.run(model, x)
+    assert models.largest_difference(got, want) < 2e-2
+
+
 def test_half_precision_layers_keep_their_types() -> None:
     for half, element in (("float16", onnx.TensorProto.FLOAT16), ("bfloat16", onnx.TensorProto.BFLOAT16)):
         packed, _ = models.pack(models.build("half_bias", half=half))

@@ -88,7 +88,7 @@ def test_it_computes_what_its_function_body_computes(
     linear = ternary(N=35, K=130, group_size=48)
     x = rng.normal(0, 4, (5, 130)).astype(element)
     model = linear.model(x)
-    model.functions.append(ternary_linear.function(function_body.MIN_OPSET, formats.FORMATS["t2"]))
+    model.functions.append(ternary_linear.function(function_body.CASTS_SINCE, formats.FORMATS["t2"]))
     assert_close(linear.run(session(model), X=x), linear, x)
     assert_close(linear.run(session(model, library=None), X=x), linear, x)
     assert library.exists()

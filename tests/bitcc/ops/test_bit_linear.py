@@ -17,7 +17,7 @@ from bitcc.errors import PackedWeightError
 from bitcc.formats import FORMATS
 from bitcc.ops import ActScale, ActScope, ActType, BitLinear, Norm
 
-OPSETS = (15, 16, 17, 18, 19, 20, 21, 22, 23)
+OPSETS = (13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 every_form = pytest.mark.parametrize("form", ActScale)
 every_scope = pytest.mark.parametrize("scope", ActScope)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-OPSETS = (15, 16, 17, 18, 19, 20, 21, 22, 23)
+OPSETS = (13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 RUNTIMES = {"onnxruntime": run_in_onnxruntime, "onnx": run_in_onnx}
 
 
