@@ -16,6 +16,7 @@ import onnx
 from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bitcc import ops
+from bitcc.ops import ActScale
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -25,9 +26,21 @@ if TYPE_CHECKING:
 MIN_OPSET = 13
 CASTS_SINCE = 15  # CastLike; in older models X is float32
 _AXES_ARE_INPUTS = 18  # ReduceMax; ReduceSum since 13
+_SPLIT_COUNTS = 18  # its outputs, in an attribute
 _FLOATS = ("act_floor", "act_eps", "qmax", "act_min", "act_max", "norm_eps")
 _INTS = ("N", "K", "act_scale", "act_scope", "bias_before_scale", "norm")
-_FORMS = {form.name.lower(): int(form) for form in ops.ActScale}
+_FORMS = {
+    "is_divide": {ActScale.DIVIDE},
+    "is_product": {ActScale.PRODUCT},
+    "is_step_product": {ActScale.STEP_PRODUCT},
+    "is_normalized": {ActScale.NORMALIZED},
+    "is_step_sum": {ActScale.STEP_SUM},
+    "is_step_reciprocal": {ActScale.STEP_RECIPROCAL},
+    "divides_by_step": {ActScale.QUOTIENT, ActScale.STEP_PRODUCT, ActScale.STEP_SUM},
+    "divides_by_largest": {ActScale.PRODUCT, ActScale.NORMALIZED},
+    "only_divides": {ActScale.QUOTIENT, ActScale.STEP_PRODUCT, ActScale.STEP_SUM, ActScale.NORMALIZED},
+}
+"""Of which forms of the scale each condition holds."""
 
 
 def function(opset: int, weight_format: WeightFormat) -> FunctionProto:
@@ -91,10 +104,8 @@ def _constants() -> list[NodeProto]:
         constant("infinity", np.float32(np.inf)),
         constant("zero_row", np.zeros(1, np.float32)),
         constant("one_int", np.int64(1)),
-        *(constant(f"{name}_int", np.int64(form)) for name, form in _FORMS.items()),
         constant("zero_point_float", np.float32(128)),
         constant("zero_point", np.uint8(128)),
-        *(node("Equal", f"act_scale {name}_int", f"is_{name}") for name in _FORMS),
         node("Equal", "act_scope one_int", "per_tensor"),
         node("Equal", "bias_before_scale one_int", "bias_first"),
         node("Equal", "norm one_int", "has_norm"),
@@ -149,7 +160,7 @@ def _quantize(opset: int) -> list[NodeProto]:
     depends on attributes alone is constant: a runtime computes it once, and drops a product with 1.
     """
     return [
-        *_choices(),
+        *_choices(opset),
         node("Abs", "x", "magnitude_or_nan"),
         node("IsNaN", "x", "is_nan"),  # runtimes may overlook NaN when they look for a maximum
         node("Where", "is_nan infinity magnitude_or_nan", "magnitude"),
@@ -200,13 +211,13 @@ def _quantize(opset: int) -> list[NodeProto]:
     ]
 
 
-def _choices() -> list[NodeProto]:
+def _choices(opset: int) -> list[NodeProto]:
     """What the attributes say of the scale: conditions, and numbers that change nothing where none is."""
+    count: dict[str, Any] = {"num_outputs": len(_FORMS)} if opset >= _SPLIT_COUNTS else {}
     return [
-        node("Or", "is_quotient is_step_product", "has_plain_step"),
-        node("Or", "has_plain_step is_step_sum", "divides_by_step"),
-        node("Or", "is_product is_normalized", "divides_by_largest"),
-        node("Or", "divides_by_step is_normalized", "only_divides"),
+        constant("forms", [[form in forms for forms in _FORMS.values()] for form in ActScale]),
+        node("Gather", "forms act_scale", "form"),
+        helper.make_node("Split", ["form"], list(_FORMS), **count),
         node("Reciprocal", "qmax", "inverse_qmax_exact"),
         *_rounded("inverse_qmax_exact", "inverse_qmax"),
         node("Where", "is_step_product one qmax", "step_divisor"),
