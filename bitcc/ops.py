@@ -169,9 +169,9 @@ def quantize(x: NDArray[np.float32], op: BitLinear) -> tuple[NDArray[np.int32], 
         largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
         eps = np.float32(0 if op.act_scale is ActScale.STEP_SUM else op.act_eps)
         bounded = _rounded(np.maximum(largest, np.float32(op.act_floor)) + eps, op)
-        factor, divisor, then = _scaling(bounded, op)
-        inverse = divisor / (factor * then)
-        scaled = _rounded(_rounded(_rounded(x * factor, op) / divisor, op) * then, op)
+        factor, divisor, after = _scaling(bounded, op)
+        inverse = divisor / (factor * after)
+        scaled = _rounded(_rounded(_rounded(x * factor, op) / divisor, op) * after, op)
         poisoned = ~np.isfinite(inverse) | np.isnan(scaled).any(axis=1, keepdims=True)
         rounded = np.clip(np.rint(scaled), np.float32(op.act_min), np.float32(op.act_max))
         codes = np.where(poisoned, np.float32(0), rounded).astype(np.int32)
@@ -184,7 +184,7 @@ _Column: TypeAlias = "NDArray[np.float32]"
 def _scaling(bounded: _Column, op: BitLinear) -> tuple[_Column, _Column, _Column]:
     """(m, d, t) of the bounded maximum of each token, all float32 [M, 1]."""
     one, qmax = np.ones_like(bounded), np.full_like(bounded, op.qmax)
-    factor = divisor = then = one
+    factor = divisor = after = one
     match op.act_scale:
         case ActScale.RECIPROCAL:
             factor = _rounded(_rounded(one / bounded, op) * qmax, op)
@@ -197,12 +197,12 @@ def _scaling(bounded: _Column, op: BitLinear) -> tuple[_Column, _Column, _Column
         case ActScale.STEP_PRODUCT:
             divisor = _rounded(bounded * _rounded(one / qmax, op), op)
         case ActScale.NORMALIZED:
-            divisor, then = bounded, qmax
+            divisor, after = bounded, qmax
         case ActScale.STEP_SUM:
             divisor = _rounded(_rounded(bounded / qmax, op) + np.float32(op.act_eps), op)
         case ActScale.STEP_RECIPROCAL:
             factor = _rounded(one / _rounded(bounded / qmax, op), op)
-    return factor, divisor, then
+    return factor, divisor, after
 
 
 _TYPES = {ActType.FLOAT16: np.dtype(np.float16), ActType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
