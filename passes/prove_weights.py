@@ -100,7 +100,7 @@ def _check_nearest(matrix: Matrix, codes: PackedMatrix, layer: Layer) -> None:
         known = np.full(values.shape, NO_CODE, np.int8)
         for code in (-1, 0, 1):
             known[np.abs(values - code * scale.item()) < scale.item() / 2] = code
-        good = _has_codes(matrix, table, known, codes)
+        good = _largest_coded(matrix, table, known, codes) is not None
     else:
         good = all(
             bool((np.abs(_units(layer, floats(matrix.tile(*at)), at) - codes.read(*at)) < 0.5).all())
@@ -110,15 +110,16 @@ def _check_nearest(matrix: Matrix, codes: PackedMatrix, layer: Layer) -> None:
         raise Refused("packed, its weights are not those of the original")
 
 
-def _has_codes(matrix: Matrix, table: Table, known: Int8, codes: PackedMatrix) -> bool:
-    """Whether the codes [N, K] are those that ``known`` says of each pattern."""
-    expected = CodeTable(known)
+def _largest_coded(matrix: Matrix, table: Table, known: Int8, codes: PackedMatrix) -> int | None:
+    """The largest pattern; None unless the codes [N, K] are those that ``known`` says of each."""
+    expected, largest = CodeTable(known), 0
     for rows in matrix.blocks():
         packed = _read(codes, matrix, rows)
         found = np.empty_like(packed)
         if not expected.read(table.patterns[rows], found) or not np.array_equal(found, packed):
-            return False
-    return True
+            return None
+        largest = max(largest, table.largest(rows))
+    return largest
 
 
 def _read(codes: PackedMatrix, matrix: Matrix, rows: slice) -> Int8:
@@ -153,10 +154,10 @@ def _table_error(
         away = np.abs(values - code)
         near = away <= _STRAY
         known[near], stray[near] = code, away[near]
-    if not _has_codes(matrix, table, known, codes):
+    largest = _largest_coded(matrix, table, known, codes)
+    if largest is None:
         return None
-    stray[known == NO_CODE] = 0
-    return float(stray[table.may_occur(matrix.content.block_rows())].max()) if stray.any() else 0.0
+    return float(stray[(known != NO_CODE) & table.up_to(largest)].max())
 
 
 def _largest_stray(matrix: Matrix, codes: PackedMatrix, layer: Layer, evaluate: Evaluate) -> float | None:

@@ -1,13 +1,14 @@
 """Reductions of constants, in float64 and block by block: nothing as large as the weights is made.
 
-The sum of what is a function of 8 or 16 bits is that of each pattern of bits, times how often it occurs.
+The sum of what is a function of 8 or 16 bits is that of each pattern of bits, times how often it occurs; that
+of the magnitudes of halves, which quantizers ask for, has a way of its own that is three times faster.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,13 +53,67 @@ def reduce(node: ir.Node, array: Array | Elementwise, axes: Array | None) -> Arr
     wide = np.float64 if array.dtype.kind not in "iub" else array.dtype
     content = array if isinstance(array, Elementwise) else Elementwise.of(array)
     is_half = array.dtype.itemsize == 2  # which numpy adds slowly
-    if len(axis) == rank and wide is np.float64 and (is_half or content.is_looked_up) and content.table:
+    of_all = len(axis) == rank and wide is np.float64
+    if of_all and (sum_of_halves := _sum_of_magnitudes(content, prepare)) is not None:
+        total = np.full((1,) * rank, sum_of_halves)
+    elif of_all and (is_half or content.is_looked_up) and content.table:
         total = _sum_of_patterns(content, content.table, prepare)
     else:
         parts = (_sum(prepare(content.rows(rows), wide), axis, wide) for rows in content.block_rows())
         total = functools.reduce(np.add, parts) if 0 in axis else np.concatenate(list(parts))
     result = np.asarray(finish(total, math.prod(array.shape[a] for a in axis))).astype(array.dtype)
     return result if node.attributes.get_int("keepdims", 1) != 0 else np.squeeze(result, axis)
+
+
+class _Half(NamedTuple):
+    """How a type of 16 bits becomes float32.
+
+    Attributes:
+        shift: Bits from the places of exponent and mantissa to those in float32.
+        unit: What that divides by, for the exponents may be biased by different amounts.
+        infinity: The pattern of bits; those of larger numbers stand for none.
+    """
+
+    shift: int
+    unit: float
+    infinity: int
+
+    def magnitudes(self, patterns: NDArray[np.uint16]) -> NDArray[np.float32]:
+        """In units, of patterns without signs."""
+        return (patterns.astype(np.uint32) << np.uint32(self.shift)).view(np.float32)
+
+
+_HALVES = (_Half(13, 2.0**112, 0x7C00), _Half(16, 1.0, 0x7F80))
+_SIGN = 1 << 15
+_TOGETHER = 16  # halves of 11 bits, whose sum float32 holds, but for the last bits of much smaller ones
+
+
+def _sum_of_magnitudes(content: Elementwise, prepare: Prepare) -> float | None:
+    """The sum of all elements, if they are the magnitudes of finite halves."""
+    if math.prod(content.shape) <= 2 * _SIGN or (table := content.table) is None:
+        return None
+    half = next((h for h in _HALVES if _are_magnitudes(table, prepare, h)), None)
+    if half is None:
+        return None
+    infinity = half.magnitudes(np.array(half.infinity, np.uint16))
+    total = 0.0
+    for rows in content.block_rows():
+        values = half.magnitudes(table.patterns[rows].reshape(-1) & np.uint16(_SIGN - 1))
+        in_rows = values[: values.size // _TOGETHER * _TOGETHER].reshape(_TOGETHER, -1)
+        for some in (in_rows.sum(axis=0), values[in_rows.size :]):
+            if not some.max(initial=0) < infinity:  # written so that NaN is no sum either
+                return None
+            total += float(some.sum(dtype=np.float64))
+    return total * half.unit
+
+
+def _are_magnitudes(table: Table, prepare: Prepare, half: _Half) -> bool:
+    """Whether the values are those of the patterns, without their signs."""
+    if table.values.size != 2 * _SIGN:
+        return False
+    values = prepare(table.values, np.float64).reshape(2, _SIGN)[:, : half.infinity]
+    wanted = half.magnitudes(np.arange(half.infinity, dtype=np.uint16)) * np.float64(half.unit)
+    return bool((values == wanted).all())
 
 
 def _sum_of_patterns(content: Elementwise, table: Table, prepare: Prepare) -> Array:

@@ -43,11 +43,13 @@ class Table:
         """Some rows of the matrix."""
         return np.take(self.values, self.patterns[rows], mode="clip")
 
-    def may_occur(self, blocks: Iterable[slice]) -> NDArray[np.bool_]:
-        """Which patterns are no larger than the largest in these rows; of 8 bits, all."""
-        if self.values.size < _SIGN:
-            return np.ones(self.values.size, np.bool_)
-        largest = max(size_of_halves(self.patterns[rows]) for rows in blocks)
+    def largest(self, rows: slice) -> int:
+        """The largest of the patterns in these rows, those of 16 bits without their signs."""
+        patterns = self.patterns[rows]
+        return int(patterns.max()) if self.values.size < _SIGN else size_of_halves(patterns)
+
+    def up_to(self, largest: int) -> NDArray[np.bool_]:
+        """Which patterns are no larger, as ``largest`` means it."""
         return (np.arange(self.values.size) & (_SIGN - 1)) <= largest
 
     def count(self, blocks: Iterable[slice]) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ _NOT_TERNARY = "only int8 weights in {-1, 0, 1} can be packed"
 _CODE_3 = "packed weights hold the code 3, which no ternary weight has"
 _PADDING = "the padding of the packed weights is not zero"
 _AT_ONCE = 1 << 18  # weights, in rows of tiles: they and their temporaries stay in a core's cache
-_COUNTED = 1 << 13  # words at a time: a multiple of the 32 that the smallest matrix has
+_COUNTED = 1 << 15  # words at a time: a multiple of the 32 that the smallest matrix has
 _VECTORS = 4  # at a time, of transposed weights
 
 

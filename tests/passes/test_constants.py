@@ -63,6 +63,36 @@ def test_reductions_of_half_precision_do_not_lose_what_they_add(half: str, op: s
     assert got == np.float64(want).astype(array.dtype)
 
 
+MAGNITUDES = {
+    "in their own type": "a = Abs (w) z = ReduceSum <keepdims = 0> (a)",
+    "widened first": "v = Cast <to = 1> (w) a = Abs (v) z = ReduceSum <keepdims = 0> (a)",
+    "widened last": "a = Abs (w) v = Cast <to = 1> (a) z = ReduceSum <keepdims = 0> (v)",
+    "by the reduction": "v = Cast <to = 1> (w) z = ReduceL1 <keepdims = 0> (v)",
+}
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("body", MAGNITUDES.values(), ids=MAGNITUDES)
+def test_the_magnitudes_of_many_halves_add_up(half: str, body: str) -> None:
+    array = models.latent("heavy", (301, 999)).astype(HALVES[half])
+    array[0, :3] = 100, 1e-7, -0.0
+    model = graph(body, {"w": array})
+    total = np.abs(array.astype(np.float64)).sum()
+    got = evaluated(model)
+    assert float(got) == pytest.approx(total, rel=float(ml_dtypes.finfo(got.dtype).eps))
+    for special in (np.inf, -np.inf, np.nan):
+        array[-1, -1] = special
+        np.testing.assert_equal(float(evaluated(graph(body, {"w": array}))), abs(special))
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_what_is_not_the_magnitudes_of_halves_adds_up_as_it_is(half: str) -> None:
+    array = np.abs(models.latent("heavy", (301, 999))).astype(HALVES[half])
+    array[1::2] *= -1
+    got = evaluated(graph("v = Cast <to = 1> (w) z = ReduceSum <keepdims = 0> (v)", {"w": array}))
+    assert got == pytest.approx(array.astype(np.float64).sum(), rel=1e-6)
+
+
 def test_a_mean_of_single_precision_is_the_rounded_exact_mean() -> None:
     array = np.abs(models.latent("heavy", (500, 300)))
     assert evaluated(graph("z = ReduceMean (w)", {"w": array})) == np.float32(array.mean(dtype=np.float64))
