@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Bits: TypeAlias = NDArray[np.uint16]
-    Stream: TypeAlias = Bytes | Bits
 
 _ROWS = 16  # of a tile
 _CODES = 5  # in a byte
@@ -32,7 +31,8 @@ _CYCLE, _T2_CYCLE = 4, 5  # bytes of as many bits
 _COLUMNS = 4 * _CODES  # of one 64-byte vector
 _KNOWN = 3**_CODES  # bytes; those from there on are no weights
 _ALL_ONES, _T2_ALL_ONES = 0x155, 0x55  # bits of codes 1: the padding
-_TILES = 16  # at a time: they and their temporaries stay in a core's cache
+_TILES = 8  # at a time: they and their temporaries stay in a core's cache
+_EIGHT = np.dtype(np.uint64)  # bytes, which are moved together
 
 
 def _codes_of_bytes() -> Bytes:
@@ -48,6 +48,9 @@ def _codes_of_bytes() -> Bytes:
 
 _CODES_OF = _codes_of_bytes()
 _BITS_OF = (_CODES_OF.astype(np.uint16) << np.arange(0, 10, 2, dtype=np.uint16)).sum(1, dtype=np.uint16)
+_BITS_OF_TWO = _BITS_OF[np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)].view(np.uint32)[
+    :, 0
+]
 _BYTE_OF = np.zeros(1 << _BITS, np.uint8)
 _BYTE_OF[_BITS_OF[:_KNOWN]] = np.arange(_KNOWN)
 
@@ -73,8 +76,9 @@ def from_t2(crumbs: Bytes, n: int, k: int) -> Bytes:
     cycles = -(-packed.shape[1] // _CYCLE)
     for tile in range(0, len(packed), _TILES):
         stream = _by_place(crumbs[tile : tile + _TILES], _T2_CYCLE, cycles, _T2_ALL_ONES)
-        found = np.take(_BYTE_OF, _regrouped(stream, _T2_BITS, _BITS), mode="clip")
-        packed[tile : tile + _TILES] = _in_order(found, cycles)[:, : packed.shape[1]]
+        bits = _regrouped(stream.astype(np.uint16), _T2_BITS, _BITS)
+        found = _in_order(np.take(_BYTE_OF, bits, mode="clip"), cycles)
+        packed[tile : tile + _TILES] = found[:, : packed.shape[1]]
     return packed
 
 
@@ -101,9 +105,9 @@ def to_t2(packed: Bytes, n: int, k: int) -> Bytes:
     crumbs = np.full(t2.packed_shape(n, k), _T2_ALL_ONES, np.uint8)
     cycles = -(-packed.shape[1] // _CYCLE)
     for tile in range(0, len(packed), _TILES):
-        bits = np.take(_BITS_OF, packed[tile : tile + _TILES], mode="clip")
-        stream = _regrouped(_by_place(bits, _CYCLE, cycles, _ALL_ONES), _BITS, _T2_BITS)
-        found = _in_order(stream.astype(np.uint8), cycles)
+        stream = _by_place(packed[tile : tile + _TILES], _CYCLE, cycles, _BYTE_OF[_ALL_ONES])
+        bits = np.take(_BITS_OF_TWO, stream.view(np.uint16), mode="clip").view(np.uint16)
+        found = _in_order(_regrouped(bits, _BITS, _T2_BITS).astype(np.uint8), cycles)
         inside = found[:, : crumbs.shape[1]]
         crumbs[tile : tile + _TILES, : inside.shape[1]] = inside
         if np.any(found[:, crumbs.shape[1] :] != _T2_ALL_ONES):
@@ -111,20 +115,21 @@ def to_t2(packed: Bytes, n: int, k: int) -> Bytes:
     return crumbs
 
 
-def _by_place(vectors: Stream, cycle: int, cycles: int, padding: int) -> Bits:
-    """[tiles, vectors, 64] -> uint16 [cycle, tiles * cycles * 64]: what is in one place of each cycle."""
-    tiles, _, size = vectors.shape
-    whole = np.full((tiles, cycles * cycle, size), padding, np.uint16)
-    given = vectors[:, : cycles * cycle]
-    whole[:, : given.shape[1]] = given
-    places = whole.reshape(tiles, cycles, cycle, size).transpose(2, 0, 1, 3)
-    return np.ascontiguousarray(places).reshape(cycle, -1)
+def _by_place(vectors: Bytes, cycle: int, cycles: int, padding: int) -> Bytes:
+    """[tiles, vectors, 64] -> uint8 [cycle, tiles * cycles * 64]: what is in one place of each cycle."""
+    tiles, count, size = vectors.shape
+    whole = np.empty((tiles, cycles * cycle, size), np.uint8)
+    whole[:, :count] = vectors[:, : cycles * cycle]
+    whole[:, count:] = padding
+    places = whole.view(_EIGHT).reshape(tiles, cycles, cycle, -1).transpose(2, 0, 1, 3)
+    return np.ascontiguousarray(places).view(np.uint8).reshape(cycle, -1)
 
 
 def _in_order(places: Bytes, cycles: int) -> Bytes:
     """The inverse of ``_by_place``, with the padding."""
     cycle, size = len(places), t2.packed_shape(1, 1)[2]
-    return places.reshape(cycle, -1, cycles, size).transpose(1, 2, 0, 3).reshape(-1, cycles * cycle, size)
+    vectors = places.view(_EIGHT).reshape(cycle, -1, cycles, size // _EIGHT.itemsize).transpose(1, 2, 0, 3)
+    return np.ascontiguousarray(vectors).view(np.uint8).reshape(-1, cycles * cycle, size)
 
 
 def _regrouped(stream: Bits, given: int, wanted: int) -> Bits:
