@@ -20,6 +20,8 @@ from bitcc.formats import t2
 from bitcc.formats._base import Bytes, Int8, Order, WeightFormat, check_packed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Bits: TypeAlias = NDArray[np.uint16]
@@ -31,7 +33,7 @@ _CYCLE, _T2_CYCLE = 4, 5  # bytes of as many bits
 _COLUMNS = 4 * _CODES  # of one 64-byte vector
 _KNOWN = 3**_CODES  # bytes; those from there on are no weights
 _ALL_ONES, _T2_ALL_ONES = 0x155, 0x55  # bits of codes 1: the padding
-_TILES = 8  # at a time: they and their temporaries stay in a core's cache
+_AT_ONCE = 1 << 18  # bytes: they and their temporaries stay in a core's cache
 _EIGHT = np.dtype(np.uint64)  # bytes, which are moved together
 
 
@@ -74,11 +76,11 @@ def from_t2(crumbs: Bytes, n: int, k: int) -> Bytes:
     """(n, k) weights as ``t2.pack`` packs them -> uint8 [N/16, K/20, 64]."""
     packed = np.empty(packed_shape(n, k), np.uint8)
     cycles = -(-packed.shape[1] // _CYCLE)
-    for tile in range(0, len(packed), _TILES):
-        stream = _by_place(crumbs[tile : tile + _TILES], _T2_CYCLE, cycles, _T2_ALL_ONES)
+    for tiles in _tiles(packed):
+        stream = _by_place(crumbs[tiles], _T2_CYCLE, cycles, _T2_ALL_ONES)
         bits = _regrouped(stream.astype(np.uint16), _T2_BITS, _BITS)
         found = _in_order(np.take(_BYTE_OF, bits, mode="clip"), cycles)
-        packed[tile : tile + _TILES] = found[:, : packed.shape[1]]
+        packed[tiles] = found[:, : packed.shape[1]]
     return packed
 
 
@@ -104,15 +106,21 @@ def to_t2(packed: Bytes, n: int, k: int) -> Bytes:
         raise PackedWeightError(f"packed weights hold the byte {largest}, which no ternary weights have")
     crumbs = np.full(t2.packed_shape(n, k), _T2_ALL_ONES, np.uint8)
     cycles = -(-packed.shape[1] // _CYCLE)
-    for tile in range(0, len(packed), _TILES):
-        stream = _by_place(packed[tile : tile + _TILES], _CYCLE, cycles, _BYTE_OF[_ALL_ONES])
+    for tiles in _tiles(packed):
+        stream = _by_place(packed[tiles], _CYCLE, cycles, _BYTE_OF[_ALL_ONES])
         bits = np.take(_BITS_OF_TWO, stream.view(np.uint16), mode="clip").view(np.uint16)
         found = _in_order(_regrouped(bits, _BITS, _T2_BITS).astype(np.uint8), cycles)
         inside = found[:, : crumbs.shape[1]]
-        crumbs[tile : tile + _TILES, : inside.shape[1]] = inside
+        crumbs[tiles, : inside.shape[1]] = inside
         if np.any(found[:, crumbs.shape[1] :] != _T2_ALL_ONES):
             raise PackedWeightError("the padding of the packed weights is not zero")
     return crumbs
+
+
+def _tiles(packed: Bytes) -> Iterator[slice]:
+    """Which ones to convert together."""
+    count = max(1, _AT_ONCE // packed[0].size)
+    return (slice(first, first + count) for first in range(0, len(packed), count))
 
 
 def _by_place(vectors: Bytes, cycle: int, cycles: int, padding: int) -> Bytes:
