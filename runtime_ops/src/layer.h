@@ -11,14 +11,14 @@ enum { BITCC_MAX_RANK = 32 };
 
 /* How the quantization scale comes from c = max(max|x|, act_floor) + act_eps. */
 typedef enum {
-  BITCC_RECIPROCAL_TIMES = 0, /* a = qmax * (1 / c); q = x * a */
-  BITCC_QUOTIENT = 1,         /* a = qmax / c;       q = x * a */
-  BITCC_STEP = 2,             /* d = c / qmax;       q = x / d */
-  BITCC_PRODUCT_FIRST = 3,    /*                     q = (x * qmax) / c */
-  BITCC_STEP_PRODUCT = 4,     /* d = c * (1 / qmax); q = x / d */
-  BITCC_QUOTIENT_FIRST = 5,   /*                     q = (x / c) * qmax */
-  BITCC_STEP_SUM = 6,         /* d = c / qmax + act_eps, c without it; q = x / d */
-  BITCC_STEP_RECIPROCAL = 7,  /* a = 1 / (c / qmax); q = x * a */
+  BITCC_SCALE_RECIPROCAL = 0,      /* a = qmax * (1 / c); q = x * a */
+  BITCC_SCALE_DIVIDE = 1,          /* a = qmax / c;       q = x * a */
+  BITCC_SCALE_QUOTIENT = 2,        /* d = c / qmax;       q = x / d */
+  BITCC_SCALE_PRODUCT = 3,         /*                     q = (x * qmax) / c */
+  BITCC_SCALE_STEP_PRODUCT = 4,    /* d = c * (1 / qmax); q = x / d */
+  BITCC_SCALE_NORMALIZED = 5,      /*                     q = (x / c) * qmax */
+  BITCC_SCALE_STEP_SUM = 6,        /* d = c / qmax + act_eps, c without it; q = x / d */
+  BITCC_SCALE_STEP_RECIPROCAL = 7, /* a = 1 / (c / qmax); q = x * a */
   BITCC_SCALE_FORMS
 } bitcc_scale_form;
 

@@ -50,20 +50,20 @@ typedef struct {
 } scalings;
 
 static float factor_after(const bitcc_layer *layer) {
-  return layer->act_scale == BITCC_QUOTIENT_FIRST ? layer->qmax : 1.0f;
+  return layer->act_scale == BITCC_SCALE_NORMALIZED ? layer->qmax : 1.0f;
 }
 
 /* Whether a kernel that scales divides. */
 static bool divides(const bitcc_layer *layer) {
-  return layer->act_scale == BITCC_STEP || layer->act_scale == BITCC_STEP_PRODUCT ||
-         layer->act_scale == BITCC_STEP_SUM;
+  return layer->act_scale == BITCC_SCALE_QUOTIENT || layer->act_scale == BITCC_SCALE_STEP_PRODUCT ||
+         layer->act_scale == BITCC_SCALE_STEP_SUM;
 }
 
 /* From the absolute maxima of `count` tokens, as the kernel gives them. */
 static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const int32_t *absmax,
                           int32_t count) {
   float *factor = by->factor, *divisor = by->divisor, c[BLOCK_TOKENS];
-  float eps = layer->act_scale == BITCC_STEP_SUM ? 0.0f : layer->act_eps;
+  float eps = layer->act_scale == BITCC_SCALE_STEP_SUM ? 0.0f : layer->act_eps;
   for (int32_t i = 0; i < count; i++) {
     float magnitude = bitcc_float((uint32_t)absmax[i]);
     c[i] = (magnitude > layer->act_floor ? magnitude : layer->act_floor) + eps;
@@ -71,12 +71,12 @@ static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const
   }
   round_all(c, layer, count);
   switch (layer->act_scale) {
-  case BITCC_STEP:
+  case BITCC_SCALE_QUOTIENT:
     for (int32_t i = 0; i < count; i++)
       divisor[i] = c[i] / layer->qmax;
     round_all(divisor, layer, count);
     break;
-  case BITCC_STEP_SUM:
+  case BITCC_SCALE_STEP_SUM:
     for (int32_t i = 0; i < count; i++)
       divisor[i] = c[i] / layer->qmax;
     round_all(divisor, layer, count);
@@ -84,14 +84,14 @@ static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const
       divisor[i] += layer->act_eps;
     round_all(divisor, layer, count);
     break;
-  case BITCC_STEP_PRODUCT: {
+  case BITCC_SCALE_STEP_PRODUCT: {
     float inverse_qmax = rounded(layer, 1.0f / layer->qmax);
     for (int32_t i = 0; i < count; i++)
       divisor[i] = c[i] * inverse_qmax;
     round_all(divisor, layer, count);
     break;
   }
-  case BITCC_STEP_RECIPROCAL:
+  case BITCC_SCALE_STEP_RECIPROCAL:
     for (int32_t i = 0; i < count; i++)
       c[i] /= layer->qmax;
     round_all(c, layer, count);
@@ -99,17 +99,17 @@ static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const
       factor[i] = 1.0f / c[i];
     round_all(factor, layer, count);
     break;
-  case BITCC_QUOTIENT_FIRST:
+  case BITCC_SCALE_NORMALIZED:
     for (int32_t i = 0; i < count; i++)
       divisor[i] = c[i];
     break;
-  case BITCC_PRODUCT_FIRST:
+  case BITCC_SCALE_PRODUCT:
     for (int32_t i = 0; i < count; i++) {
       factor[i] = layer->qmax;
       divisor[i] = c[i];
     }
     break;
-  case BITCC_QUOTIENT:
+  case BITCC_SCALE_DIVIDE:
     for (int32_t i = 0; i < count; i++)
       factor[i] = layer->qmax / c[i];
     round_all(factor, layer, count);
@@ -137,7 +137,7 @@ static void scale_all(float *out, const float *x, const bitcc_layer *layer, scal
     out[i] = quotient > LARGEST ? LARGEST : quotient < -LARGEST ? -LARGEST : quotient;
   }
   round_all(out, layer, count);
-  if (layer->act_scale != BITCC_QUOTIENT_FIRST)
+  if (layer->act_scale != BITCC_SCALE_NORMALIZED)
     return;
   for (int32_t i = 0; i < count; i++)
     out[i] *= layer->qmax; /* |x / c| is 1 at most, or little more where c was rounded */
@@ -163,8 +163,8 @@ static bool is_buffered(const bitcc_call *call) {
 
 /* Whether the kernels do not scale as the layer does. */
 static bool is_scaled_here(const bitcc_layer *layer) {
-  return layer->act_type != ORT_FLOAT || layer->act_scale == BITCC_PRODUCT_FIRST ||
-         layer->act_scale == BITCC_QUOTIENT_FIRST;
+  return layer->act_type != ORT_FLOAT || layer->act_scale == BITCC_SCALE_PRODUCT ||
+         layer->act_scale == BITCC_SCALE_NORMALIZED;
 }
 
 /* Whether the kernels take tokens where they are, and as many at a time as wanted. */

@@ -114,7 +114,7 @@ static bitcc_layer layer_of(int32_t tokens, int32_t k) {
                        .k_blocks = k_padded / BITCC_VECTOR_COLUMNS,
                        .k_padded = k_padded,
                        .rows = ROWS,
-                       .act_scale = BITCC_STEP,
+                       .act_scale = BITCC_SCALE_QUOTIENT,
                        .per_tensor = tokens > 1,
                        .act_type = ORT_FLOAT,
                        .qmax = LARGEST,
