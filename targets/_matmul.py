@@ -174,17 +174,13 @@ def _check_t5(dot: Dot, walk: Walk) -> None:
 
 
 def unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
-    """Write `unpack`: each crumb of a vector moves to the bottom of a byte of its own.
-
-    The vectors after these, which will be wanted next, are asked for.
-    """
+    """Write `unpack`: each crumb of a vector moves to the bottom of a byte of its own."""
     count = t.let(t.long(a.count))
     with t.loop(t.long(a.tiles)) as tile:
         w = t.let(tile * (t.long(a.k_blocks) * VECTOR_BYTES))
         out = t.let(tile * (count * UNPACKED_BYTES))
         with t.loop(count) as vector:
             packed = t.let(a.w.load(w + vector * VECTOR_BYTES, "uint16x32"))
-            a.w.prefetch(w + (vector + count) * VECTOR_BYTES)
             for i in CRUMBS:
                 codes = t.mask(t.reinterpret("uint8x64", t.shift_right(packed, 2 * i)), 3)
                 a.panel.store(out + (vector * UNPACKED_BYTES + i * VECTOR_BYTES), codes)

@@ -119,7 +119,6 @@ def _unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
         out = t.let(tile * t.long(a.panel_stride))
         with t.loop(count) as vector:
             packed = t.let(a.w.load(w + vector * VECTOR_BYTES, "uint8x64"))
-            a.w.prefetch(w + (vector + count) * VECTOR_BYTES)
             first, last = decode(packed)
             for i, codes in enumerate([*(_DOT.crumb(t, first, i) for i in CRUMBS), last]):
                 a.panel.store(out + (vector * _GROUPS + i) * VECTOR_BYTES, codes)

@@ -9,8 +9,11 @@ enum { GROUP = BITCC_MAX_PANEL_TILES, GEMV_TILES = BITCC_MAX_FINISH_ROWS / BITCC
 /* Tokens that share weights written down; their accumulators are 32 KB. */
 enum { MAX_TOKENS = 128, ACCUMULATORS = MAX_TOKENS * GROUP * BITCC_TILE_ROWS };
 enum { UNPACKED_BYTES = 4 * BITCC_VECTOR_BYTES };
-/* Vectors of `t5` of a tile that are unpacked at once: whole steps of gemm. */
-enum { T5_PANEL_VECTORS = 16 };
+/* Vectors of `t5` of a tile are unpacked in multiples of 16, whole steps of gemm; so many fit. */
+enum { T5_STEP = 16, T5_MOST = BITCC_MAX_PANEL_VECTORS * 4 / 5 / T5_STEP * T5_STEP };
+/* From so many tokens on as many as of `t2`, though a quarter longer then: fewer sums to load and store. With
+ * fewer tokens it counts more that small panels are written faster. */
+enum { T5_LONG_PANEL_TOKENS = 64 };
 enum { LINE = 64 };
 /* Enough tasks for any machine to balance: tokens are not split for more, nor to fewer than this.
  */
@@ -19,7 +22,7 @@ enum { ENOUGH_TASKS = 16, MIN_TOKENS = 32 };
 enum { QUANTIZED_HERE = 1 << 15 };
 
 static_assert((int)GEMV_TILES * BITCC_TILE_ROWS <= ACCUMULATORS, "gemv");
-static_assert(T5_PANEL_VECTORS * 5 / 4 <= (int)BITCC_MAX_PANEL_VECTORS, "panels of t5");
+static_assert(T5_MOST >= T5_STEP, "panels of t5");
 static_assert((int)MAX_TOKENS % BITCC_MAX_TOKENS == 0, "rounding up to units of tokens");
 
 typedef struct {
@@ -68,6 +71,19 @@ static void prefetch_y(const part *p, int32_t begin, int32_t end) {
   for (int32_t i = begin; i < end; i++, y += (size_t)p->call->node->layer.n * size)
     for (size_t byte = 0; byte < bytes; byte += LINE)
       __builtin_prefetch(y + byte, 1);
+}
+
+/* Vectors [begin, end) of as many tiles as the part has, from `tile` of it on, where there are any: into
+ * L2, as L1 is full of the panel that is in use. */
+static void prefetch_w(const part *p, int32_t tile, int32_t begin, int32_t end) {
+  const bitcc_layer *layer = &p->call->node->layer;
+  int32_t tiles = bitcc_min(tile + p->tiles, layer->tiles - p->tile);
+  end = bitcc_min(end, layer->k_blocks);
+  for (; tile < tiles; tile++)
+    for (int32_t vector = begin; vector < end; vector++) {
+      size_t offset = (size_t)tile * (size_t)layer->k_blocks + (size_t)vector;
+      __builtin_prefetch(p->w + offset * BITCC_VECTOR_BYTES, 0, 2);
+    }
 }
 
 /* Tokens [begin, end) from accumulators [end - begin][rows]. */
@@ -120,22 +136,33 @@ static int32_t unpack(const bitcc_kernels *kernels, const bitcc_layer *layer, co
   return blocks;
 }
 
+/* Vectors of a tile that are unpacked at once. */
+static int32_t panel_vectors(const bitcc_node *node, int32_t tokens) {
+  int32_t vectors = node->kernels->panel_vectors;
+  if (node->layer.format == BITCC_T2)
+    return vectors;
+  return tokens < T5_LONG_PANEL_TOKENS ? T5_STEP
+                                       : bitcc_min(bitcc_round_up(vectors, T5_STEP), T5_MOST);
+}
+
 /* Columns outside, tokens inside: unpacked weights stay in L1 for all tokens, and what else is needed
- * of a token is touched when its turn comes, not at once for all. Y is asked for a little at a time: a
- * core waits for no more than some lines at once. */
+ * of a token is touched when its turn comes, not at once for all. Y and the weights of the next panel
+ * are asked for a little at a time: a core waits for no more than some lines at once. */
 static void multiply_unpacked(const part *p, int32_t *acc) {
   alignas(64) uint8_t panel[GROUP * BITCC_MAX_PANEL_VECTORS * UNPACKED_BYTES];
   const bitcc_kernels *kernels = p->call->node->kernels;
   const bitcc_layer *layer = &p->call->node->layer;
-  bool is_t5 = layer->format == BITCC_T5;
-  int32_t step = is_t5 ? T5_PANEL_VECTORS : kernels->panel_vectors;
+  int32_t columns = layer->format == BITCC_T5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS;
+  int32_t step = panel_vectors(p->call->node, p->tokens);
   blocking blocks = split(p->tokens, kernels->gemm_tokens, kernels->gemm_unit);
   int32_t panels = bitcc_divide_up(layer->k_blocks, step);
   int32_t prefetched = bitcc_divide_up(kernels->gemm_tokens, panels); /* of each block */
+  int32_t share = bitcc_divide_up(step, blocks.count);                /* of the next panel */
   for (int32_t panel_number = 0; panel_number < panels; panel_number++) {
     int32_t vector = panel_number * step;
     bool is_last = panel_number == panels - 1;
-    const int8_t *q = p->q + vector * (is_t5 ? BITCC_T5_VECTOR_COLUMNS : BITCC_VECTOR_COLUMNS);
+    const int8_t *q = p->q + vector * columns;
+    int32_t next_tile = is_last ? p->tiles : 0, next_vector = is_last ? 0 : vector + step;
     int32_t count = unpack(kernels, layer, p->w + vector * BITCC_VECTOR_BYTES,
                            bitcc_min(step, layer->k_blocks - vector), p->tiles, panel);
     for (int32_t i = 0, begin = 0, end; i < blocks.count; i++, begin = end) {
@@ -145,6 +172,8 @@ static void multiply_unpacked(const part *p, int32_t *acc) {
         clear(p, sums, end - begin);
       int32_t first = bitcc_min(end, begin + prefetched * panel_number);
       prefetch_y(p, first, bitcc_min(end, first + prefetched));
+      prefetch_w(p, next_tile, next_vector + share * i,
+                 next_vector + bitcc_min(share * (i + 1), step));
       kernels->gemm(q + (size_t)begin * (size_t)layer->k_padded, panel, sums, layer->k_padded,
                     count, p->tiles, end - begin);
       if (is_last)
