@@ -26,6 +26,7 @@ T5_VECTOR_COLUMNS = 20  # of a vector of `t5`: five groups of four columns
 CRUMBS = range(4)  # codes in a byte: four groups of four columns in a vector
 UNPACKED_BYTES = 256  # of a vector whose codes have a byte each, one group after the other
 _ROW_BYTES = 64  # 16 int32 of the result
+_FEWEST_ADDRESSES = 6  # tokens from which on there are no registers for addresses to prefetch from
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class GemmFew:
         loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.let(t.long(a.k_blocks) * VECTOR_COLUMNS))
         for tokens, walk in enumerate(tiles.gemm_few, start=2):
             with t.when(a.tokens == tokens):
-                loops.write(tokens, t.long(a.begin), t.long(a.end), walk)
+                some = replace(loops, prefetches_next_walk=tokens < _FEWEST_ADDRESSES)
+                some.write(tokens, t.long(a.begin), t.long(a.end), walk)
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,8 @@ class _Loops:
         q_stride: Bytes from the activations of a token to those of the next one.
         vector_bytes: Of a vector of weights.
         vector_columns: The same in columns.
+        prefetches_next_walk: Whether what is asked for past the end of a tile is in the next walk's tile.
+            That takes an address of its own; else it is what comes after, mostly a tile of this walk.
     """
 
     t: Tir
@@ -226,6 +230,7 @@ class _Loops:
     q_stride: Any
     vector_bytes: int = VECTOR_BYTES
     vector_columns: int = VECTOR_COLUMNS
+    prefetches_next_walk: bool = True
 
     def write(self, tokens: int, begin: Any, end: Any, walk: Walk) -> None:
         """For the tiles begin .. end - 1, both in 64 bits."""
@@ -284,15 +289,17 @@ class _Loops:
         return [t.let(start + following * self.vector_bytes) for start in starts]
 
     def _prefetch(self, offsets: Sequence[Any], vector: Any, distance: int) -> None:
-        """Ask for what is `distance` further on; past the end of a tile, for the next walk's tile."""
+        """Ask for what is `distance` further on."""
         t = self.t
-        k_blocks = t.long(self.a.k_blocks)
-        others = k_blocks * (VECTOR_BYTES * (len(offsets) - 1))  # the tiles between
-        inside = vector + distance // VECTOR_BYTES < k_blocks
-        further = t.let(distance + t.select(inside, t.long(0), others))
+        further: Any = distance
+        if self.prefetches_next_walk:
+            k_blocks = t.long(self.a.k_blocks)
+            others = k_blocks * (VECTOR_BYTES * (len(offsets) - 1))  # the tiles between
+            inside = vector + distance // VECTOR_BYTES < k_blocks
+            further = t.let(distance + t.select(inside, t.long(0), others))
         for offset in offsets:
             for ahead in range(self.dot.vectors):
-                self.w.prefetch(offset + further + ahead * VECTOR_BYTES)
+                self.w.prefetch(offset + (further + ahead * VECTOR_BYTES))
 
     def _add(self, offset: Any, registers: Sequence[Register]) -> None:
         """Add the totals of a token and a tile to the 16 rows at `offset`."""

@@ -140,7 +140,14 @@ VARIANT = replace(
         gemv_t5=GemvT5(replace(_DOT.in_place, step=_multiply)),
         gemm_few_t5=GemmFewT5(
             replace(_DOT.unpacking, step=_multiply_few, ahead=_decode),
-            (Walk(4, prefetch=1024),) * 2 + (Walk(2),),
+            # of 2 to 12 tokens: where LLVM has no registers left for the addresses of prefetches, without
+            (
+                *(Walk(4, prefetch=1024),) * 2,
+                Walk(2, prefetch=2048),
+                *(Walk(2),) * 3,
+                *(Walk(2, prefetch=2048),) * 4,
+                Walk(2),
+            ),
         ),
         unpack_t5=_unpack,
     ),

@@ -55,7 +55,7 @@ VARIANT = Variant(
         gemm_few=(
             *(Walk(4, prefetch=1024),) * 3,
             Walk(4, unroll=2),
-            *(Walk(2, unroll=2),) * 4,
+            *(Walk(2, unroll=2, prefetch=2048),) * 4,
             Walk(2),
         ),
         gemm=Walk(4),
