@@ -149,7 +149,7 @@ def compare(
     worst = max(error for error in (of_body, of_library, 0.0) if error is not None)
     left_out = "" if original else "not compared with the original: give it with --against"
     status, reason = (PASSED if runs_here else NOT_RUN), "; ".join(filter(None, [left_out, remark]))
-    if worst > tolerance:
+    if not worst <= tolerance:  # written so that NaN fails
         status, reason = FAILED, _difference(worst, tolerance)
     same = None if by_library is None else equal(by_library, by_body)
     return Certificate(status, reason, described, against, tolerance, of_library, of_body, same)
