@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
+from bitcc.passes.normal_form import FLOATS, operands, producer, same, skip
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 _ONE_BOUND = ("Min", "Max", "Where")
+_CASTS = ("Cast", "CastLike")
 _COMPARISONS = {
     "Equal": operator.eq,
     "Greater": operator.gt,
@@ -143,9 +144,24 @@ def _comparison(condition: ir.Value | None) -> tuple[ir.Node, bool] | None:
 
 def filled_with(value: ir.Value | None, constants: Constants) -> float | None:
     """The number that all elements of a tensor are, whatever its shape; None for anything else."""
-    if value is None:
-        return None
-    value = before_broadcast(value, constants)
+    rounded: list[ir.DataType | None] = []
+    while value is not None and value not in constants:
+        node = producer(value, "Identity", "Expand", "Unsqueeze", *_CASTS)
+        if node is None:
+            break
+        if node.op_type in _CASTS:
+            rounded.append(value.dtype)
+        value = node.inputs[0]
+    number = None if value is None else _filled_with(value, constants)
+    for dtype in reversed(rounded):
+        if number is None or dtype not in FLOATS:
+            return None
+        number = float(np.asarray(number).astype(dtype.numpy()))
+    return number
+
+
+def _filled_with(value: ir.Value, constants: Constants) -> float | None:
+    """The same of a constant, and of what fills a tensor with one."""
     if (number := constants.scalar(value)) is not None:
         return number
     if (node := producer(value, "ConstantOfShape")) is not None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 _SAME_DEPTH = 12  # deeper than any quantizer; bounds the comparison of two copies of one
 
 
@@ -72,11 +72,11 @@ def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
     if node.op_type == "Identity":
         return node.inputs[0]
     if node.op_type == "CastLike":
-        return node.inputs[0] if {value.dtype, node.inputs[0].dtype} <= _FLOATS else None
+        return node.inputs[0] if {value.dtype, node.inputs[0].dtype} <= FLOATS else None
     if node.op_type == "Cast":
         to = ir.DataType(node.attributes.get_int("to", 0))
-        from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in _FLOATS
-        return node.inputs[0] if to in _FLOATS and from_float else None
+        from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in FLOATS
+        return node.inputs[0] if to in FLOATS and from_float else None
     return next((v for v, one in operands(node) if constants.scalar(one) == 1.0), None)
 
 
