@@ -166,6 +166,20 @@ def test_a_floor_of_the_step_is_that_of_the_maximum() -> None:
     assert floor / np.float32(127) == np.float32(1e-5)
 
 
+ROUNDED_FLOORS = {
+    "a number": "h = Cast <to = 10> (eps) f = Cast <to = 1> (h) c = Max (m, f)",
+    "one for each token": "h = Cast <to = 10> (filled) f = Cast <to = 1> (h) c = Max (m, f)",
+    "one that is expanded": """d = Shape (m) h = Cast <to = 10> (eps) e = Expand (h, d) f = CastLike (e, m)
+                               c = Max (m, f)""",
+}
+
+
+@pytest.mark.parametrize("body", ROUNDED_FLOORS.values(), ids=ROUNDED_FLOORS)
+def test_a_floor_is_what_casts_make_of_the_number(body: str) -> None:
+    (node,) = models.bit_linears(models.pack(model(bounded=body))[0])
+    assert models.attributes(node)["act_floor"] == np.float32(np.float16(1e-5)) != np.float32(1e-5)
+
+
 FORMS = {
     "x * (127 * (1 / c))": (ActScale.RECIPROCAL, {}),
     "x * (127 / c)": (ActScale.DIVIDE, {"scaled": "scale = Div (qmax, c) v = Mul (x, scale)"}),
