@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 _BOUNDS = 2  # of a step, one behind the other
 
 
-class Reading(NamedTuple):
-    """One way to read what is rounded to codes.
+class Factor(NamedTuple):
+    """One way to read a scale.
 
     Attributes:
-        x: What is scaled.
-        scale: What it is multiplied with or divided by.
-        form: How.
+        form: How it scales.
         qmax: What the largest magnitude maps to.
         largest: The largest magnitude, with its epsilon.
         base: ``largest``, or the step that is made of it.
@@ -36,8 +34,6 @@ class Reading(NamedTuple):
         eps: What is added to the step.
     """
 
-    x: ir.Value
-    scale: ir.Value
     form: ActScale
     qmax: float
     largest: ir.Value
@@ -45,6 +41,29 @@ class Reading(NamedTuple):
     divisor: float
     floor: float = 0.0
     eps: float = 0.0
+
+    @classmethod
+    def of(
+        cls, form: ActScale, qmax: float | None, largest: ir.Value, constants: Constants
+    ) -> Iterator[Factor]:
+        """One whose step is ``largest / qmax``; none if that is no number."""
+        if qmax is not None:
+            c = before_broadcast(largest, constants)
+            yield cls(form, qmax, c, c, qmax)
+
+
+class Reading(NamedTuple):
+    """One way to read what is rounded to codes.
+
+    Attributes:
+        x: What is scaled.
+        scale: What it is multiplied with or divided by.
+        factor: What that is.
+    """
+
+    x: ir.Value
+    scale: ir.Value
+    factor: Factor
 
 
 def scalings(node: ir.Node, constants: Constants) -> tuple[tuple[ir.Value, ir.Value], ...]:
@@ -66,46 +85,25 @@ def readings(node: ir.Node, constants: Constants) -> Iterator[Reading]:
     for x, given in scalings(node, constants):
         scale = before_broadcast(given, constants)
         for factor in (_divisors if divides else _factors)(scale, constants):
-            yield Reading(x, given, *factor)
+            yield Reading(x, given, factor)
         yield from _in_two_steps(x, given, constants, divides=divides)
 
 
-class _Factor(NamedTuple):
-    """A scale of its own, as in ``Reading``."""
-
-    form: ActScale
-    qmax: float
-    largest: ir.Value
-    base: ir.Value
-    divisor: float
-    floor: float = 0.0
-    eps: float = 0.0
-
-    @classmethod
-    def of(
-        cls, form: ActScale, qmax: float | None, largest: ir.Value, constants: Constants
-    ) -> Iterator[_Factor]:
-        """One whose step is ``largest / qmax``; none if that is no number."""
-        if qmax is not None:
-            c = before_broadcast(largest, constants)
-            yield cls(form, qmax, c, c, qmax)
-
-
-def _factors(scale: ir.Value, constants: Constants) -> Iterator[_Factor]:
+def _factors(scale: ir.Value, constants: Constants) -> Iterator[Factor]:
     """What x is multiplied with:  qmax * (1 / c),  qmax / c,  or  1 / (c / qmax)."""
     node = producer(scale, "Mul", "Div")
     for first, second in () if node is None else operands(node):
         if node is not None and node.op_type == "Div":
-            yield from _Factor.of(ActScale.DIVIDE, constants.scalar(first), second, constants)
+            yield from Factor.of(ActScale.DIVIDE, constants.scalar(first), second, constants)
         elif (largest := inverted(skip(first, constants), constants)) is not None:
-            yield from _Factor.of(ActScale.RECIPROCAL, constants.scalar(second), largest, constants)
+            yield from Factor.of(ActScale.RECIPROCAL, constants.scalar(second), largest, constants)
     step = inverted(scale, constants)
     for factor in () if step is None else _divisors(step, constants):
         if factor.form is ActScale.QUOTIENT:
             yield factor._replace(form=ActScale.STEP_RECIPROCAL)
 
 
-def _divisors(step: ir.Value, constants: Constants, bounds: int = _BOUNDS) -> Iterator[_Factor]:
+def _divisors(step: ir.Value, constants: Constants, bounds: int = _BOUNDS) -> Iterator[Factor]:
     """What x is divided by: a step, with so many bounds at most, or a step and an epsilon."""
     yield from _steps(step, constants)
     add = producer(step, "Add")
@@ -118,18 +116,18 @@ def _divisors(step: ir.Value, constants: Constants, bounds: int = _BOUNDS) -> It
         yield from _bounded(step, constants, bounds - 1)
 
 
-def _steps(step: ir.Value, constants: Constants) -> Iterator[_Factor]:
+def _steps(step: ir.Value, constants: Constants) -> Iterator[Factor]:
     """``c / qmax``  or  ``c * (1 / qmax)``."""
     node = producer(step, "Mul", "Div")
     for largest, other in () if node is None else operands(node):
         number = constants.scalar(other)
         if node is not None and node.op_type == "Div":
-            yield from _Factor.of(ActScale.QUOTIENT, number, largest, constants)
+            yield from Factor.of(ActScale.QUOTIENT, number, largest, constants)
         elif number:
-            yield from _Factor.of(ActScale.STEP_PRODUCT, _with_inverse(number), largest, constants)
+            yield from Factor.of(ActScale.STEP_PRODUCT, _with_inverse(number), largest, constants)
 
 
-def _bounded(step: ir.Value, constants: Constants, bounds: int) -> Iterator[_Factor]:
+def _bounded(step: ir.Value, constants: Constants, bounds: int) -> Iterator[Factor]:
     """A step with a floor, or with something else in the place of zero."""
     clamp, guard = clamped(step, constants), guarded(step, constants)
     for factor in () if guard is None else _divisors(guard.value, constants, bounds):
@@ -150,8 +148,8 @@ def _in_two_steps(x: ir.Value, given: ir.Value, constants: Constants, *, divides
     for v, other in () if node is None else operands(node):
         number, largest = (other, given) if divides else (given, other)
         form = ActScale.PRODUCT if divides else ActScale.NORMALIZED
-        for factor in _Factor.of(form, constants.scalar(number), largest, constants):
-            yield Reading(v, largest, *factor)
+        for factor in Factor.of(form, constants.scalar(number), largest, constants):
+            yield Reading(v, largest, factor)
 
 
 _ONE = np.float32(1)
@@ -164,7 +162,7 @@ def _with_inverse(number: float) -> float | None:
         return next((float(q) for q in (np.rint(inverse), *_near(inverse)) if _ONE / q == number), None)
 
 
-def _floor_of(step: float, factor: _Factor) -> float | None:
+def _floor_of(step: float, factor: Factor) -> float | None:
     """The c of which a step is made, in float32: no larger one has a smaller step."""
     qmax, eps = np.float32(factor.qmax), np.float32(factor.eps)
     with np.errstate(all="ignore"):

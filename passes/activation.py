@@ -230,16 +230,16 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
     if node is None:
         raise Refused("the rounded activations are not a product of the input and its scale", fix=_FORM)
     refused = Refused(_UNKNOWN_FORM, fix=_FORM)
-    for read in readings(node, constants):
+    for x, scale, factor in readings(node, constants):
         try:
-            absmax = read_absmax(read.x, read.largest, read.scale, constants, axis)
+            absmax = read_absmax(x, factor.largest, scale, constants, axis)
         except Refused as refusal:
             refused = refusal if refused.reason == _UNKNOWN_FORM else refused
             continue
-        floor, eps = max(absmax.floor, read.floor), absmax.eps or read.eps
-        if absmax.eps and (read.floor or read.eps):  # in one order or the other
+        floor, eps = max(absmax.floor, factor.floor), absmax.eps or factor.eps
+        if absmax.eps and (factor.floor or factor.eps):  # in one order or the other
             continue
-        low, high = _int8_range(read.qmax, low, high)
+        low, high = _int8_range(factor.qmax, low, high)
         if floor < 0 or eps < 0:
             reason = f"the epsilon of the activation scale is negative ({min(floor, eps):g})"
             raise Refused(reason, fix="use one that is not")
@@ -247,15 +247,15 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
             reason = f"the epsilon of the activation scale is {max(floor, eps):g}, over {_MAX_EPS:g}"
             raise Refused(reason, fix="use a smaller one")
         return Activation(
-            x=before_widening(read.x),
-            largest=read.base,
-            divisor=read.divisor,
+            x=before_widening(x),
+            largest=factor.base,
+            divisor=factor.divisor,
             dropped=absmax.dropped,
-            form=read.form,
+            form=factor.form,
             scope=absmax.scope,
             floor=floor,
             eps=eps,
-            qmax=read.qmax,
+            qmax=factor.qmax,
             low=low,
             high=high,
             codes=_skip_codes(codes, constants),
