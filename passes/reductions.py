@@ -79,7 +79,7 @@ class _Half(NamedTuple):
     infinity: int
 
     def magnitudes(self, patterns: NDArray[np.uint16]) -> NDArray[np.float32]:
-        """In units, of patterns without signs."""
+        """In units, of patterns without signs: as ``widened``, but nothing is looked at first."""
         return (patterns.astype(np.uint32) << np.uint32(self.shift)).view(np.float32)
 
 

@@ -50,9 +50,8 @@ def _codes_of_bytes() -> Bytes:
 
 _CODES_OF = _codes_of_bytes()
 _BITS_OF = (_CODES_OF.astype(np.uint16) << np.arange(0, 10, 2, dtype=np.uint16)).sum(1, dtype=np.uint16)
-_BITS_OF_TWO = _BITS_OF[np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)].view(np.uint32)[
-    :, 0
-]
+_PAIRS = np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+_BITS_OF_TWO = _BITS_OF[_PAIRS].view(np.uint32).reshape(-1)
 _BYTE_OF = np.zeros(1 << _BITS, np.uint8)
 _BYTE_OF[_BITS_OF[:_KNOWN]] = np.arange(_KNOWN)
 
