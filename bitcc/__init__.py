@@ -57,7 +57,7 @@ def compile(  # noqa: A001 - the name that users expect
         numerics: Activation scales and codes of half-precision models: ``fp32``, or ``faithful`` to the
             original.
         tiles: A file of tile sizes, as ``bitcc tune`` makes it.
-        weight_format: Of layers with int8 activations: ``t2``, ``t5``, or ``auto``: ``t5`` for models of 2^28
+        weight_format: Of layers with int8 activations: ``t2``, ``t5``, or ``auto``: ``t5`` for models of 2^25
             weights or more on x86-64, else ``t2``; docs/formats.md says why.
 
     Returns:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from bitcc.formats import WeightFormat
     from bitcc.passes.constants import Constants
 
-FROM_MEMORY = 1 << 28
-"""Weights of a model, 64 MB of `t2`, that come from memory for every token: `t5` is the faster one then."""
+BEYOND_CORES = 1 << 25
+"""Weights of a model, 8 MB of `t2`, that the cores' own caches do not hold from one token to the next: single
+tokens are as fast as bytes arrive, and `t5` is the faster one."""
 
 
 def chosen_format(choice: FormatChoice, candidates: Iterable[ir.Node], constants: Constants) -> WeightFormat:
@@ -31,7 +32,7 @@ def chosen_format(choice: FormatChoice, candidates: Iterable[ir.Node], constants
     """
     if choice is FormatChoice.AUTO:
         count = sum(_weights(node, constants) for node in candidates)
-        choice = FormatChoice.T5 if count >= FROM_MEMORY else FormatChoice.T2
+        choice = FormatChoice.T5 if count >= BEYOND_CORES else FormatChoice.T2
     return formats.FORMATS[choice.value]
 
 

@@ -45,8 +45,8 @@ WeightFormat = Annotated[
     typer.Option(
         "--weight-format",
         help="Of layers with int8 activations: `t2`, or `t5`, a fifth smaller and faster only where"
-        " AVX512-VBMI computes single tokens with weights from memory. `auto` is `t5` for models of 2^28"
-        " weights or more on x86-64, else `t2`.",
+        " AVX512-VBMI computes single tokens of models that the cores' own caches do not hold. `auto` is"
+        " `t5` for models of 2^25 weights or more on x86-64, else `t2`.",
     ),
 ]
 

@@ -38,24 +38,34 @@ def found(*cases: dict[str, Any], isa: str = "avx2", title: str = "layers") -> d
 @pytest.mark.parametrize(("slow", "holds"), [(2.5, True), (1.5, False)])
 def test_one_token_is_compared_with_matmulnbits(slow: float, holds: bool) -> None:  # noqa: FBT001
     got = found(case({"bitcc": [1, 1, 2], "nbits": [slow, slow, 2 * slow]}))
-    bar = got["1 token, cached, t2: MatMulNBits 2 bits over ours, 1 thread"]
+    bar = got["1 token, cached, auto: MatMulNBits 2 bits over ours, 1 thread"]
     assert (bar.holds, bar.figure.split(",")[0]) == (holds, f"{slow:.2f} x")
 
 
 def test_the_least_layer_must_not_be_hidden_by_the_mean() -> None:
     good = case({"bitcc": [1], "nbits": [9]})
     bad = case({"bitcc": [1], "nbits": [1.2]}, n=64)
-    bar = found(good, bad)["1 token, cached, t2: MatMulNBits 2 bits over ours, 1 thread"]
+    bar = found(good, bad)["1 token, cached, auto: MatMulNBits 2 bits over ours, 1 thread"]
     assert bar.holds is False
     assert bar.figure.endswith("least 1.20 x (64 x 128)")
 
 
-def test_a_format_has_no_bar_where_the_other_one_is_for() -> None:
+def test_the_bar_is_for_the_format_that_auto_is() -> None:
     samples = {"bitcc": [1.0], "t5": [1.0], "nbits": [1.5]}
     got = found(case(samples, regime="streamed"))
     title = "MatMulNBits 2 bits over ours, 1 thread"
-    assert got[f"1 token, streamed, t2: {title}"].holds is None
-    assert got[f"1 token, streamed, t5: {title}"].holds is False
+    holds = {name: got[f"1 token, streamed, {name}: {title}"].holds for name in ("t2", "t5", "auto")}
+    assert holds == {"t2": None, "t5": None, "auto": False}
+
+
+def test_auto_is_t5_for_a_large_layer_also_from_a_cache() -> None:
+    small = case({"bitcc": [1.0], "t5": [9.0], "nbits": [2.0]}, n=64)
+    large = case({"bitcc": [9.0], "t5": [1.0], "nbits": [8.0]}, n=1 << 13, k=1 << 12)
+    bar = found(small, large)["1 token, cached, auto: MatMulNBits 2 bits over ours, 1 thread"]
+    assert (bar.holds, bar.figure) == (True, "4.00 x, least 2.00 x (64 x 128)")
+    del large["timings"][1]  # t5
+    bar = found(small, large)["1 token, cached, auto: MatMulNBits 2 bits over ours, 1 thread"]
+    assert bar.figure == "2.00 x, least 2.00 x (64 x 128)"
 
 
 def test_reading_is_compared_by_the_byte() -> None:

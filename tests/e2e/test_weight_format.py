@@ -97,7 +97,7 @@ def test_a_damaged_byte_is_found(t5_bundle: Path, tmp_path: Path) -> None:
 def test_auto_is_t5_for_large_models_where_every_target_has_kernels_for_it(
     targets: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weight_format, "FROM_MEMORY", 1 << 10)
+    monkeypatch.setattr(weight_format, "BEYOND_CORES", 1 << 10)
     layers = pipeline.examine(EXAMPLE, pipeline.Request(targets))
     assert {layer.weight_format for layer in layers if layer.status == PACKED} == {expected}
 
@@ -106,7 +106,7 @@ def test_auto_is_t5_for_large_models_where_every_target_has_kernels_for_it(
 def test_inspect_says_what_a_target_would_get(
     target: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weight_format, "FROM_MEMORY", 1 << 10)
+    monkeypatch.setattr(weight_format, "BEYOND_CORES", 1 << 10)
     done = CliRunner().invoke(cli.app, ["inspect", str(EXAMPLE), "--target", target, "--json"])
     assert done.exit_code == 0
     layers = json.loads(done.stdout)["layers"]
@@ -114,7 +114,7 @@ def test_inspect_says_what_a_target_would_get(
 
 
 def test_compile_takes_t5_for_large_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_format, "FROM_MEMORY", 1 << 10)
+    monkeypatch.setattr(weight_format, "BEYOND_CORES", 1 << 10)
     built = bitcc.compile(EXAMPLE, tmp_path / "b", targets="x86-64", verify=False)
     assert {layer.weight_format for layer in built.packed} == {"t5"}
 

@@ -21,14 +21,14 @@ def formats(spelling: str, choice: FormatChoice) -> set[str]:
 def test_auto_is_t5_from_so_many_weights_on(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, layers = models.pack(models.build(spelling))
     count = sum(layer.N * layer.K for layer in layers)
-    monkeypatch.setattr(weight_format, "FROM_MEMORY", count)
+    monkeypatch.setattr(weight_format, "BEYOND_CORES", count)
     assert formats(spelling, FormatChoice.AUTO) == {"t5"}
-    monkeypatch.setattr(weight_format, "FROM_MEMORY", count + 1)
+    monkeypatch.setattr(weight_format, "BEYOND_CORES", count + 1)
     assert formats(spelling, FormatChoice.AUTO) == {"t2"}
 
 
 def test_what_was_asked_for_is_so_for_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_format, "FROM_MEMORY", 1)
+    monkeypatch.setattr(weight_format, "BEYOND_CORES", 1)
     assert formats("dynamo", FormatChoice.T2) == {"t2"}
     assert formats("dynamo", FormatChoice.AUTO) == {"t5"}
 
