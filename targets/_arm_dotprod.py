@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets import _arm_neon
 from bitcc.targets._base import Variant, Walk
-from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, Dot, Gemm, GemmFew, Gemv
+from bitcc.targets._dot import CRUMBS, VECTOR_BYTES, Dot
+from bitcc.targets._matmul import Gemm, GemmFew, Gemv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Register, Tir
 
 QUARTERS = range(4)  # 16-byte quarters of a vector: four rows each

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from bitcc.targets import _arm_dotprod
 from bitcc.targets._arm_dotprod import QUARTERS, add_by_lane, load, of_crumb
 from bitcc.targets._base import Variant, Walk
-from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, Dot, Gemm, GemmFew
+from bitcc.targets._dot import CRUMBS, VECTOR_BYTES, Dot
+from bitcc.targets._matmul import Gemm, GemmFew
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Register, Tir
 
     Codes = Callable[[Any], Sequence[Any]]

@@ -10,21 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets import _arm_scalar
 from bitcc.targets._base import Variant
-from bitcc.targets._matmul import (
-    CRUMBS,
-    UNPACKED_BYTES,
-    VECTOR_BYTES,
-    VECTOR_COLUMNS,
-    Dot,
-    Gemm,
-    GemmFew,
-    Gemv,
-)
+from bitcc.targets._dot import CRUMBS, UNPACKED_BYTES, VECTOR_BYTES, VECTOR_COLUMNS, Dot
+from bitcc.targets._matmul import Gemm, GemmFew, Gemv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Register, Tir
 
     Codes = Callable[[Any, int], Iterator[Any]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._matmul import VECTOR_BYTES, VECTOR_COLUMNS
+from bitcc.targets._dot import VECTOR_BYTES, VECTOR_COLUMNS
 from bitcc.targets._matmul_float import FLOAT_BYTES
 
 if TYPE_CHECKING:

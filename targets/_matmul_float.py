@@ -1,6 +1,6 @@
 """The loops of `gemv_float`, the same for every instruction set that has a table in a register.
 
-A lane is a row, as in `_matmul`, and a code is not converted to a float: it selects one from a table.
+A lane is a row, as in `_dot`, and a code is not converted to a float: it selects one from a table.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._matmul import VECTOR_BYTES, VECTOR_COLUMNS, walk_tiles
+from bitcc.targets._dot import VECTOR_BYTES, VECTOR_COLUMNS
+from bitcc.targets._matmul import walk_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

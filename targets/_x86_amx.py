@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from bitcc.errors import TargetError
 from bitcc.targets import _x86_avx512vbmi
 from bitcc.targets._base import Variant, Walk
-from bitcc.targets._matmul import UNPACKED_BYTES, VECTOR_COLUMNS, walk_tiles
+from bitcc.targets._dot import UNPACKED_BYTES, VECTOR_COLUMNS
+from bitcc.targets._matmul import walk_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable

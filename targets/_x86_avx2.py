@@ -6,24 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
+from bitcc.targets._dot import CRUMBS, UNPACKED_BYTES, VECTOR_BYTES, VECTOR_COLUMNS, Dot
 from bitcc.targets._finish import Finish
-from bitcc.targets._matmul import (
-    CRUMBS,
-    UNPACKED_BYTES,
-    VECTOR_BYTES,
-    VECTOR_COLUMNS,
-    Dot,
-    Gemm,
-    GemmFew,
-    Gemv,
-    unpack,
-)
+from bitcc.targets._matmul import Gemm, GemmFew, Gemv, unpack
 from bitcc.targets._matmul_float import FloatDot, GemvFloat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._matmul_float import FloatBlock
     from bitcc.targets._tir import Register, Tir
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from bitcc.formats import t5
 from bitcc.targets import _x86_avx512vnni
 from bitcc.targets._base import Walk
-from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, GemmFew, GemmFewT5, GemvT5
+from bitcc.targets._dot import CRUMBS, VECTOR_BYTES
+from bitcc.targets._matmul import GemmFew, GemmFewT5, GemvT5
 from bitcc.targets._x86_vnni import Vnni
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bitcc.targets._base import Tiles
-    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Pointer, Tir
 
 _GROUPS = 5  # of four columns in a vector

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._activations import Absmax, Quantize
 from bitcc.targets._base import Kernels, Tiles, Variant, Walk
+from bitcc.targets._dot import CRUMBS, VECTOR_BYTES, Dot
 from bitcc.targets._finish import Finish
 from bitcc.targets._gemv_float_table import gemv_float_by_table
-from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, Dot, Gemm, GemmFew, Gemv, unpack
+from bitcc.targets._matmul import Gemm, GemmFew, Gemv, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Tir
 
 _QUARTERS = range(4)  # 16-byte quarters of a vector: four rows each

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._matmul import CRUMBS, VECTOR_BYTES, Dot
+from bitcc.targets._dot import CRUMBS, VECTOR_BYTES, Dot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bitcc.targets._matmul import Accumulators, Block
+    from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Register, Tir
 
 

@@ -15,7 +15,8 @@ import pytest
 from bitcc import targets
 from bitcc.errors import TargetError
 from bitcc.targets import Tiles, Walk
-from bitcc.targets._matmul import Dot, Gemm, GemmFew, Gemv
+from bitcc.targets._dot import Dot
+from bitcc.targets._matmul import Gemm, GemmFew, Gemv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
