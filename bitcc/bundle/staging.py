@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,18 +30,19 @@ def writing(output: Path, *, force: bool) -> Iterator[Path]:
         BundleError: ``output`` exists and ``force`` is not set, or the disk does not let us.
     """
     where = f"`{output}`"
+    made: list[Path] = []
     try:
         place = output.resolve()
         _check_free(place, where, force=force)
-        made = [folder for folder in place.parents if not folder.exists()]
+        made += [folder for folder in place.parents if not folder.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        staging = _beside(place)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        _remove_empty(made)
         problem = f"cannot write there: {getattr(error, 'strerror', error)}"
         raise BundleError(problem, where=where, hint="give another folder") from error
     try:
         yield staging
-        staging.chmod(0o755)
         _check_free(place, where, force=force)  # another process may have been faster
         _publish(staging, place)
     except OSError as error:
@@ -52,9 +53,20 @@ def writing(output: Path, *, force: bool) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            with suppress(OSError):  # it holds the bundle
-                folder.rmdir()
+        _remove_empty(made)
+
+
+def _beside(place: Path) -> Path:
+    """A new folder beside ``place`` with the rights that any new folder gets, as `mkdtemp` does not give."""
+    folder = place.parent / f".{place.name}.{secrets.token_hex(4)}"
+    folder.mkdir()
+    return folder
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # it was not made, or holds the bundle
+            folder.rmdir()
 
 
 def _check_free(place: Path, where: str, *, force: bool) -> None:
@@ -74,7 +86,7 @@ def _publish(staging: Path, output: Path) -> None:
         return
     if exchanged(staging, output):
         return  # the staging folder is the old bundle now, and the caller removes it
-    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
+    old = _beside(output)
     try:
         output.rename(old / "bundle")
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,30 @@ def test_folders_on_the_way_are_left_only_with_a_bundle(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     _write(output, "one", force=False)
     assert _found(output) == {"one"}
+
+
+def test_folders_on_the_way_go_where_nothing_can_be_written_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(staging, "_beside", full)
+    with pytest.raises(BundleError, match="cannot write there: No space left"):
+        _write(tmp_path / "on" / "the" / "way", "one")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_a_bundle_has_the_rights_that_the_user_gives_new_folders(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        _write(tmp_path / "out", "one")
+        _write(tmp_path / "out", "two")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~mask
 
 
 def test_a_bundle_that_another_process_wrote_meanwhile_is_replaced_only_by_force(tmp_path: Path) -> None:
