@@ -8,7 +8,6 @@ import secrets
 import shutil
 import sys
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitcc.bundle.manifest import MANIFEST
@@ -16,6 +15,7 @@ from bitcc.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -74,6 +75,8 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     # ends as Ctrl-C does, so that nothing half-written stays
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if sys.stdout is None:  # closed by who started us, as services are
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have the letters of a name
     try:
@@ -81,3 +84,6 @@ def main() -> None:
     except BitccError as error:
         print_error(str(error), error.hint)
         sys.exit(error.exit_code)
+    except OSError as error:  # of stdout: what the disk refuses elsewhere is an error of ours
+        print_error(f"cannot print: {error.strerror or error}", "")
+        sys.exit(1)

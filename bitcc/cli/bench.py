@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bitcc.cli.options import Against, Json, OnGpu, TileSizes
-from bitcc.cli.terminal import print_json, progress, show
+from bitcc.cli.terminal import print_json, show, working
 
 
 def bench(
@@ -31,7 +31,7 @@ def bench(
 
     _refuse_unused(bundle, against=against, dim=dim, threads=threads, quick=quick, tiles=tiles)
     gpu = runtime.check_target(target)
-    with progress() as say:
+    with working(as_json=as_json) as say:
         if bundle is None:
             library = libraries.library_path(target, lambda step: say(step, 0, 0), tiles)
             suite = cuda if gpu else op

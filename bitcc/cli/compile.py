@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bitcc.cli.options import HalfNumerics, Json, MinWeights, Targets, TileSizes, WeightFormat
-from bitcc.cli.terminal import nothing_found, progress, show
+from bitcc.cli.terminal import nothing_found, show, working
 from bitcc.facts import FormatChoice, Numerics
 
 
@@ -46,10 +46,10 @@ def compile(  # noqa: A001 - the name of the command
         tiles=tiles,
         weight_format=weight_format,
     )
-    with progress() as say:
+    with working(as_json=as_json) as say:
         bundle = pipeline.compile_model(model, output, request, say)
     if as_json:
-        print(bundle.manifest.to_json(), end="")
+        print(bundle.manifest.to_json(), end="", flush=True)
     else:
         show(report.layers_table(bundle.manifest.layers))
         show(report.summary(bundle.manifest.layers))

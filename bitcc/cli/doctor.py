@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bitcc.cli.options import Json
-from bitcc.cli.terminal import print_json, progress, show
+from bitcc.cli.terminal import print_json, show, working
 
 
 def doctor(
@@ -22,7 +22,7 @@ def doctor(
     from bitcc import doctor as medicine
     from bitcc import report
 
-    with progress() as say:
+    with working(as_json=as_json) as say:
         checks = medicine.examine(lambda step: say(step, 0, 0), target)
     good = all(check.ok for check in checks)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bitcc.cli.options import HalfNumerics, Json, MinWeights, Targets, WeightFormat
-from bitcc.cli.terminal import nothing_found, print_json, progress, show, write
+from bitcc.cli.terminal import check_output, nothing_found, print_json, show, working, write
 from bitcc.facts import FormatChoice, Numerics
 
 
@@ -28,12 +28,14 @@ def inspect(
     """Say of every layer what it is, and why it would be left alone."""
     from bitcc import bundle, html_report, report
 
-    if os.path.isdir(model):  # noqa: PTH112 - Path.is_dir fails on names that are too long
-        layers = bundle.read(model).manifest.layers
-    else:
-        from bitcc import pipeline  # takes a second, and a manifest needs none of it
+    with working(as_json=as_json) as say:
+        if html is not None:
+            check_output(html, model)
+        if os.path.isdir(model):  # noqa: PTH112 - Path.is_dir fails on names that are too long
+            layers = bundle.read(model).manifest.layers
+        else:
+            from bitcc import pipeline  # takes a second, and a manifest needs none of it
 
-        with progress() as say:
             request = pipeline.Request(
                 targets=tuple(target) if target else None,
                 min_weights=min_weights,
@@ -41,8 +43,8 @@ def inspect(
                 weight_format=weight_format,
             )
             layers = pipeline.examine(model, request, say)
-    if html is not None:
-        write(html, html_report.page(model.name, layers))
+        if html is not None:
+            write(html, html_report.page(model.name, layers))
     if as_json:
         print_json({"layers": [asdict(layer) for layer in layers]})
     else:

@@ -21,8 +21,24 @@ NOTHING_FOUND = 3
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress line on stderr, only where a person looks at it."""
+def working(*, as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """The part of a command that finds out what to print; an error in it is JSON, too, if that is asked for.
+
+    Yields:
+        What shows progress: a function of (what, done, all); all is 0 where it is not known.
+    """
+    try:
+        with _progress() as say:
+            yield say
+    except BitccError as error:
+        if as_json:
+            print_json({"error": str(error), "hint": error.hint})
+        raise
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A line on stderr, only where a person looks at it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -54,7 +70,23 @@ def show(what: Any) -> None:
 
 def print_json(data: Any) -> None:
     """Print data for scripts."""
-    print(json_text.dumps(data))
+    print(json_text.dumps(data), flush=True)
+
+
+def check_output(path: Path, *inputs: Path) -> None:
+    """Find out before long work that ``write`` would fail at its end, or replace what is read.
+
+    Raises:
+        BitccError: the file cannot be written, or is one of ``inputs``.
+    """
+    with _writing(path):
+        is_new = not path.exists()
+        if not is_new and any(other.exists() and path.samefile(other) for other in inputs):
+            raise BitccError("it is the input, and would be replaced", where=f"`{path}`")
+        if is_new or path.is_file() or path.is_dir():  # to open a pipe and close it would end it
+            path.open("ab").close()
+        if is_new:
+            path.unlink()
 
 
 def write(path: Path, text: str) -> None:
@@ -63,8 +95,14 @@ def write(path: Path, text: str) -> None:
     Raises:
         BitccError: it cannot be written.
     """
-    try:
+    with _writing(path):
         path.write_text(text, encoding="utf-8", errors="replace")  # names of files may be no UTF-8
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BitccError(f"cannot write: {error.strerror}", where=f"`{path}`") from error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitcc.cli.options import Json
-from bitcc.cli.terminal import print_json, progress, show, write
+from bitcc.cli.terminal import check_output, print_json, show, working, write
 
 if TYPE_CHECKING:
     from bitcc.targets import Remote
@@ -38,11 +38,12 @@ def tune(
     from bitcc import report, tuning
 
     remote = _remote(rpc, key)
-    with progress() as say:
+    with working(as_json=as_json) as say:
+        check_output(output)
         found = tuning.tune(
             target, isa, seconds=seconds, remote=remote, progress=lambda step: say(step, 0, 0)
         )
-    write(output, found.file.to_json())
+        write(output, found.file.to_json())
     if as_json:
         print_json(found.to_dict())
     else:

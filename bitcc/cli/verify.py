@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bitcc.cli.options import Against, Json, OnGpu
-from bitcc.cli.terminal import print_json, progress, show
+from bitcc.cli.terminal import print_json, show, working
 
 
 def verify(
@@ -27,7 +27,7 @@ def verify(
     from bitcc.verify import verify_bundle
     from bitcc.verify.certificate import require
 
-    with progress() as say:
+    with working(as_json=as_json) as say:
         say("verifying", 0, 0)
         certificate = verify_bundle(bundle, against, inputs, tolerance, target)
     if as_json:

@@ -80,6 +80,18 @@ def test_wrong_usage_is_told(tmp_path: Path, wrong: tuple[str, str]) -> None:
     assert not (tmp_path / "t.json").exists()
 
 
+def test_a_file_that_cannot_be_written_is_told_before_the_search(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    arguments = ("tune", "--target", "x86-64", "--isa", "scalar", "-o")
+    for output in (tmp_path, tmp_path / "none" / "t.json"):
+        assert run(*arguments, output).exit_code == 1
+    assert not asked
+    (tmp_path / "t.json").write_text("older")
+    assert run(*arguments, tmp_path / "t.json").exit_code == 0
+    assert targets.read_tiles(tmp_path / "t.json").tiles == {"scalar": TILES}
+
+
 @pytest.mark.usefixtures("asked")
 def test_the_kernels_of_another_machine_have_to_be_named() -> None:
     with pytest.raises(TargetError, match="which kernels to tune on another machine") as raised:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import models
 import onnx
@@ -14,9 +15,6 @@ import pytest
 from e2e.command import EXAMPLE, Run, refused
 
 import bitcc
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KILLED = """
 import os, signal, sys
@@ -74,6 +72,52 @@ def test_a_page_of_a_model_whose_name_is_no_text(bitcc_command: Run, tmp_path: P
     done = bitcc_command("inspect", name, "--html", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
     assert "<h1>m?.onnx</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compile", "none", "-o", "b"),
+        ("inspect", "none"),
+        ("inspect", "."),
+        ("inspect", EXAMPLE, "--html", "none/page"),
+        ("verify", "none"),
+        ("bench", "none"),
+        ("tune", "-o", "none/tiles"),
+        ("doctor", "--target", "none"),
+    ],
+)
+def test_an_error_is_json_where_that_is_asked_for(
+    bitcc_command: Run, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = bitcc_command(*arguments, "--json")
+    refused(done, 1)
+    said = json.loads(done.stdout)
+    assert done.stderr.startswith(f"error: {said.pop('error')}\n")
+    assert done.stderr.endswith(f"hint: {said.pop('hint')}\n") or "hint: " not in done.stderr
+    assert not said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("targets",), ("targets", "--json"), ("inspect", EXAMPLE)])
+def test_what_cannot_be_printed_is_an_error(arguments: tuple[str, ...]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no device that is always full")
+    command = [sys.executable, "-m", "bitcc.cli", *arguments]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: cannot print: No space left on device\n")
+
+
+def test_without_a_stdout_commands_do_their_work(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "bitcc.cli"]
+    page = tmp_path / "page.html"
+    done = subprocess.run(
+        [*command, "inspect", EXAMPLE, "--html", page], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")
 
 
 def test_a_folder_is_no_model(bitcc_command: Run, tmp_path: Path) -> None:

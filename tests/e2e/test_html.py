@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
-from e2e.command import EXAMPLE
+from e2e.command import EXAMPLE, refused
 
 from bitcc import html_report
 from bitcc.facts import LayerFacts
@@ -117,8 +117,16 @@ def test_a_name_in_a_hostile_model_is_no_code(bitcc_command: Run, tmp_path: Path
 
 def test_a_page_that_cannot_be_written(bitcc_command: Run, tmp_path: Path) -> None:
     done = bitcc_command("inspect", EXAMPLE, "--html", tmp_path / "no" / "report.html")
-    assert done.returncode == 1
-    assert "cannot write" in done.stderr
+    refused(done, 1, "cannot write: No such file or directory")
+
+
+def test_a_page_does_not_replace_the_model(bitcc_command: Run, tmp_path: Path) -> None:
+    onnx.save(onnx.load(EXAMPLE), tmp_path / "m.onnx")
+    (tmp_path / "link").symlink_to("m.onnx")
+    before = (tmp_path / "m.onnx").read_bytes()
+    done = bitcc_command("inspect", tmp_path / "m.onnx", "--html", tmp_path / "link")
+    refused(done, 1, "it is the input, and would be replaced")
+    assert (tmp_path / "m.onnx").read_bytes() == before
 
 
 def test_words_are_escaped() -> None:
