@@ -36,7 +36,11 @@ def equal(got: Outputs, want: Outputs) -> bool:
 
 
 def distance(got: Outputs, want: Outputs) -> float:
-    """The largest |got - want| / max|want| over the floating-point outputs; other outputs must be equal."""
+    """The largest |got - want| / max|want| over the floating-point outputs, absolute where all are zero.
+
+    Infinite where there is no such figure: outputs of other number, shape or kind, other NaN or infinities,
+    or any difference of outputs that are no floating-point numbers.
+    """
     if len(got) != len(want):
         return float("inf")
     worst = 0.0
@@ -46,9 +50,9 @@ def distance(got: Outputs, want: Outputs) -> float:
         if w.dtype.kind != "f":
             worst = worst if np.array_equal(g, w) else float("inf")
             continue
-        if not np.array_equal(np.isfinite(g), np.isfinite(w)):
-            return float("inf")
         finite = np.isfinite(w)
+        if not (np.isfinite(g[finite]).all() and np.array_equal(g[~finite], w[~finite], equal_nan=True)):
+            return float("inf")
         g64, w64 = g[finite].astype(np.float64), w[finite].astype(np.float64)
         scale = float(np.max(np.abs(w64), initial=0.0)) or 1.0
         worst = max(worst, float(np.max(np.abs(g64 - w64), initial=0.0)) / scale)

@@ -38,6 +38,11 @@ def test_a_bundle_of_another_model_fails_verification(
     assert json.loads(good.stdout)["status"] == "passed"
 
 
+def test_a_tolerance_that_is_no_number_fails(example_bundle: Path) -> None:
+    found = verify.verify_bundle(example_bundle, EXAMPLE, None, float("nan"))
+    assert (found.status, found.max_error_library) == ("failed", pytest.approx(0, abs=1e-2))
+
+
 def test_a_bundle_for_another_machine_is_verified_without_its_library(
     bitcc_command: Run, broken: Path
 ) -> None:

@@ -161,9 +161,10 @@ def test_every_variant_gives_the_same_bits(
         assert_bits_equal(linear.run(session(linear.model(x)), X=x), linear.expected(x))
 
 
-def test_symbolic_dimensions_survive_shape_inference(
-    session: Callable[..., Any], layer: Callable[..., Any]
+@pytest.mark.parametrize("last", [70, "features"])
+def test_symbolic_dimensions_but_the_last_survive_shape_inference(
+    session: Callable[..., Any], layer: Callable[..., Any], last: int | str
 ) -> None:
     linear = layer(N=20, K=70)
-    model = linear.model(np.zeros((1, 1, 70), np.float32), dims=["batch", "seq", 70])
+    model = linear.model(np.zeros((1, 1, 70), np.float32), dims=["batch", "seq", last])
     assert session(model).get_outputs()[0].shape == ["batch", "seq", 20]

@@ -41,6 +41,7 @@ def refusal(opened: Callable[[], Any]) -> str:
         ("K", 65537, "`K` is 65537, known are 1 to 65536"),
         ("N", 0, "`N` is 0, known are 1 to"),
         ("N", 2**62, f"`N` is {2**62}, known are 1 to"),
+        ("N", 2**31 - 16, f"`N` is {2**31 - 16}, known are 1 to {2**31 - 17}"),  # rows are padded
         ("act_floor", float("nan"), "`act_floor` is"),
         ("act_floor", -1.0, "`act_floor` is -1, known are 0 to 1e+30"),
         ("act_eps", float("inf"), "`act_eps` is inf, known are 0 to 1e+30"),
@@ -95,6 +96,7 @@ WRONG_INPUTS = pytest.mark.parametrize(
         ),
         ("W", np.zeros((3, 8, 64), np.uint8), "W is uint8 [3, 8, 64], expected uint8 [2, 8, 64]"),
         ("W", np.zeros((1024,), np.uint8), "W is uint8 [1024], expected uint8 [2, 8, 64]"),
+        ("W", np.zeros((2, 8, 64, 1), np.uint8), "W is uint8 [2, 8, 64, 1], expected uint8 [2, 8, 64]"),
         ("W", np.zeros((), np.uint8), "W is uint8 [], expected uint8 [2, 8, 64]"),
         ("W", np.zeros((1,) * 33, np.uint8), "W has 33 dimensions, more than 32"),
         ("w_scale", np.ones(2, np.float32), "w_scale is float32 [2], expected float32 [1] or [20]"),
