@@ -35,19 +35,38 @@ def sources(*, cuda: bool = False) -> tuple[Path, ...]:
     Args:
         cuda: With the launcher. Then all want ``-DBITCC_CUDA``, ``cuda.inc`` (``include/bitcc/cuda.h``) and
             ``-ldl``, and the launcher wants the headers of the others beside it or by another ``-I``.
+
+    Raises:
+        TargetError: they are no files.
     """
-    launcher = (_HERE / "src" / "cuda").glob("*.c") if cuda else ()
-    return (*sorted((_HERE / "src").glob("*.c")), *sorted(launcher))
+    folder = _folder()
+    launcher = (folder / "cuda").glob("*.c") if cuda else ()
+    return (*sorted(folder.glob("*.c")), *sorted(launcher))
 
 
 def tuner_sources() -> tuple[Path, ...]:
     """The C files of a library that times kernels instead of being one of ops: for ``targets.tune``.
 
     They want what ``sources`` do, and the headers beside those.
+
+    Raises:
+        TargetError: they are no files.
     """
     parts = ("self_test*.c", "variants.c", "cpu_*.c")
-    found = (path for part in parts for path in (_HERE / "src").glob(part))
+    folder = _folder()
+    found = (path for part in parts for path in folder.glob(part))
     return (_HERE / "tune" / "measure.c", *sorted(found))
+
+
+def _folder() -> Path:
+    folder = _HERE / "src"
+    if not folder.is_dir():
+        raise TargetError(
+            "its C sources are not files: a library is built from an installed bitcc, not from an archive",
+            where=f"bitcc in `{_HERE.parent}`",
+            hint="pip install the wheel instead of importing from it",
+        )
+    return folder
 
 
 def include_dir() -> Path:

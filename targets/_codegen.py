@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from bitcc.targets._base import Builder, Target, Tiles, Variant
 
+_ROOM = 1 << 20  # bytes, several times the largest object
+
 # The parameters of each kernel type of kernel.h, in its order.
 _QUANTIZE = (
     "x: pointer, q: pointer, sum: pointer, scale: pointer, k: int32, k_padded: int32, "
@@ -66,7 +68,11 @@ def write_object(
     """Write the object file of the kernels of `variant`: of all, or of some families.
 
     The same input gives the same bytes. Nothing is left undefined but, at most, libc's `memset`.
+
+    Raises:
+        OSError: the disk has no room for it.
     """
+    path.write_bytes(bytes(_ROOM))  # LLVM ends the process where it cannot write
     module(target, variant, progress, families).write_to_file(str(path), "o")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -53,6 +54,15 @@ def test_the_wheel_compiles_a_model_without_the_source_tree(wheel: Path, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "21"
+
+
+def test_a_library_is_not_built_from_a_wheel_that_is_not_installed(wheel: Path) -> None:
+    code = "import bitcc; bitcc.library_path()"
+    environment = os.environ | {"PYTHONPATH": str(wheel)}
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f"bitcc.errors.TargetError: bitcc in `{wheel}/bitcc`: its C sources are not files")
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:

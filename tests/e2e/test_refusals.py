@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -128,6 +129,24 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
     refused(done, 1, "cannot write the bundle", "hint: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_under_the_cache_is_told(tmp_path: Path) -> None:
+    """The code generator would end the process, and leave what it has begun."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    cache = tmp_path / "cache"
+    onnx.save(models.build("dynamo"), tmp_path / "m.onnx")
+    command = [sys.executable, "-m", "bitcc.cli", "compile", tmp_path / "m.onnx", "-o", tmp_path / "b"]
+    environment = os.environ | {"BITCC_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, preexec_fn=limit, env=environment
+    )
+    refused(done, 1, f"the cache folder `{cache}` cannot be written: File too large", "BITCC_CACHE_DIR")
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "cache"}
+    assert [path.name for path in cache.iterdir()] == ["libraries"]
 
 
 def test_a_flipped_bit_in_the_weights_is_found(bitcc_command: Run, broken: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import models
 import numpy as np
@@ -15,9 +15,13 @@ from onnx import helper, numpy_helper
 import bitcc
 from bitcc import libraries, verify
 from bitcc.errors import ModelError, VerificationError
+from bitcc.verify import runs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from bitcc.verify.outputs import Outputs
 
 THERE = "so run `bitcc verify` on one that can"
 
@@ -36,6 +40,33 @@ def test_a_bundle_of_another_model_fails_verification(
     good = bitcc_command("verify", example_bundle, "--against", EXAMPLE, "--json")
     assert good.returncode == 0, good.stderr
     assert json.loads(good.stdout)["status"] == "passed"
+
+
+def test_a_library_that_computes_something_else_fails(
+    example_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "by_library", lambda _built, _feeds, by_body: [y * 1.5 for y in by_body])
+    found = verify.verify_bundle(example_bundle, EXAMPLE, None)
+    assert (found.status, found.library_equals_body) == ("failed", False)
+    assert found.max_error_library == pytest.approx(0.5, rel=1e-2)
+    assert found.max_error_body == pytest.approx(0, abs=1e-2)
+    assert verify.verify_bundle(example_bundle, EXAMPLE, None, tolerance=0.6).status == "passed"
+
+
+def test_a_function_body_that_computes_something_else_fails(
+    example_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[Outputs] = []
+
+    def flat(outputs: Sequence[Any]) -> Outputs:
+        computed.append([np.asarray(y) * (1 + len(computed)) for y in outputs])
+        return computed[-1]
+
+    monkeypatch.setattr(verify, "flat", flat)  # the original's outputs, then twice those of the body
+    monkeypatch.setattr(runs, "by_library", lambda *_: computed[0])
+    found = verify.verify_bundle(example_bundle, EXAMPLE, None)
+    assert (found.status, found.max_error_library) == ("failed", 0)
+    assert found.max_error_body == pytest.approx(1, rel=1e-2)
 
 
 def test_a_tolerance_that_is_no_number_fails(example_bundle: Path) -> None:
