@@ -170,13 +170,28 @@ def test_a_missing_file_of_a_bundle_is_named(broken: Path, name: str) -> None:
         bitcc.session(broken)
 
 
+@pytest.mark.parametrize("name", ["../outside", "folder/../../outside", "link", "folder/outside", "folder"])
+def test_a_file_outside_of_a_bundle_is_none_of_it(broken: Path, name: str) -> None:
+    (broken.parent / "outside").write_bytes((broken / "libbitcc_ops.so").read_bytes())
+    (broken / "link").symlink_to("../outside")
+    (broken / "folder").symlink_to("..", target_is_directory=True)
+    manifest = json.loads((broken / "bitcc.json").read_text())
+    for changed in (
+        {"files": {**manifest["files"], name: manifest["targets"][0]["sha256"]}},
+        {"targets": [{**manifest["targets"][0], "library": name}]},
+    ):
+        (broken / "bitcc.json").write_text(json.dumps(manifest | changed))
+        with pytest.raises(BundleError, match=f"`{name}` is missing"):
+            bundle.read(broken)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"format": 2},
+        {"format": 0},
         {"files": ["model.onnx"]},
         {"files": {}},
-        {"files": {"../../etc/passwd": "0"}},
         {"targets": [{"name": "x86-64"}]},
         {"layers": [{"name": "only"}]},
         {"verify": 3},

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import models
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from e2e.command import EXAMPLE, Run, refused, reseal
 from onnx import helper, numpy_helper
 
 import bitcc
-from bitcc import libraries, verify
+from bitcc import libraries, pipeline, verify
 from bitcc.errors import ModelError, VerificationError
 from bitcc.verify import runs
 
@@ -99,6 +100,28 @@ def test_a_model_is_compiled_for_another_machine(monkeypatch: pytest.MonkeyPatch
     built = bitcc.compile(EXAMPLE, tmp_path / "b", targets=["x86-64"])
     assert built.manifest.verify["status"] == "not run"
     assert built.manifest.verify["reason"] == f"not run: this machine (pdp11) cannot run x86-64, {THERE}"
+
+
+def test_a_large_model_is_verified_only_if_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    onnx.save(models.build("dynamo"), tmp_path / "m.onnx")
+    monkeypatch.setattr(pipeline, "_MAX_VERIFIED", 1000)
+    left = bitcc.compile(tmp_path / "m.onnx", tmp_path / "left", min_weights=0).manifest.verify
+    assert (left["status"], left["max_error_library"]) == ("not run", None)
+    assert left["reason"].endswith("; run `bitcc verify --against`")
+    asked = bitcc.compile(tmp_path / "m.onnx", tmp_path / "asked", min_weights=0, verify=True).manifest.verify
+    assert asked["status"] == "passed"
+
+
+def test_an_input_that_random_values_make_no_sense_for_is_named() -> None:
+    text = helper.make_tensor_value_info("text", onnx.TensorProto.STRING, [1])
+    out = helper.make_tensor_value_info("out", onnx.TensorProto.STRING, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["text"], ["out"])], "g", [text], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with pytest.raises(ModelError, match=r"the input `text` is tensor\(string\)"):
+        verify.random_inputs(session)
 
 
 def test_inputs_that_are_no_npz(bitcc_command: Run, example_bundle: Path, tmp_path: Path) -> None:
