@@ -159,6 +159,10 @@ def register(options: onnxruntime.SessionOptions, library: Path) -> None:
         raise TargetError(f"`{present}` is registered already", where=where)
     try:
         options.register_custom_ops_library(path)
+    except TypeError as error:  # its binding converts text alone
+        raise TargetError(
+            "onnxruntime takes no path that is not UTF-8", where=where, hint="rename the folder"
+        ) from error
     except (errors.Fail, errors.InvalidArgument, errors.NotImplemented) as error:
         raise TargetError(f"onnxruntime refused it: {error}", where=where) from error
     options.add_session_config_entry(_MARK, path)

@@ -17,7 +17,7 @@ from e2e.command import EXAMPLE, Run, refused, reseal
 
 import bitcc
 from bitcc import bundle
-from bitcc.errors import BitccError, BundleError
+from bitcc.errors import BitccError, BundleError, TargetError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,6 +238,13 @@ def test_kernels_that_do_not_exist_are_named(
     doctor = bitcc_command("doctor")
     assert doctor.returncode == 1
     assert "BITCC_ISA=bad names no kernels" in doctor.stdout
+
+
+def test_a_path_that_onnxruntime_does_not_take_is_told(example_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    shutil.copytree(example_bundle, folder)
+    with pytest.raises(TargetError, match="no path that is not UTF-8"):
+        bitcc.session(folder)
 
 
 def test_errors_of_the_interface_are_ours(tmp_path: Path) -> None:
