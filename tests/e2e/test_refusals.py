@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import models
+import numpy as np
 import onnx
 import pytest
 from e2e.command import EXAMPLE, Run, refused, reseal
@@ -61,6 +62,29 @@ def test_external_data_that_is_too_short(bitcc_command: Run, tmp_path: Path) -> 
     with (tmp_path / "weights.bin").open("r+b") as stream:
         stream.truncate(1000)
     refused(bitcc_command("compile", path, "-o", tmp_path / "b"), 1, "too short", "hint: ")
+
+
+def test_external_data_whose_stated_length_is_too_short(tmp_path: Path) -> None:
+    path = _external(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    next(entry for entry in tensor.external_data if entry.key == "length").value = "16"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BitccError, match=rf"`weights\.bin` is too short for `{tensor.name}`: truncated"):
+        bitcc.compile(path, tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["bitcc.json", "model.onnx"])
+def test_external_data_that_would_replace_a_file_of_the_bundle(tmp_path: Path, name: str) -> None:
+    """Of a model that is copied as it is."""
+    data = onnx.numpy_helper.from_array(np.arange(64, dtype=np.float32), "data")
+    out = onnx.helper.make_tensor_value_info("out", 1, [64])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["data"], ["out"])], "g", [], [out], [data])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location=name, size_threshold=0)
+    with pytest.raises(BitccError, match=f"its external data is called `{name}`"):
+        bitcc.compile(tmp_path / "m.onnx", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_external_data_outside_of_the_folder(bitcc_command: Run, tmp_path: Path) -> None:

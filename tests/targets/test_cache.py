@@ -183,6 +183,19 @@ def test_the_key_follows_version_and_target(shim: Shim) -> None:
     assert len(keys) == 6
 
 
+@pytest.mark.parametrize("name", ["_tir.py", "cuda_device.h"])
+def test_the_key_follows_the_code_generator(
+    shim: Shim, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _cache.key(TARGET, shim)
+    folder = Path(_cache.__file__).parent
+    shutil.copytree(folder, tmp_path / "targets", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(_cache, "__file__", str(tmp_path / "targets" / "_cache.py"))
+    assert _cache.key(TARGET, shim) == before
+    append(tmp_path / "targets" / name)
+    assert _cache.key(TARGET, shim) != before
+
+
 def test_the_key_follows_the_tools(shim: Shim, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _cache.key(TARGET, shim)
     monkeypatch.setattr(_cache, "installed", lambda _: "0.0")

@@ -14,7 +14,8 @@ import pytest
 
 from bitcc import targets
 from bitcc.errors import TargetError
-from bitcc.targets import Tiles, Walk
+from bitcc.targets import Tiles, Walk, _link
+from bitcc.targets._base import Shim
 from bitcc.targets._dot import Dot
 from bitcc.targets._matmul import Gemm, GemmFew, Gemv
 
@@ -109,6 +110,22 @@ def test_the_table_is_that_of_the_variants(kernels: Any) -> None:
     assert row.panel_vectors == variant.tiles.panel_vectors
     assert row.few_blocks == variant.tiles.few_blocks
     assert (row.cpu == 0) == (variant.features == "0")
+
+
+def test_the_portable_object_is_linked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linker takes the first copy of a conversion that all have, and the others are for better CPUs."""
+    command: list[str] = []
+    monkeypatch.setattr(_link, "_run", lambda asked, *_: command.extend(asked))
+    target = targets.get("x86-64")
+    objects = [tmp_path / f"{variant.name}.o" for variant in target.variants]
+    for path in objects:
+        path.touch()
+    (tmp_path / "empty").mkdir()
+    shim = Shim((), tmp_path / "empty", "1")
+    _link.link(target, objects, shim, tmp_path, zig_cache=tmp_path)
+    linked = [name for name in command if name.endswith(".o")]
+    assert linked == [path.name for path in reversed(objects)]
+    assert target.variants[-1].features == "0"
 
 
 @pytest.mark.usefixtures("cache")
