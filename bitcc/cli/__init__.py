@@ -84,6 +84,8 @@ def main() -> None:
     except BitccError as error:
         print_error(str(error), error.hint)
         sys.exit(error.exit_code)
-    except OSError as error:  # of stdout: what the disk refuses elsewhere is an error of ours
+    except OSError as error:
+        if error.filename is not None:  # a bug: what other files refuse is an error of ours
+            raise
         print_error(f"cannot print: {error.strerror or error}", "")
         sys.exit(1)

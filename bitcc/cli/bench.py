@@ -30,8 +30,8 @@ def bench(
     from bitcc.bench import cuda, model, op, table
 
     _refuse_unused(bundle, against=against, dim=dim, threads=threads, quick=quick, tiles=tiles)
-    gpu = runtime.check_target(target)
     with working(as_json=as_json) as say:
+        gpu = runtime.check_target(target)
         if bundle is None:
             library = libraries.library_path(target, lambda step: say(step, 0, 0), tiles)
             suite = cuda if gpu else op

@@ -83,6 +83,7 @@ def test_a_page_of_a_model_whose_name_is_no_text(bitcc_command: Run, tmp_path: P
         ("inspect", EXAMPLE, "--html", "none/page"),
         ("verify", "none"),
         ("bench", "none"),
+        ("bench", "--target", "none"),
         ("tune", "-o", "none/tiles"),
         ("doctor", "--target", "none"),
     ],

@@ -18,7 +18,7 @@ from e2e.command import EXAMPLE, Run, refused, reseal
 
 import bitcc
 from bitcc import bundle
-from bitcc.errors import BitccError, BundleError, TargetError
+from bitcc.errors import BitccError, BundleError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -267,8 +267,11 @@ def test_kernels_that_do_not_exist_are_named(
 def test_a_path_that_onnxruntime_does_not_take_is_told(example_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"b\xff")
     shutil.copytree(example_bundle, folder)
-    with pytest.raises(TargetError, match="no path that is not UTF-8"):
-        bitcc.session(folder)
+    # not in this process, whose list of mapped files other tests read
+    command = [sys.executable, "-c", "import bitcc, sys; bitcc.session(sys.argv[1])", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "bitcc.errors.TargetError: library `" in done.stderr
+    assert "onnxruntime takes no path that is not UTF-8" in done.stderr
 
 
 def test_errors_of_the_interface_are_ours(tmp_path: Path) -> None:
