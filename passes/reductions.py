@@ -82,6 +82,22 @@ class _Half(NamedTuple):
         """In units, of patterns without signs: as ``widened``, but nothing is looked at first."""
         return (patterns.astype(np.uint32) << np.uint32(self.shift)).view(np.float32)
 
+    def sums(self, patterns: NDArray[np.uint16]) -> NDArray[np.float32]:
+        """In units, of ``_TOGETHER`` magnitudes each, where ``patterns`` is a multiple of them.
+
+        Two patterns are a word; each of them is moved to its place in that, with nothing of the other.
+        """
+        words = patterns.view(np.uint32)
+        bits = words << np.uint32(self.shift)
+        mask = np.uint32((_SIGN - 1) << self.shift)
+        magnitudes = bits.view(np.float32).reshape(_TOGETHER // 2, -1)
+        bits &= mask
+        sums = magnitudes.sum(axis=0)
+        np.right_shift(words, np.uint32(16 - self.shift), out=bits)
+        bits &= mask
+        sums += magnitudes.sum(axis=0)
+        return np.asarray(sums)
+
 
 _HALVES = (_Half(13, 2.0**112, 0x7C00), _Half(16, 1.0, 0x7F80))
 _SIGN = 1 << 15
@@ -98,10 +114,13 @@ def _sum_of_magnitudes(content: Elementwise, prepare: Prepare) -> float | None:
     infinity = half.magnitudes(np.array(half.infinity, np.uint16))
     total = 0.0
     for rows in content.block_rows():
-        values = half.magnitudes(table.patterns[rows].reshape(-1) & np.uint16(_SIGN - 1))
-        in_rows = values[: values.size // _TOGETHER * _TOGETHER].reshape(_TOGETHER, -1)
-        for some in (in_rows.sum(axis=0), values[in_rows.size :]):
-            if not some.max(initial=0) < infinity:  # written so that NaN is no sum either
+        patterns = table.patterns[rows].reshape(-1).view(np.uint16)
+        together = patterns.size // _TOGETHER * _TOGETHER
+        parts = [half.sums(patterns[:together])] if together else []
+        if together < patterns.size:
+            parts.append(half.magnitudes(patterns[together:] & np.uint16(_SIGN - 1)))
+        for some in parts:
+            if not some.max() < infinity:  # written so that NaN is no sum either
                 return None
             total += float(some.sum(dtype=np.float64))
     return total * half.unit
