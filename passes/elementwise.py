@@ -130,7 +130,7 @@ class Elementwise:
     @cached_property
     def dtype(self) -> np.dtype[Any]:
         """Of the result."""
-        return self.evaluate(self.leaves_of(slice(0, 1))).dtype
+        return self.evaluate(self.leaves_of(slice(0, 0))).dtype
 
     @cached_property
     def _read_last(self) -> list[list[ir.Value]]:

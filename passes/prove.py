@@ -46,7 +46,7 @@ _KINDS = 8
 _MOST_TOKENS = 4096
 _FEW_TOKENS = 64
 _FREE = (7, 5, 11)  # sizes that no Reshape is likely to have
-_COLUMNS = 128  # that are run, if the layer has more; at least one for each scale of a row
+_COLUMNS = 64  # that are run, if the layer has more; at least one for each scale of a row
 
 
 class _Trial(NamedTuple):
