@@ -9,6 +9,7 @@ import numpy as np
 
 from bitcc import ops
 from bitcc.facts import KEPT, LayerFacts
+from bitcc.formats import FORMATS
 from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
 from bitcc.passes.epilogue import Epilogue, read_epilogue
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from bitcc.formats import WeightFormat
     from bitcc.passes.constants import Constants
-
 
 _SCALES = "train with a weight scale for the tensor or for each row"
 _LATENT = "its activations are those of a BitLinear: export its weight quantizer in the graph, or merged"
@@ -46,7 +47,12 @@ def candidates(model: ir.Model, constants: Constants) -> list[ir.Node]:
 
 
 def detect(
-    node: ir.Node, constants: Constants, min_weights: int | None, *, not_int8: Refused | None = None
+    node: ir.Node,
+    constants: Constants,
+    min_weights: int | None,
+    weight_format: WeightFormat = FORMATS["t2"],
+    *,
+    not_int8: Refused | None = None,
 ) -> Finding:
     """Decide about one candidate.
 
@@ -58,6 +64,7 @@ def detect(
         node: One of ``candidates``.
         constants: Of the model.
         min_weights: Layers with fewer weights stay as they are; None for the default of each op.
+        weight_format: Of the codes.
         not_int8: Why the activations stay float in any case, where that is known.
     """
     name = node.name or node.outputs[0].name or node.op_type
@@ -67,7 +74,7 @@ def detect(
         matrix = weight_matrix(node, constants)
         n, k = matrix.shape
         try:
-            ternary = to_ternary(matrix)
+            ternary = to_ternary(matrix, weight_format)
         except Refused as refusal:
             weights, fix = of_dense(matrix)
             raise Refused(refusal.reason, fix=fix or refusal.fix) from refusal

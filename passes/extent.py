@@ -42,7 +42,7 @@ class Extent(NamedTuple):
 def extent_of(matrix: Matrix, codes: PackedMatrix) -> Extent:
     """That of all columns of all rows; the signs of all values go to ``codes``."""
     largest, smallest, number = 0.0, np.inf, 0
-    for rows in matrix.blocks():
+    for rows in matrix.blocks(codes.fmt):
         values = comparable(matrix.content.rows(rows))
         signs = signs_of(values)
         codes.write(*matrix.place(rows), matrix.as_content(signs))

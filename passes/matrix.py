@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bitcc.formats import Order
+    from bitcc.formats import Order, WeightFormat
 
     Array = NDArray[Any]
+
+_COLUMNS = 64  # or some fewer, of a transposed matrix: tiles of all rows are small
 
 
 class Matrix(NamedTuple):
@@ -46,14 +48,14 @@ class Matrix(NamedTuple):
         """Of the elements."""
         return self.content.dtype
 
-    def blocks(self) -> Iterator[slice]:
-        """Which rows of the content to read together; whole tiles of packed weights."""
-        packed = FORMATS["t2"]
-        return self.content.block_rows(packed.columns if self.transposed else packed.rows)
+    def blocks(self, fmt: WeightFormat = FORMATS["t2"]) -> Iterator[slice]:
+        """Which rows of the content to read together; whole tiles of weights in that format."""
+        columns = max(1, _COLUMNS // fmt.columns) * fmt.columns
+        return self.content.block_rows(columns if self.transposed else fmt.rows)
 
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
+    def tiles(self, fmt: WeightFormat = FORMATS["t2"]) -> Iterator[tuple[slice, slice]]:
         """(rows, columns) of the blocks."""
-        return map(self.place, self.blocks())
+        return map(self.place, self.blocks(fmt))
 
     def place(self, rows: slice) -> tuple[slice, slice]:
         """(rows, columns) of some rows of the content."""

@@ -134,7 +134,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
     def _examine(
         self, node: ir.Node, where: _Where, stored: dict[bytes, ir.TensorProtocol]
     ) -> tuple[PackedLayer | None, LayerFacts]:
-        found: Finding = detect(node, where.constants, self.min_weights)
+        found: Finding = detect(node, where.constants, self.min_weights, where.weight_format)
         if isinstance(found, LayerFacts):
             return None, found
         prepared = _prepared(found, where.weight_format)
@@ -196,7 +196,7 @@ class _Prepared(NamedTuple):
 def _prepared(layer: Layer, of_int8: formats.WeightFormat) -> _Prepared:
     fmt = of_int8 if isinstance(layer.op, BitLinear) else formats.FORMATS["t2"]
     op = replace(layer.op, weight_format=fmt.name, layout_version=fmt.layout_version)
-    data = fmt.from_t2(layer.ternary.codes.data, layer.op.N, layer.op.K)
+    data = layer.ternary.codes.packed_as(fmt).data
     return _Prepared(replace(layer.without_codes(), op=op), data, _facts(layer, fmt, data.nbytes))
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import onnx_ir as ir
 
 from bitcc import formats
-from bitcc.formats import t2
 from bitcc.passes._refused import Refused
 from bitcc.passes.magnitudes import floats
 from bitcc.passes.table import NO_CODE, CodeTable
@@ -62,7 +61,7 @@ def weight_error(
     if matrix.shape != (layer.op.N, layer.op.K):
         raise Refused("packed, its weights have another shape")
     layout = formats.get(layer.op.weight_format, layer.op.layout_version)
-    codes = formats.PackedMatrix(t2.FORMAT, matrix.shape, layout.to_t2(packed, *matrix.shape))
+    codes = formats.PackedMatrix(layout, matrix.shape, packed)
     with np.errstate(all="ignore"):  # a table has infinities and NaN, whether they are used or not
         if rounded:
             _check_nearest(matrix, codes, layer)
@@ -104,7 +103,7 @@ def _check_nearest(matrix: Matrix, codes: PackedMatrix, layer: Layer) -> None:
     else:
         good = all(
             bool((np.abs(_units(layer, floats(matrix.tile(*at)), at) - codes.read(*at)) < 0.5).all())
-            for at in matrix.tiles()
+            for at in matrix.tiles(codes.fmt)
         )
     if not good:
         raise Refused("packed, its weights are not those of the original")
@@ -113,12 +112,12 @@ def _check_nearest(matrix: Matrix, codes: PackedMatrix, layer: Layer) -> None:
 def _largest_coded(matrix: Matrix, table: Table, known: Int8, codes: PackedMatrix) -> int | None:
     """The largest pattern; None unless the codes [N, K] are those that ``known`` says of each."""
     expected, largest = CodeTable(known), 0
-    for rows in matrix.blocks():
+    for rows in matrix.blocks(codes.fmt):
         packed = _read(codes, matrix, rows)
-        found = np.empty_like(packed)
-        if not expected.read(table.patterns[rows], found) or not np.array_equal(found, packed):
+        found, largest_here = np.empty_like(packed), table.largest(rows)
+        if not expected.read(table.patterns[rows], found, largest_here) or not np.array_equal(found, packed):
             return None
-        largest = max(largest, table.largest(rows))
+        largest = max(largest, largest_here)
     return largest
 
 
@@ -148,16 +147,14 @@ def _table_error(
 ) -> float | None:
     """The largest |W - W'| / scale; None if one is more than ``_STRAY``."""
     values = floats(evaluate(matrix.content.patterns())) / np.float32(scale)
-    known = np.full(values.shape, NO_CODE, np.int8)
-    stray = np.full(values.shape, np.inf)
-    for code in (-1, 0, 1):
-        away = np.abs(values - code)
-        near = away <= _STRAY
-        known[near], stray[near] = code, away[near]
+    nearest = np.rint(values)
+    away = np.abs(values - nearest)
+    near = (away <= _STRAY) & (np.abs(nearest) <= 1)
+    known = np.where(near, nearest, NO_CODE).astype(np.int8)
     largest = _largest_coded(matrix, table, known, codes)
     if largest is None:
         return None
-    return float(stray[(known != NO_CODE) & table.up_to(largest)].max())
+    return float(away[near & table.up_to(largest)].max())
 
 
 def _largest_stray(matrix: Matrix, codes: PackedMatrix, layer: Layer, evaluate: Evaluate) -> float | None:
@@ -189,7 +186,7 @@ def _parts(
     matrix: Matrix, codes: PackedMatrix, evaluate: Evaluate
 ) -> Iterator[tuple[tuple[slice, slice], Array, Int8]]:
     """(rows and columns, values, codes) of blocks of the matrix."""
-    for rows in matrix.blocks():
+    for rows in matrix.blocks(codes.fmt):
         at, values = matrix.place(rows), floats(evaluate(matrix.content.leaves_of(rows)))
         yield at, matrix.as_content(values), codes.read(*at, matrix.order)
 

@@ -72,9 +72,15 @@ class CodeTable:
 
     codes: Int8
 
-    def read(self, patterns: Patterns, out: Int8) -> bool:
-        """Fill ``out`` with the codes of the patterns; False if one of them has none."""
-        if self._step is not None and size_of_halves(patterns) < self._step.end:
+    def read(self, patterns: Patterns, out: Int8, largest: int) -> bool:
+        """Fill ``out`` with the codes of the patterns; False if one of them has none.
+
+        Args:
+            patterns: Some rows of a ``Table``.
+            out: int8, of their shape.
+            largest: As ``Table.largest`` gives it for these rows.
+        """
+        if self._step is not None and largest < self._step.end:
             return self._step.read(patterns, out)
         if self._first is not None:
             from_first = out.view(np.uint8)
@@ -137,9 +143,9 @@ class _Step(NamedTuple):
 
     def read(self, patterns: Patterns, out: Int8) -> bool:
         """As ``CodeTable.read``, of magnitudes before the end."""
-        positive = patterns.view(np.int16) >= self.first
+        np.greater_equal(patterns.view(np.int16), self.first, out=out.view(np.bool_))
         negative = patterns >= _SIGN + self.first
-        np.subtract(positive.view(np.int8), negative.view(np.int8), out=out)
+        np.subtract(out, negative.view(np.int8), out=out)
         if self.behind_zeros == self.first:
             return True
         magnitudes = patterns & (_SIGN - 1)

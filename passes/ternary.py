@@ -33,7 +33,7 @@ from bitcc.passes.table import NO_CODE, CodeTable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bitcc.formats import Int8
+    from bitcc.formats import Int8, WeightFormat
 
 _MIN_SIDE = 4
 _MIN_WEIGHTS = 64  # fewer values prove nothing
@@ -52,7 +52,7 @@ class Ternary:
     """An exact ternary matrix.
 
     Attributes:
-        codes: [N, K], in format `t2`.
+        codes: [N, K], packed.
         scale: float32 [1, 1] (scope ``tensor``), [N, 1] (``row``) or [N, K / group_size], positive.
         group_size: Columns of one scale; K for the scopes ``tensor`` and ``row``.
         noisy: Whether the values stray further from the levels than float32 explains, as those of a
@@ -84,7 +84,7 @@ class Ternary:
     @cached_property
     def counts(self) -> tuple[int, int, int]:
         """How many codes are -1, 0 and 1."""
-        negative, positive = t2.counts(self.codes.data)
+        negative, positive = self.codes.fmt.counts(self.codes.data)
         return negative, math.prod(self.codes.shape) - negative - positive, positive
 
     @property
@@ -93,8 +93,12 @@ class Ternary:
         return "ternary" if self.zeros else "binary"
 
 
-def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
+def to_ternary(matrix: Matrix | NDArray[Any], fmt: WeightFormat = t2.FORMAT) -> Ternary:
     """[N, K] float or integer values -> exact codes and their scale, at the coarsest scope that fits.
+
+    Args:
+        matrix: The values.
+        fmt: Of the codes.
 
     Raises:
         Refused: the values are not ternary; the reason says which rule failed.
@@ -109,9 +113,9 @@ def to_ternary(matrix: Matrix | NDArray[Any]) -> Ternary:
     if np.isfinite(largest) and largest > 0:
         if _has_more_levels(sample):
             raise _dense()  # most dense matrices end here
-        if (codes := _codes_of_one_level(matrix, largest)) is not None:
+        if (codes := _codes_of_one_level(matrix, largest, fmt)) is not None:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
-    codes = _to_be_written(matrix)
+    codes = PackedMatrix.empty(fmt, matrix.shape)
     extent = extent_of(matrix, codes)
     if extent.is_one_level(_TOLERANCE):
         return Ternary(codes, _full(_sample_mode(matrix)), k)
@@ -127,19 +131,15 @@ def _has_more_levels(block: NDArray[Any]) -> bool:
     return bool(((groups > 0) & (groups <= half)).any())
 
 
-def _to_be_written(matrix: Matrix) -> PackedMatrix:
-    return PackedMatrix.empty(t2.FORMAT, matrix.shape)
-
-
-def _codes_of_one_level(matrix: Matrix, level: float) -> PackedMatrix | None:
+def _codes_of_one_level(matrix: Matrix, level: float, fmt: WeightFormat) -> PackedMatrix | None:
     """The codes [N, K] if every value is -level, 0 or +level, to the last bit; else None."""
-    content, codes = matrix.content, _to_be_written(matrix)
+    content, codes = matrix.content, PackedMatrix.empty(fmt, matrix.shape)
     table = content.table
     known = None if table is None else CodeTable(_code_table(floats(table.values), level))
-    for rows in matrix.blocks():
+    for rows in matrix.blocks(fmt):
         block = np.empty((rows.stop - rows.start, content.shape[1]), np.int8)
         if table is not None and known is not None:
-            fits = known.read(table.patterns[rows], block)
+            fits = known.read(table.patterns[rows], block, table.largest(rows))
         else:
             fits = _read_codes(content.rows(rows), level, block)
         if not fits:

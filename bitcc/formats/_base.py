@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -17,6 +18,12 @@ Int8: TypeAlias = NDArray[np.int8]
 Bytes: TypeAlias = NDArray[np.uint8]
 Order: TypeAlias = Literal["C", "F"]
 """Which index of a matrix moves fastest in memory: ``C`` the column, ``F`` the row."""
+
+TWO_BYTES = np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+"""uint8 [65536, 2]: the bytes of every number of 16 bits; looking up two at a time takes half as long."""
+
+_COUNTED = 1 << 15  # pairs of bytes at a time: a multiple of the 32 of one vector
+_SUMMED = 16  # pairs, whose sums stay below 256
 
 
 class Unpack(Protocol):
@@ -43,9 +50,6 @@ class WeightFormat:
             ``PackedWeightError``.
         unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
             byte that no packer writes, or padding that is not zero.
-        from_t2: (what ``t2`` packs an (n, k) matrix to, n, k) -> packed uint8.
-        to_t2: (packed uint8, n, k) -> what ``t2`` packs the matrix to. Raises ``PackedWeightError`` as
-            ``unpack`` does, but for what ``t2`` itself refuses.
     """
 
     name: str
@@ -57,8 +61,23 @@ class WeightFormat:
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
     unpack: Unpack
-    from_t2: Callable[[Bytes, int, int], Bytes]
-    to_t2: Callable[[Bytes, int, int], Bytes]
+
+    def counts(self, packed: Bytes) -> tuple[int, int]:
+        """How many weights are -1 and 1; the bytes are those that ``pack`` writes."""
+        pairs = packed.reshape(-1).view(np.uint16)
+        negative = positive = 0
+        for start in range(0, pairs.size, _COUNTED):
+            signs = np.take(self._signs_of_two, pairs[start : start + _COUNTED], mode="clip")
+            sums = signs.reshape(_SUMMED, -1).sum(axis=0, dtype=np.uint16)
+            negative += int((sums >> 8).sum())
+            positive += int((sums & 0xFF).sum())
+        return negative, positive
+
+    @cached_property
+    def _signs_of_two(self) -> NDArray[np.uint16]:
+        """uint16 [65536]: how many weights of two bytes are 1, and 256 times how many are -1."""
+        signs = (self.byte_weights == 1).sum(axis=1) + 256 * (self.byte_weights == -1).sum(axis=1)
+        return np.asarray(signs[TWO_BYTES].sum(axis=1, dtype=np.uint16))
 
     def stack(self, parts: Sequence[tuple[Bytes, int]], k: int) -> Bytes:
         """(packed, n) of several (n, k) matrices -> packed, of all their rows below one another.

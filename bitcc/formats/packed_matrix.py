@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bitcc.formats._base import Bytes, Int8, Order, WeightFormat
 
 _ALL = slice(None)
+_AT_ONCE = 1 << 18  # weights
 _Part: TypeAlias = tuple[range, range]
 
 
@@ -63,6 +64,23 @@ class PackedMatrix:
         weights = self.fmt.unpack(self._packed(tiles), *_shape(tiles), order)
         inside = (slice(p.start - t.start, p.stop - t.start) for p, t in zip(part, tiles, strict=True))
         return weights[tuple(inside)]
+
+    def packed_as(self, fmt: WeightFormat) -> PackedMatrix:
+        """The same weights in another format, or this matrix if it is the same.
+
+        Raises:
+            PackedWeightError: a byte is none that a packer writes, or padding is not zero.
+        """
+        if fmt == self.fmt:
+            return self
+        n, k = self.shape
+        packed = PackedMatrix.empty(fmt, self.shape)
+        unit = fmt.rows
+        count = max(1, _AT_ONCE // (unit * k)) * unit
+        for start in range(0, n, count):
+            rows = slice(start, start + count)
+            packed.write(rows, _ALL, self.read(rows))
+        return packed
 
     def _places(self, rows: slice, columns: slice) -> tuple[_Part, _Part]:
         """The rows and columns of a part, and those of the tiles that it is in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from bitcc import formats
 from bitcc.errors import PackedWeightError
-from bitcc.formats import FORMATS, WeightFormat, t2
+from bitcc.formats import FORMATS, WeightFormat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,11 +46,21 @@ def test_matrices_of_one_value_survive(fmt: WeightFormat, size: tuple[int, int],
     np.testing.assert_array_equal(fmt.unpack(fmt.pack(weights), *size), weights)
 
 
+@every_format
 @given(size=sizes, seed=st.integers(0, 2**32 - 1))
 @example(size=(301, 999), seed=0)  # more than are counted at a time
-def test_padding_is_not_counted(size: tuple[int, int], seed: int) -> None:
+def test_padding_is_not_counted(fmt: WeightFormat, size: tuple[int, int], seed: int) -> None:
     weights = weights_of(size, seed)
-    assert t2.counts(t2.pack(weights)) == tuple(np.count_nonzero(weights == w) for w in (-1, 1))
+    assert fmt.counts(fmt.pack(weights)) == tuple(np.count_nonzero(weights == w) for w in (-1, 1))
+
+
+@every_format
+@given(size=sizes, value=st.sampled_from([-1, 1]))
+def test_no_count_is_too_small_for_what_it_counts(
+    fmt: WeightFormat, size: tuple[int, int], value: int
+) -> None:
+    counts = {-1: 0, 1: 0} | {value: math.prod(size)}
+    assert fmt.counts(fmt.pack(np.full(size, value, np.int8))) == (counts[-1], counts[1])
 
 
 @every_format
@@ -205,6 +216,24 @@ def test_a_byte_that_no_five_weights_have_is_refused_anywhere(where: tuple[int, 
     packed[where] = byte
     with pytest.raises(PackedWeightError, match=f"hold the byte {byte}, which no ternary weights have"):
         FORMATS["t5"].unpack(packed, 32, 80)
+
+
+@every_format
+@every_order
+def test_every_byte_means_its_weights_or_is_refused(fmt: WeightFormat, order: Order) -> None:
+    """What a byte means is also written as a table, for kernels in standard ops."""
+    count = fmt.byte_weights.shape[1]
+    written = {tuple(row): byte for byte, row in reversed(list(enumerate(fmt.byte_weights.tolist())))}
+    for byte, row in enumerate(fmt.byte_weights):
+        packed = np.full(fmt.packed_shape(16, fmt.columns), byte, np.uint8)
+        if max(row) > 1 or written[tuple(row)] != byte:
+            with pytest.raises(PackedWeightError):
+                fmt.unpack(packed, 16, fmt.columns, order)
+            continue
+        columns = np.tile(np.repeat(row, 4), fmt.columns // (4 * count))
+        weights = fmt.unpack(packed, 16, fmt.columns, order)
+        np.testing.assert_array_equal(weights, np.tile(columns, (16, 1)))
+        np.testing.assert_array_equal(fmt.pack(weights), packed)
 
 
 def test_the_bytes_of_t5_version_1_never_change() -> None:

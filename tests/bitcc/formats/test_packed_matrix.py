@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bitcc.errors import PackedWeightError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bitcc.formats import Order
 
 every_format = pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
+every_other_format = pytest.mark.parametrize("other", FORMATS.values(), ids=lambda fmt: fmt.name)
 sizes = st.tuples(st.integers(1, 150), st.integers(1, 400))
 orders = st.sampled_from(["C", "F"])
 ALL = slice(None)
@@ -65,13 +66,30 @@ def test_any_part_can_be_read(
 
 
 @every_format
+@every_other_format
 @given(size=sizes)
-def test_every_format_is_made_of_t2_and_back(fmt: WeightFormat, size: tuple[int, int]) -> None:
+@example(size=(40, 20000))  # more than are packed at a time
+def test_every_format_is_made_of_every_other(
+    fmt: WeightFormat, other: WeightFormat, size: tuple[int, int]
+) -> None:
     weights = weights_of(size)
-    in_t2 = FORMATS["t2"].pack(weights)
-    made = fmt.from_t2(in_t2, *size)
-    np.testing.assert_array_equal(made, fmt.pack(weights))
-    np.testing.assert_array_equal(fmt.to_t2(made, *size), in_t2)
+    made = packed(weights, other).packed_as(fmt)
+    assert made.fmt is fmt
+    np.testing.assert_array_equal(made.data, fmt.pack(weights))
+
+
+@every_format
+@every_other_format
+def test_what_no_packer_writes_is_not_packed_in_another_format(
+    fmt: WeightFormat, other: WeightFormat
+) -> None:
+    matrix = packed(weights_of((48, 70)), other)
+    matrix.data[1, 0, 0] = 255
+    if fmt is other:
+        assert matrix.packed_as(fmt) is matrix
+        return
+    with pytest.raises(PackedWeightError):
+        matrix.packed_as(fmt)
 
 
 @every_format
