@@ -161,12 +161,20 @@ def _without_subtracted_residue(node: ir.Node, constants: Constants) -> ir.Value
 
 
 def inverted(value: ir.Value, constants: Constants) -> ir.Value | None:
-    """The v of ``1 / v``, None for anything else."""
-    node = producer(value, "Reciprocal", "Div")
-    if node is None or (node.op_type == "Div" and constants.scalar(node.inputs[0]) != 1.0):
+    """The v of ``1 / v``, None for anything else.
+
+    Also of ``v ** -1``, which onnxruntime rounds to another last place for one number in 1700.
+    """
+    node = producer(value, "Reciprocal", "Div", "Pow")
+    if node is None:
         return None
-    inner = node.inputs[-1]
-    return None if inner is None else skip(inner, constants)
+    first, last = node.inputs[0], node.inputs[-1]
+    if node.op_type == "Pow":
+        first, last = last, first
+    required = {"Div": 1.0, "Pow": -1.0}.get(node.op_type)
+    if last is None or (required is not None and constants.scalar(first) != required):
+        return None
+    return skip(last, constants)
 
 
 def before_broadcast(value: ir.Value, constants: Constants) -> ir.Value:

@@ -6,7 +6,7 @@
    optimisations, against the numpy spec of the op, with random and adversarial tokens, all rows, all scales
    and the whole bias. The weights are an input of both, ternary codes at the scale of the layer. None of
    these nodes knows how many columns there are, so that a few of them prove the arithmetic of all; where one
-   does (a Reshape, MatMulNBits), all columns are run.
+   does (a Reshape, an Expand, MatMulNBits), the declared shape is run, with all columns.
 
 Half-precision layers are compared in float32, with the weights as half precision rounded them: there the
 original's rounded scales and codes are noise of some percent, and onnxruntime cannot run bfloat16 at all.
@@ -16,6 +16,7 @@ So are layers whose float32 weights carry the noise of half precision around the
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,9 +28,10 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.layout import inverse, transposed
 from bitcc.passes.matmul import as_read
 from bitcc.passes.prove_weights import weight_error
+from bitcc.passes.trial_tokens import shapes_in_front, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container
 
     from numpy.typing import NDArray
 
@@ -42,10 +44,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _HALF_TYPES = frozenset(h.numpy() for h in _HALVES)
-_KINDS = 8
-_MOST_TOKENS = 4096
-_FEW_TOKENS = 64
-_FREE = (7, 5, 11)  # sizes that no Reshape is likely to have
 _COLUMNS = 64  # that are run, if the layer has more; at least one for each scale of a row
 
 
@@ -81,11 +79,21 @@ def largest_error(layer: Layer, packed: formats.Bytes, constants: Constants, run
 
 
 def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> float:
+    if not layer.reshapes:
+        with suppress(Refused):  # a node may know the declared shape
+            return _error_of(layer, packed, constants, runner, as_declared=False)
+    return _error_of(layer, packed, constants, runner, as_declared=True)
+
+
+def _error_of(
+    layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner, *, as_declared: bool
+) -> float:
     keeps_weight = layer.node.op_type == "MatMulNBits"  # which says how many columns there are
-    trial = _Trial(layer.op, packed, {}) if keeps_weight else _trial(layer, constants)
-    run, fed = _original(layer, trial.weight, constants, runner)
+    trial = _Trial(layer.op, packed, {}) if keeps_weight else _trial(layer, constants, whole=as_declared)
+    shapes = shapes_in_front(layer, constants) if as_declared else {}
+    run, fed = _original(layer, {**trial.weight, **shapes}, constants, runner)
     worst = 0.0
-    for x in tokens(layer, trial.op.K):
+    for x in tokens(layer, trial.op.K, as_declared=as_declared):
         result = run({**fed, layer.x: transposed(x, inverse(layer.x_layout))})
         want = transposed(result.astype(np.float64), inverse(layer.y_layout))
         got = _computed(layer, trial, x).astype(np.float64)
@@ -107,9 +115,9 @@ def _reshaped(got: Array, x: ir.Value, want: Array) -> Array:
     return got.reshape(want.shape) if got.size == want.size else got
 
 
-def _trial(layer: Layer, constants: Constants) -> _Trial:
+def _trial(layer: Layer, constants: Constants, *, whole: bool) -> _Trial:
     scale, k = layer.ternary.scale, layer.op.K
-    columns = min(k, scale.shape[1] * -(-_COLUMNS // scale.shape[1])) if not layer.reshapes else k
+    columns = k if whole else min(k, scale.shape[1] * -(-_COLUMNS // scale.shape[1]))
     rng = np.random.default_rng(layer.op.N * 65537 + k)
     codes = _codes(rng, (columns, layer.op.N)).T  # as most graphs read them
     op = replace(layer.op, K=columns)
@@ -172,51 +180,6 @@ def difference(got: Array, want: Array) -> float:
     scale = np.max(np.abs(want), axis=-1, keepdims=True)
     with np.errstate(all="ignore"):  # of infinite outputs it is NaN, which is no proof
         return float(np.max(np.abs(got - want) / np.where(scale == 0, 1, scale), initial=0.0))
-
-
-def tokens(layer: Layer, k: int) -> Iterator[Array]:
-    """Inputs [..., k] of the layer's rank: ordinary tokens, heavy tails, tiny, huge, zero, and exact halves.
-
-    Where tokens share a scale, each input is of one kind: a huge token would leave the others no codes.
-    """
-    shape = (*_leading(layer), k)
-    rng = np.random.default_rng(layer.op.N * 65537 + k)
-    rows = max(int(np.prod(shape[:-1])), 1)
-    count = -(-_KINDS // rows) * rows
-    tokens = rng.standard_normal((count, k))
-    tokens[1] = rng.standard_t(3, k)
-    tokens[2, rng.integers(k)] = 60
-    tokens[3] *= 1e3
-    tokens[4] *= 1e-7
-    tokens[5] = 0
-    tokens[6] = rng.integers(-127, 127, k) + 0.5
-    tokens[6, 0] = 127
-    tokens = tokens.astype(np.float32)
-    if getattr(layer.op, "act_scope", None) is ops.ActScope.TENSOR:
-        for kind in tokens[:_KINDS]:
-            yield np.stack([np.roll(kind, i) / np.float32(1 + i / rows) for i in range(rows)]).reshape(shape)
-        return
-    for start in range(0, count - rows + 1, rows):
-        yield tokens[start : start + rows].reshape(shape)
-
-
-def _leading(layer: Layer) -> tuple[int, ...]:
-    """The dimensions before the last: few tokens, whatever the model declares, computed in the same way.
-
-    A Reshape in front of the product may only take the declared shape; there free axes are of unlike sizes,
-    so that none is taken for another. Constants of the graph may have the declared shape, too.
-    """
-    declared = () if layer.x.shape is None else tuple(layer.x.shape)
-    sizes = [d for d in declared if isinstance(d, int)]
-    fixed = 0 < len(sizes) == len(declared) and not layer.x_layout
-    if layer.reshapes or (fixed and math.prod(sizes[:-1]) <= _FEW_TOKENS):
-        free = iter(_FREE)
-        rows = tuple(d if isinstance(d, int) else next(free, 1) for d in declared[:-1])
-        if 0 < math.prod(rows) <= _MOST_TOKENS:
-            return rows
-    known = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)
-    rank = len(layer.x_layout or layer.y_layout) or known
-    return {1: (), 2: (_KINDS,)}.get(rank, (*(1,) * (rank - 3), _KINDS // 2, _KINDS // 2))
 
 
 def _is_foreign(value: ir.Value) -> bool:

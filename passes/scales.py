@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bitcc.passes.normal_form import before_broadcast, producer, same
+from bitcc.passes.normal_form import before_broadcast, inverted, producer, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,13 +63,14 @@ def read_factor(
     value = before_broadcast(value, constants)
     if largest is not None and same(value, largest, constants):
         return Factor(1, np.ones(1))
-    node = producer(value, "Mul", "Div", "Reciprocal")
-    if node is None or depth == 0:
-        return None
-    factors = [read_factor(v, largest, constants, row, depth - 1) for v in node.inputs if v is not None]
+    inner = inverted(value, constants)
+    if inner is not None and depth:
+        factor = read_factor(inner, largest, constants, row, depth - 1)
+        return None if factor is None else ONE.times(factor, -1)
+    node = producer(value, "Mul", "Div") if depth else None
+    inputs = () if node is None else node.inputs
+    factors = [read_factor(v, largest, constants, row, depth - 1) for v in inputs if v is not None]
     known = [factor for factor in factors if factor is not None]
-    if len(known) != len(node.inputs):
+    if node is None or len(known) != len(inputs):
         return None
-    if node.op_type == "Reciprocal":
-        return ONE.times(known[0], -1)
     return known[0].times(known[1], -1 if node.op_type == "Div" else 1)

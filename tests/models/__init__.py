@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from models.building import build, initializer, parse, text
 from models.checking import assert_same, attributes, bit_linears, initializers, op_types, read
+from models.parts import assemble
 from models.quantizer import QUANTIZER_CONSTANTS, quantizer
 from models.running import largest_difference, pack, run, tokens
 from models.table import LEADING, NO_QUANTIZER, SPELLINGS, TENSOR, WEIGHT_ONLY, Spelling, WeightOnly
@@ -32,6 +33,7 @@ __all__ = [
     "Spelling",
     "WeightOnly",
     "arrays",
+    "assemble",
     "assert_same",
     "attributes",
     "bit_linears",
