@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 
-LEAST = 2.0**-119
-"""The floor of a maximum that is not zero: 127 divided by it is a float32, and so is it divided by 127.
-
-Tokens of zeros have codes of zero, whatever stands for their maximum; smaller ones than this are no more.
-"""
-
 _FLAGS = (("keepdims", 1), ("noop_with_empty_axes", 0))
 _KEEPDIMS = "take the maximum with keepdims=True, so that it needs no Reshape"
 _AXIS = "take the maximum over the axis that the product sums over, or over the whole tensor"
@@ -34,12 +28,14 @@ class Absmax(NamedTuple):
         scope: What has a maximum of its own.
         floor: Lower bound of the maximum.
         eps: What is added to it.
+        guarded: Whether something else stands for a maximum of zero.
         dropped: Whether the graph's tensor of it has no axis for the columns, and gets it later.
     """
 
     scope: ActScope
     floor: float
     eps: float
+    guarded: bool = False
     dropped: bool = False
 
 
@@ -57,7 +53,11 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
         Refused: it is computed from something else, or bounded in another way.
     """
     value = _behind_reshapes(bounded, constants)
-    inner, floor, eps = _bounded(value, constants)
+    guard = guarded(value, constants)
+    is_guarded = guard is not None and same(guard.tested, guard.value, constants)
+    inner, floor, eps = (
+        (guard.value, 0.0, 0.0) if guard is not None and is_guarded else _bounded(value, constants)
+    )
     reduced = _behind_reshapes(inner, constants)
     least, more = 0.0, 0.0
     if (reduce := _of_both_ends(reduced, x, constants)) is None:
@@ -74,7 +74,7 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
     if scope is ActScope.TOKEN and seen != (value, reduced):
         raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
     dropped = scope is ActScope.TOKEN and reduce.attributes.get_int("keepdims", 1) == 0
-    return Absmax(scope, max(floor, least), eps or more, dropped)
+    return Absmax(scope, max(floor, least), eps or more, is_guarded, dropped)
 
 
 def _whole(value: ir.Value, constants: Constants) -> ir.Value:
@@ -89,7 +89,7 @@ def _is_flat(value: ir.Value) -> bool:
 
 
 def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, float]:
-    """(v, floor, eps) of  max(v, floor),  v + eps,  or  v where it is not zero."""
+    """(v, floor, eps) of  max(v, floor)  or  v + eps."""
     bounds, add = clamped(value, constants), producer(value, "Add")
     if bounds is not None:
         if bounds.low is None or bounds.high is not None:
@@ -101,9 +101,6 @@ def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, fl
     if add is not None:
         inner, eps = _plus_constant(add, constants)
         return skip(inner, constants), 0.0, eps
-    guard = guarded(value, constants)
-    if guard is not None and same(guard.tested, guard.value, constants):
-        return guard.value, LEAST, 0.0
     return value, 0.0, 0.0
 
 
@@ -129,11 +126,17 @@ def _negated(value: ir.Value, constants: Constants) -> ir.Value | None:
 
 
 def _of_both_ends(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Node | None:
-    """The ReduceMax of  max(max(x), -min(x)), or of the same with absolute values; None for anything else."""
+    """The ReduceMax of  max(max(x), -min(x)), or of the same with absolute values; None for anything else.
+
+    Either end may be bounded by zero.
+    """
     node = producer(value, "Max")
-    for first, second in () if node is None else operands(node):
-        upper = producer(_within_abs(first, constants) or skip(first, constants), "ReduceMax")
-        lower = producer(_within_abs(second, constants) or _negated(second, constants), "ReduceMin")
+    for above, below in () if node is None else operands(node):
+        first, second = (_beyond_zero(v, constants, (0, None)) for v in (above, below))
+        most = _within_abs(first, constants) or skip(first, constants)
+        least = _within_abs(second, constants) or _negated(second, constants) or second
+        upper = producer(_beyond_zero(most, constants, (0, None)), "ReduceMax")
+        lower = producer(_beyond_zero(least, constants, (None, 0)), "ReduceMin")
         if upper is None or lower is None or not same(upper.inputs[0], x, constants):
             continue
         alike = all(upper.attributes.get_int(*a) == lower.attributes.get_int(*a) for a in _FLAGS)
@@ -144,6 +147,14 @@ def _of_both_ends(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Node
         ):
             return upper
     return None
+
+
+def _beyond_zero(
+    value: ir.Value, constants: Constants, bounds: tuple[float | None, float | None]
+) -> ir.Value:
+    """The v of a clamp of v to these bounds; any other value itself."""
+    clamp = clamped(skip(value, constants), constants)
+    return value if clamp is None or (clamp.low, clamp.high) != bounds else skip(clamp.value, constants)
 
 
 def _within_abs(value: ir.Value, constants: Constants) -> ir.Value | None:

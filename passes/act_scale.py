@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
+from bitcc import ops
 from bitcc.ops import ActScale
-from bitcc.passes.absmax import LEAST
 from bitcc.passes.bounds import clamped, guarded
 from bitcc.passes.normal_form import before_broadcast, inverted, operands, producer, same, skip
 
@@ -32,6 +34,7 @@ class Factor(NamedTuple):
         divisor: What takes ``base`` to the step: ``qmax``, or 1.
         floor: Of the largest magnitude, where the step has one.
         eps: What is added to the step.
+        guarded: Whether something else stands for a step of zero.
     """
 
     form: ActScale
@@ -41,6 +44,7 @@ class Factor(NamedTuple):
     divisor: float
     floor: float = 0.0
     eps: float = 0.0
+    guarded: bool = False
 
     @classmethod
     def of(
@@ -133,7 +137,7 @@ def _bounded(step: ir.Value, constants: Constants, bounds: int) -> Iterator[Fact
     for factor in () if guard is None else _divisors(guard.value, constants, bounds):
         zero_together = () if guard is None else (guard.value, factor.largest)
         if guard is not None and any(same(guard.tested, v, constants) for v in zero_together):
-            yield factor._replace(base=step, divisor=1.0, floor=max(factor.floor, LEAST))
+            yield factor._replace(base=step, divisor=1.0, guarded=True)
     if clamp is None or clamp.low is None or clamp.high is not None:
         return
     for factor in _divisors(skip(clamp.value, constants), constants, bounds):
@@ -150,6 +154,23 @@ def _in_two_steps(x: ir.Value, given: ir.Value, constants: Constants, *, divides
         form = ActScale.PRODUCT if divides else ActScale.NORMALIZED
         for factor in Factor.of(form, constants.scalar(number), largest, constants):
             yield Reading(v, largest, factor)
+
+
+@functools.cache
+def least_floor(form: ActScale, qmax: float) -> float:
+    """The smallest maximum that has a scale, for a floor where something else stands for a maximum of zero.
+
+    Tokens of zeros have codes of zero whatever that is. Smaller ones than this, below 2^-120, have a scale of
+    infinity or a step of zero in the graph too.
+    """
+    op = ops.BitLinear(K=1, N=1, act_scale=form, qmax=qmax)
+    below, floor = 0, int(_ONE.view(np.uint32))
+    while floor - below > 1:
+        middle = (below + floor) // 2
+        made = replace(op, act_floor=float(np.uint32(middle).view(np.float32)))
+        _, inverse = ops.quantize(np.zeros((1, 1), np.float32), made)
+        below, floor = (below, middle) if np.isfinite(inverse).all() else (middle, floor)
+    return float(np.uint32(floor).view(np.float32))
 
 
 _ONE = np.float32(1)

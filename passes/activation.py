@@ -18,7 +18,7 @@ import numpy as np
 from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
-from bitcc.passes.act_scale import readings, scalings
+from bitcc.passes.act_scale import least_floor, readings, scalings
 from bitcc.passes.bounds import Clamped, clamped
 from bitcc.passes.layout import RESHAPES
 from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
@@ -237,6 +237,8 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
             refused = refusal if refused.reason == _UNKNOWN_FORM else refused
             continue
         floor, eps = max(absmax.floor, factor.floor), absmax.eps or factor.eps
+        if absmax.guarded or factor.guarded:
+            floor = max(floor, least_floor(factor.form, factor.qmax))
         if absmax.eps and (factor.floor or factor.eps):  # in one order or the other
             continue
         low, high = _int8_range(factor.qmax, low, high)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bitcc.passes.constants import Constants
 
-_ONE_BOUND = ("Min", "Max", "Where")
+_ONE_BOUND = ("Min", "Max", "Where", "ScatterND")
 _CASTS = ("Cast", "CastLike")
 _COMPARISONS = {
     "Equal": operator.eq,
@@ -40,6 +40,14 @@ class Guarded(NamedTuple):
 
     value: ir.Value
     tested: ir.Value
+
+
+class _Selection(NamedTuple):
+    """``where_true`` where the condition holds, else ``where_false``."""
+
+    condition: ir.Value
+    where_true: ir.Value
+    where_false: ir.Value
 
 
 def clamped(value: ir.Value, constants: Constants) -> Clamped | None:
@@ -78,7 +86,7 @@ def _clip(node: ir.Node, constants: Constants) -> Clamped | None:
 
 
 def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
-    if node.op_type == "Where":
+    if node.op_type in {"Where", "ScatterND"}:
         return _selected(node, constants)
     for value, bound in operands(node):
         number = filled_with(bound, constants)
@@ -89,10 +97,11 @@ def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
 
 def _selected(node: ir.Node, constants: Constants) -> Clamped | None:
     """``Where(v > bound, v, bound)`` and its like: the larger or the smaller one."""
-    found = _comparison(node.inputs[0])
-    first, second = (*node.inputs, None, None)[1:3]
-    if found is None or first is None or second is None:
+    selection = _selection(node, constants)
+    found = None if selection is None else _comparison(selection.condition)
+    if selection is None or found is None:
         return None
+    first, second = selection.where_true, selection.where_false
     compare, negated = found
     left, right = compare.inputs
     bound = filled_with(right, constants)
@@ -113,11 +122,12 @@ def guarded(value: ir.Value, constants: Constants) -> Guarded | None:
 
     Instead of 1 it may be any number but zero.
     """
-    where = producer(value, "Where")
-    found = None if where is None else _comparison(where.inputs[0])
-    first, second = (None, None) if where is None else (*where.inputs, None, None)[1:3]
-    if found is None or first is None or second is None:
+    node = producer(value, "Where", "ScatterND")
+    selection = None if node is None else _selection(node, constants)
+    found = None if selection is None else _comparison(selection.condition)
+    if selection is None or found is None:
         return None
+    first, second = selection.where_true, selection.where_false
     (compare, negated), test = found, _COMPARISONS[found[0].op_type]
     left, right = compare.inputs
     on_left = filled_with(right, constants) == 0
@@ -130,6 +140,30 @@ def guarded(value: ir.Value, constants: Constants) -> Guarded | None:
     if of_zero is of_more or not number or not np.isfinite(number):
         return None
     return Guarded(skip(kept, constants), tested)
+
+
+def _selection(node: ir.Node, constants: Constants) -> _Selection | None:
+    """What a Where selects, or a ScatterND of ``v[condition] = number``."""
+    if len(node.inputs) != 3 or None in node.inputs:
+        return None
+    first, second, third = (v for v in node.inputs if v is not None)
+    if node.op_type == "Where":
+        return _Selection(first, second, third)
+    transpose = producer(second, "Transpose")
+    nonzero = None if transpose is None else producer(transpose.inputs[0], "NonZero")
+    condition = None if nonzero is None else nonzero.inputs[0]
+    expand = producer(condition, "Expand")  # to its own shape
+    condition = condition if expand is None else expand.inputs[0]
+    if condition is None or transpose is None or filled_with(third, constants) is None:
+        return None
+    by_columns = list(transpose.attributes.get_ints("perm") or (1, 0)) == [1, 0]
+    replaces = node.attributes.get_string("reduction", "none") == "none"
+    alike = (
+        condition.shape is not None
+        and first.shape is not None
+        and condition.shape.rank() == first.shape.rank()
+    )
+    return _Selection(condition, third, first) if by_columns and replaces and alike else None
 
 
 def _comparison(condition: ir.Value | None) -> tuple[ir.Node, bool] | None:
@@ -146,7 +180,7 @@ def filled_with(value: ir.Value | None, constants: Constants) -> float | None:
     """The number that all elements of a tensor are, whatever its shape; None for anything else."""
     rounded: list[ir.DataType | None] = []
     while value is not None and value not in constants:
-        node = producer(value, "Identity", "Expand", "Unsqueeze", *_CASTS)
+        node = producer(value, "Identity", "Expand", "Reshape", "Unsqueeze", *_CASTS)
         if node is None:
             break
         if node.op_type in _CASTS:

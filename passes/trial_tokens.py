@@ -104,7 +104,7 @@ def shapes_in_front(layer: Layer, constants: Constants) -> dict[ir.Value, Array]
     ``x``, nothing is known.
     """
     sizes = zip(_declared(layer), _leading(layer, as_declared=True), strict=False)
-    known = {d.value: size for d, size in sizes if not isinstance(d, int) and d.value is not None}
+    known = {d.value: size for d, size in sizes if not isinstance(d, int) and d.value}
     found: dict[ir.Value, Array] = {}
     stack, seen = [layer.y], {layer.x}
     while stack:
@@ -114,7 +114,7 @@ def shapes_in_front(layer: Layer, constants: Constants) -> dict[ir.Value, Array]
             continue
         seen.add(value)
         shape = _shape_read(node, layer.x)
-        dims = [d if isinstance(d, int) else known.get(d.value) for d in shape or ()]
+        dims = [d if isinstance(d, int) else known.get(d.value or "") for d in shape or ()]
         if shape is not None and None not in dims:
             found[value] = np.array(dims, np.int64)
         else:

@@ -20,6 +20,14 @@ SPELLED = {
         "magnitude": BOTH_ENDS,
         "maximum": "b = Abs (upper) n = Abs (lower) m = Max (n, b)",
     },
+    "max(max(max, 0), |min(min, 0)|)": {
+        "magnitude": f"{BOTH_ENDS} t = Max (upper, zero) l = Min (zero, lower)",
+        "maximum": "n = Abs (l) m = Max (n, t)",
+    },
+    "max(max(-min, 0), max)": {
+        "magnitude": f"{BOTH_ENDS} g = Neg (lower) n = Max (g, zero)",
+        "maximum": "m = Max (n, upper)",
+    },
     "a floor of the magnitudes": {
         "magnitude": "b = Abs (x) a = Clip (b, eps)",
         "bounded": "c = Identity (m)",
@@ -174,6 +182,14 @@ OTHERS = {
     "max(max, -min) of something else": {
         "magnitude": "z = Exp (x) upper = ReduceMax (x, last) lower = ReduceMin (z, last)",
         "maximum": "n = Neg (lower) m = Max (upper, n)",
+    },
+    "max(min(max, 0), -min)": {
+        "magnitude": f"{BOTH_ENDS} t = Min (upper, zero)",
+        "maximum": "n = Neg (lower) m = Max (n, t)",
+    },
+    "max(max, -max(min, 0))": {
+        "magnitude": f"{BOTH_ENDS} t = Max (lower, zero)",
+        "maximum": "n = Neg (t) m = Max (n, upper)",
     },
     "flat magnitudes of something else": {
         "magnitude": "d = Add (x, x) b = Abs (d) a = Reshape (b, last)",
