@@ -20,8 +20,8 @@ class Contraction(NamedTuple):
     Attributes:
         transposed: Whether the weight is [N, K] rather than [K, N].
         x: What brings the input to [..., K].
-        y: What brings [..., N] to the output.
-        outputs: How many axes N is, of the weight and at the end of the output.
+        y: What brings [..., N] to the output, where N may be several axes.
+        outputs: How many, in the order of the weight.
     """
 
     transposed: bool
@@ -31,7 +31,7 @@ class Contraction(NamedTuple):
 
 
 def read_equation(equation: str, weight_index: int, rank: int | None) -> Contraction:
-    """An equation such as ``bsk,nk->bsn``, ``...k,kn->...n``, or ``bsk,khd->bshd`` of an attention's heads.
+    """An equation such as ``bsk,nk->bsn``, ``...k,kn->...n``, or ``bsk,khd->bhsd`` of an attention's heads.
 
     Args:
         equation: Of the node.
@@ -65,9 +65,11 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
     y_layout = tuple(canonical.index(axis) for axis in y)
     if len(kept) == 1:
         return Contraction(weight[-1] == k, x_layout, y_layout)
-    if x != [*tokens, k] or y != canonical or k not in {weight[0], weight[-1]}:
-        raise Refused(f"its equation `{equation}` moves the axes of its outputs", fix=_FIX)
-    return Contraction(weight[-1] == k, (), (), len(kept))
+    if x != [*tokens, k]:
+        raise Refused(f"its equation `{equation}` sums over an axis in front of its tokens", fix=_FIX)
+    if k not in {weight[0], weight[-1]}:
+        raise Refused(f"its equation `{equation}` sums over a middle axis of its weight", fix=_FIX)
+    return Contraction(weight[-1] == k, (), () if y == canonical else y_layout, len(kept))
 
 
 def _implicit_result(terms: list[str]) -> str:

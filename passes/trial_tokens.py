@@ -72,7 +72,7 @@ def _leading(layer: Layer, *, as_declared: bool) -> tuple[int, ...]:
         if 0 < math.prod(rows) <= _MOST_TOKENS:
             return rows
     known = 2 if layer.x.shape is None else max(layer.x.shape.rank(), 1)
-    rank = len(layer.x_layout or layer.y_layout) or known
+    rank = len(layer.x_layout or (() if layer.product.y_shape else layer.y_layout)) or known
     return {1: (), 2: (_KINDS,)}.get(rank, (*(1,) * (rank - 3), _KINDS // 2, _KINDS // 2))
 
 

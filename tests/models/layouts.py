@@ -58,6 +58,7 @@ def arrays(axis: int) -> dict[str, Array]:
         "filters_1d": rows[:, :, None],
         "heads": rows.T.reshape(K, 4, 15),
         "rows_of_heads": rows.reshape(4, 15, K),
+        "heads_first": np.ascontiguousarray(rows.reshape(4, 15, K).swapaxes(1, 2)),
         "rows_of_inputs": rows.T.reshape(K, 4, 15),
         "split": np.array([K, 4, 15]),
         "bias_of_heads": bias.reshape(4, 15),

@@ -102,9 +102,13 @@ REFUSED = {
         ),
         "it multiplies integers",
     ),
-    "heads that are moved": (
-        Case("2, 7, 100", "2, 4, 7, 15", 2, EINSUM.format("bsd,dhk->bhsk", "heads")),
-        "moves the axes of its outputs",
+    "heads of an input over channels": (
+        Case("2, 100, 7", "2, 4, 7, 15", 1, EINSUM.format("bds,dhk->bhsk", "heads")),
+        "sums over an axis in front of its tokens",
+    ),
+    "a weight whose inputs are between its outputs": (
+        Case("2, 7, 100", "2, 7, 4, 15", 2, EINSUM.format("bsd,hdk->bshk", "heads_first")),
+        "sums over a middle axis of its weight",
     ),
     "heads on both sides": (
         Case("2, 7, 4, 15", "2, 7, 100", 3, EINSUM.format("bshk,dhk->bsd", "rows_of_inputs")),

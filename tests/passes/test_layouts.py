@@ -113,6 +113,20 @@ CASES = {
         "w = Reshape (columns, split) " + EINSUM.format("sd,dhk->shk", "w"),
         ("Reshape",),
     ),
+    "einsum, heads in front of the tokens": Case(
+        "2, 7, 100",
+        "2, 4, 7, 15",
+        2,
+        EINSUM.format("bsd,dhk->bhsk", "heads"),
+        ("Reshape", "Transpose"),
+    ),
+    "einsum, heads of rows that are swapped": Case(
+        "2, 7, 100",
+        "15, 2, 4, 7",
+        2,
+        EINSUM.format("bsd,hkd->kbhs", "rows_of_heads"),
+        ("Reshape", "Transpose"),
+    ),
     "einsum, heads and a bias": Case(
         "2, 7, 100",
         "2, 7, 4, 15",
