@@ -7,13 +7,14 @@ the inverse activation scale, is there from the start if the codes were dequanti
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
+from bitcc.passes.constant_row import constant_row
 from bitcc.passes.layout import (
     RESHAPES,
     Layout,
@@ -120,7 +121,7 @@ def read_epilogue(
     gain = np.array([product.alpha * (1.0 if activation is None else activation.gain)])
     state = Epilogue(start, gain, zero, zero, rescaled, product.y_layout)
     if product.bias is not None and product.beta:
-        bias = _row(reader, product.bias, start, product.bias_axis)
+        bias = constant_row(product.bias, n, constants, start, product.bias_axis)
         if bias is None:
             raise Refused(
                 f"the bias of the {product.node.op_type} is not one constant row",
@@ -133,11 +134,22 @@ def read_epilogue(
         if producer(reached.y, *_TRANSPARENT) is None:
             state = reached
     if not state.rescaled:
-        raise Refused(
-            "the product of codes is not divided by the activation scale",
-            fix="divide the output by it, or dequantise in front of the product",
-        )
+        raise _not_rescaled(state, constants)
     return state
+
+
+def _not_rescaled(state: Epilogue, constants: Constants) -> Refused:
+    nodes = () if state.y.is_graph_output() else [use.node for use in state.y.uses()]
+    computed = [v for node in nodes for v in node.inputs if v is not state.y and v not in constants]
+    if len(nodes) == len(computed) == 1 and producer(nodes[0].outputs[0], "Mul", "Div") is not None:
+        return Refused(
+            "the product of codes is scaled by something else than the activation scale",
+            fix="divide the output by what the activations were multiplied by, with the same epsilon",
+        )
+    return Refused(
+        "the product of codes is not divided by the activation scale",
+        fix="divide the output by it, or dequantise in front of the product",
+    )
 
 
 def _sums(product: Product) -> ir.Value:
@@ -228,7 +240,7 @@ def _normalized(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | N
     rank = len(state.layout) or (state.y.shape.rank() if state.y.shape is not None else 0)
     if rank + columns_of_output(state.layout) != 1 or node.attributes.get_int("training_mode", 0) != 0:
         return None
-    rows = [None if v is None else _row(reader, v, None) for v in node.inputs[1:5]]
+    rows = [None if v is None else constant_row(v, reader.n, reader.constants) for v in node.inputs[1:5]]
     known = [row for row in rows if row is not None]
     if len(known) != _STATISTICS or any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
         return None
@@ -251,7 +263,11 @@ def _multiplied(
     if activation is None or state.rescaled:
         return None
     found = read_factor(
-        factor, activation.largest, reader.constants, lambda value: _constant_row(reader, value, state)
+        factor,
+        activation.largest,
+        reader.constants,
+        lambda value: _constant_row(reader, value, state),
+        within=lambda value: _before_reshape(reader, value, state),
     )
     if found is None:
         return None
@@ -264,27 +280,16 @@ def _multiplied(
     return replace(state.scaled(inverse.constant * activation.divisor, y), rescaled=True)
 
 
+def _before_reshape(reader: _Reader, value: ir.Value, state: Epilogue) -> ir.Value:
+    """The scale of tokens that is given the shape of those of the product, as they were; else the value."""
+    reshape = producer(value, *RESHAPES)
+    inner = None if reshape is None else reshape.inputs[0]
+    is_reshaped = reader.activation is not None and reader.activation.reshapes and not state.restored
+    if inner is None or not is_reshaped or not same_tokens(state.y.shape, value.shape, 1):
+        return value
+    return skip(inner, reader.constants)
+
+
 def _constant_row(reader: _Reader, value: ir.Value, state: Epilogue) -> Row | None:
     """A constant operand of ``state.y``."""
-    return _row(reader, value, state.y, columns_of_output(state.layout))
-
-
-def _row(reader: _Reader, value: ir.Value, y: ir.Value | None, axis: int = -1) -> Row | None:
-    """A constant as float64 [1] or [N], None if it differs over the tokens or would widen ``y``.
-
-    Args:
-        reader: Of the layer.
-        value: The constant.
-        y: What it is broadcast against, None if the node reads it as a row.
-        axis: Of N, counted from the end.
-    """
-    if value not in reader.constants:
-        return None
-    if value.shape is not None and value.shape.is_static() and np.prod(value.shape.numpy()) > reader.n:
-        return None
-    array: NDArray[Any] = reader.constants.array(value)
-    rank = max(-axis, 1 if y is None or y.shape is None else y.shape.rank())
-    is_row = array.size == reader.n and array.ndim >= -axis and array.shape[axis] == reader.n
-    if array.ndim > rank or not (array.size == 1 or is_row):
-        return None
-    return array.reshape(-1).astype(np.float64)
+    return constant_row(value, reader.n, reader.constants, state.y, columns_of_output(state.layout))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import onnx_ir as ir
 
 from bitcc.passes._refused import Refused
 from bitcc.passes.einsum import RANKS, read_equation
+from bitcc.passes.integer_products import weight_input
 from bitcc.passes.layout import Layout, behind_transposes, composed, swapped, transposition
 from bitcc.passes.matmul_nbits import bias_of
+from bitcc.passes.repeated import check_repetition, stored
 from bitcc.passes.weight import equation_of, is_rows, weight_index, weight_shape
 
 if TYPE_CHECKING:
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+_OF_STACKS = ("MatMul", "FusedMatMul", "MatMulInteger")
 _INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 _PLAIN_CODES = (
     "quantise the activations of each token symmetrically, as BitNet b1.58 does, and the weights to -1, 0, 1"
 )
+_ONE = "for integer kernels, multiply by one matrix in each MatMul, as a loop over experts does"
 _TRANSPOSED_INPUT = "the rank of its input is not known, so that it cannot be transposed"
 
 
@@ -76,10 +81,17 @@ def read_product(node: ir.Node, constants: Constants) -> Product:
     Raises:
         Refused: it is none, or its layout is not known.
     """
+    if weight_input(node) is not None:
+        reason = f"{node.op_type} multiplies integers that have scales and zero points of their own"
+        raise Refused(reason, fix=_PLAIN_CODES)
     index = weight_index(node, constants)
     x, weight = (None, None) if index is None else (node.inputs[1 - index], node.inputs[index])
     if index is None or x is None or weight is None:
         raise Refused("it has no constant weight")
+    read = stored(weight, constants)
+    check_repetition(x, weight, read)
+    if node.op_type in _OF_STACKS and (count := math.prod(weight_shape(read.value, constants)[:-2])) > 1:
+        raise Refused(f"its weight is a stack of {count} matrices", fix=_ONE)
     if node.op_type == "MatMulInteger" and any(
         v is not None and constants.scalar(v) != 0 for v in node.inputs[2:]
     ):
@@ -161,7 +173,7 @@ def _pointwise(product: Product, constants: Constants) -> Product:
 def as_read(product: Product, matrix: Array, constants: Constants) -> Array:
     """[N, K] in the layout in which the node reads its weight."""
     index, k = weight_index(product.node, constants), matrix.shape[1]
-    rank = len(weight_shape(product.weight, constants))
+    rank = _rank(product.weight) or len(weight_shape(product.weight, constants))
     by_rows = index is not None and is_rows(product.node, index)
     stored = matrix if by_rows else np.ascontiguousarray(matrix.T)
     if outputs := tuple(size for size in product.y_shape if size):

@@ -46,6 +46,8 @@ def read_factor(
     largest: ir.Value | None,
     constants: Constants,
     row: Callable[[ir.Value], Row | None],
+    *,
+    within: Callable[[ir.Value], ir.Value] = lambda value: value,
     depth: int = _DEPTH,
 ) -> Factor | None:
     """``value`` in terms of ``largest``, None if it is something else.
@@ -55,21 +57,26 @@ def read_factor(
         largest: The bounded largest magnitude, behind what broadcasts it; None where there is none.
         constants: Of the model.
         row: A constant as float64 [1] or [N], None for what is not one.
+        within: The scale of tokens behind what gives it another shape; any other value itself.
         depth: How many operations to look into.
     """
     constant = row(value)
     if constant is not None:
         return Factor(0, constant)
-    value = before_broadcast(value, constants)
+    value = within(before_broadcast(value, constants))
+
+    def read(part: ir.Value) -> Factor | None:
+        return read_factor(part, largest, constants, row, within=within, depth=depth - 1)
+
     if largest is not None and same(value, largest, constants):
         return Factor(1, np.ones(1))
     inner = inverted(value, constants)
     if inner is not None and depth:
-        factor = read_factor(inner, largest, constants, row, depth - 1)
+        factor = read(inner)
         return None if factor is None else ONE.times(factor, -1)
     node = producer(value, "Mul", "Div") if depth else None
     inputs = () if node is None else node.inputs
-    factors = [read_factor(v, largest, constants, row, depth - 1) for v in inputs if v is not None]
+    factors = [read(v) for v in inputs if v is not None]
     known = [factor for factor in factors if factor is not None]
     if node is None or len(known) != len(inputs):
         return None

@@ -9,10 +9,12 @@ import numpy as np
 
 from bitcc.passes._refused import Refused
 from bitcc.passes.einsum import read_equation
+from bitcc.passes.integer_products import CONVOLUTIONS, weight_input, without_zero_point
 from bitcc.passes.layout import Layout, swapped, transposition
 from bitcc.passes.matmul_nbits import MATMUL_NBITS, dequantized
 from bitcc.passes.matrix import Matrix
 from bitcc.passes.normal_form import producer, skip, without_residue
+from bitcc.passes.repeated import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,18 +42,21 @@ def weight_index(node: ir.Node, constants: Constants) -> int | None:
 
     None for every other node.
     """
+    fixed = constants.independent_of_inputs
+    if (index := weight_input(node)) is not None:
+        return index if fixed(node.inputs[index]) and not fixed(node.inputs[0]) else None
     if (node.domain, node.op_type) not in _KNOWN or len(node.inputs) < 2:
         return None
     if node.op_type == "Einsum" and len(node.inputs) != 2:
         return None
-    fixed = constants.independent_of_inputs
     if node.op_type == "MatMulNBits" and not all(v is None or fixed(v) for v in node.inputs[1:]):
         return None
     for index in (1,) if node.op_type in _WEIGHT_SECOND else (1, 0):
-        x, weight = node.inputs[1 - index], node.inputs[index]
-        if x is None or weight is None or x in constants or not fixed(weight):
+        x, read = node.inputs[1 - index], node.inputs[index]
+        if x is None or read is None or x in constants:
             continue
-        if weight not in constants and fixed(x):
+        weight = stored(read, constants).value
+        if not fixed(weight) or (weight not in constants and fixed(x)):
             continue
         if node.op_type in _WEIGHT_SECOND or _may_be_matrix(node, weight):
             return index
@@ -59,11 +64,9 @@ def weight_index(node: ir.Node, constants: Constants) -> int | None:
 
 
 def _may_be_matrix(node: ir.Node, weight: ir.Value) -> bool:
-    """Whether it is one matrix: of two axes, with others of one element, or with outputs in several."""
-    if weight.shape is None or weight.shape.rank() == 2:
-        return True
-    leading = weight.shape[:-2]
-    return node.op_type == "Einsum" or (node.op_type != "Gemm" and set(leading) == {1})
+    """Whether it is a matrix, or several in one tensor."""
+    rank = 2 if weight.shape is None else weight.shape.rank()
+    return rank == 2 or node.op_type == "Einsum" or (rank > 2 and node.op_type != "Gemm")
 
 
 def weight_inputs(node: ir.Node, constants: Constants) -> Sequence[ir.Value | None]:
@@ -71,7 +74,10 @@ def weight_inputs(node: ir.Node, constants: Constants) -> Sequence[ir.Value | No
     index = weight_index(node, constants)
     if index is None:
         return ()
-    return node.inputs[1:4] if node.op_type == "MatMulNBits" else [node.inputs[index]]
+    if node.op_type == "MatMulNBits":
+        return node.inputs[1:4]
+    value = node.inputs[index]
+    return [None if value is None else stored(value, constants).value]
 
 
 def stored_weights(node: ir.Node, constants: Constants) -> dict[ir.Value, int]:
@@ -137,12 +143,13 @@ def weight_as_read(node: ir.Node, constants: Constants) -> Matrix:
 def _matrix(node: ir.Node, constants: Constants, before: Callable[[ir.Value], ir.Value]) -> Matrix:
     """The weights ``before`` what may be looked through, and before transpositions."""
     index = weight_index(node, constants)
-    value = None if index is None else node.inputs[index]
-    if index is None or value is None:
+    given = None if index is None else node.inputs[index]
+    if index is None or given is None:
         raise Refused("it has no constant weight")
     if node.op_type == "MatMulNBits":
         return Matrix.of(dequantized(node, constants))
-    by_rows = is_rows(node, index)
+    value, sides_swap, *_ = stored(given, constants)
+    by_rows = is_rows(node, index) is not sides_swap
     while True:
         inner = _behind_reshape(before(value), node, by_rows=by_rows)
         if (found := transposition(inner)) is not None and _swaps(found[1], node):
@@ -151,6 +158,7 @@ def _matrix(node: ir.Node, constants: Constants, before: Callable[[ir.Value], ir
             break
         value = inner
     content = constants.elementwise(value)
+    content = without_zero_point(content, node, constants, by_rows=by_rows)
     sides = _sides(content.shape, node, by_rows=by_rows)
     if sides is None or not np.prod(content.shape):
         raise Refused(f"the weight has the shape {list(content.shape)}, which is no matrix")
@@ -161,7 +169,7 @@ def _matrix(node: ir.Node, constants: Constants, before: Callable[[ir.Value], ir
 
 def _swaps(perm: Layout, node: ir.Node) -> bool:
     """Whether a transposition of a weight is that of its matrix."""
-    return perm == (1, 0) or (node.op_type not in {"Conv", "Einsum"} and perm == swapped(len(perm)))
+    return perm == (1, 0) or (node.op_type not in {*CONVOLUTIONS, "Einsum"} and perm == swapped(len(perm)))
 
 
 def _behind_reshape(value: ir.Value, node: ir.Node, *, by_rows: bool) -> ir.Value:
@@ -177,19 +185,23 @@ def _behind_reshape(value: ir.Value, node: ir.Node, *, by_rows: bool) -> ir.Valu
 
 
 def _sides(shape: tuple[int, ...], node: ir.Node, *, by_rows: bool) -> tuple[int, int] | None:
-    """A weight's rows and columns as the node reads it; None if it is no matrix."""
+    """A weight's rows and columns as the node reads it; None if it is none.
+
+    Of several matrices those of them all, side by side or one below the other: their scales are then those of
+    groups of columns, if K is a multiple of 16, or of rows.
+    """
     if len(shape) < 2:
         return None
-    if node.op_type == "Conv" or (node.op_type == "Einsum" and not by_rows):
+    if node.op_type in CONVOLUTIONS or (node.op_type == "Einsum" and not by_rows):
         return shape[0], math.prod(shape[1:])
     if node.op_type == "Einsum":
         return math.prod(shape[:-1]), shape[-1]
-    return (shape[-2], shape[-1]) if math.prod(shape[:-2]) == 1 else None
+    return math.prod(shape[:-1]), shape[-1]
 
 
 def is_rows(node: ir.Node, index: int) -> bool:
     """Whether the node reads its weight as [N, K] rather than [K, N]."""
-    if node.op_type == "Conv":
+    if node.op_type in CONVOLUTIONS:
         return True
     if node.op_type == "Einsum":
         other = node.inputs[1 - index]

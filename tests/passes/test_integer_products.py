@@ -94,7 +94,7 @@ KEPT_PRODUCTS = {
     "weights with a zero point": (f"sums = MatMulInteger (q, w, zero, zeros) {SCALED}", "a zero point"),
     "unsigned weights": (
         f"sums = MatMulInteger (q, w_unsigned, zero, one) {SCALED}",
-        "the weights are dense",
+        "a zero point",
     ),
 }
 

@@ -192,10 +192,10 @@ def test_a_layer_that_transposes_an_input_of_unknown_rank_is_kept(case: Case, fr
     assert " is not known" in reason
 
 
-def test_a_stack_of_matrices_is_no_candidate() -> None:
+def test_a_stack_of_matrices_is_kept() -> None:
     known = {"stack": np.stack([arrays(-1)["columns"]] * 2)}
     model = models.parse(HEADER.format(x="2, 7, 100", y="2, 7, 60") + "y = MatMul (x, stack)}", known)
-    assert models.pack(model)[1] == ()
+    assert facts(model) == (KEPT, "", "its weight is a stack of 2 matrices")
 
 
 @pytest.mark.parametrize("equation", ["ij,->ij", "ij,"])

@@ -32,6 +32,8 @@ KNOWN = {
     "outputs": np.array([N]),
     "training": np.bool_(1),
     "ratio": np.float32(0.5),
+    "column": np.array([-1, 1]),
+    "outputs_scale": np.linspace(0.5, 2, N, dtype=np.float32),
 }
 
 
@@ -87,6 +89,19 @@ CASES = {
         y="3, 2",
         left=("Reshape", "Reshape"),
     ),
+    "there with its scale, and back": Case(
+        "q = Reshape (codes, rows)",
+        SHAPE + "t = Reshape (scale, column) v = Div (p, t) y = Reshape (v, shape)",
+        "a, b",
+        "a, b",
+        left=("Shape", "Concat", "Reshape", "Reshape"),
+    ),
+    "there with a product of scales": Case(
+        "q = Reshape (codes, rows)",
+        "t = Reshape (scale, column) u = Reciprocal (t) v = Mul (outputs_scale, u) y = Mul (p, v)",
+        y="6",
+        left=("Reshape",),
+    ),
     "a Dropout in front": Case(STEPS + "q = Dropout (d)", "y = Add (p, bias)"),
     "a Dropout behind": Case(STEPS + "q = Identity (d)", "r, mask = Dropout (p, ratio) y = Add (r, bias)"),
 }
@@ -118,6 +133,12 @@ OTHERS = {
     ),
     "scales that meet other tokens": Case(
         "q = Reshape (codes, pairs)", "y = Div (p, scale)", "2, 1", "2, 2", left=()
+    ),
+    "a scale that is reshaped otherwise than the tokens": Case(
+        "q = Reshape (codes, pairs)", "t = Reshape (scale, column) y = Div (p, t)", "2, 1", "1, 2"
+    ),
+    "a scale that is reshaped while the tokens are not": Case(
+        "q = Identity (codes)", "t = Reshape (scale, column) y = Div (p, t)", "1, 3", "1, 3"
     ),
     "an axis between the tokens": Case(
         "q = Unsqueeze (codes, second)", "y = Div (p, scale)", x="3, 3", y="3, 3, 3"

@@ -109,12 +109,17 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     "scale divided out twice": (
         "codes_after",
         {"mul_155 = Mul (reciprocal_3, mul_41)": "mul_155 = Mul (mul_41, mul_41)"},
-        "the product of codes is not divided by the activation scale",
+        "scaled by something else than the activation scale",
     ),
     "scale multiplied again": (
         "codes_after",
         {"div_1 = Div (linear, mul_155)": "div_1 = Mul (linear, mul_155)"},
-        "the product of codes is not divided by the activation scale",
+        "scaled by something else than the activation scale",
+    ),
+    "a scale that something is added to": (
+        "codes_after",
+        {"div_1 = Div (linear, mul_155)": "more = Add (mul_155, mul_41) div_1 = Div (linear, more)"},
+        "scaled by something else than the activation scale",
     ),
     "product seen outside": (
         "codes_after",
