@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import models
 import numpy as np
+import onnx
+import onnx.utils
 import pytest
 
 from bitcc.facts import PACKED
 
 if TYPE_CHECKING:
-    import onnx
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -62,6 +63,26 @@ def test_a_layer_behind_a_layer_is_packed_too(between: str) -> None:
     assert [f.status for f in facts] == [PACKED, PACKED]
     assert [n.name for n in models.bit_linears(packed)] == ["first", "second"]
     assert models.largest_difference(run_chain(packed, models.K), run_chain(model, models.K)) < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_layers_behind_each_other_differ_by_is_moved_codes_alone(seed: int) -> None:
+    """The noise of the first layer may move a value over a boundary of the second one's quantizer.
+
+    Then a code is one more or less, and the outputs differ by up to some thousandths. So the second layer is
+    compared on what the first one gives it.
+    """
+    rng = np.random.default_rng(seed)
+    first, second = (rng.integers(-1, 2, (256, 256)).astype(np.float32) * np.float32(0.003) for _ in range(2))
+    model = chain(first, second, "Identity")
+    model.graph.output.append(onnx.helper.make_tensor_value_info("h", onnx.TensorProto.FLOAT, [2, 3, 256]))
+    packed, _ = models.pack(model)
+    x = rng.standard_normal((2, 3, 256)).astype(np.float32)
+    (_, h_before), (y, h) = models.run(model, x), models.run(packed, x)
+    assert models.largest_difference(h, h_before) < 2e-6
+    behind = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model(["h"], ["y"])
+    behind.graph.node[0].input[0] = behind.graph.input[0].name = "x"
+    assert models.largest_difference(y, models.run(behind, h)[0]) < 2e-6
 
 
 def test_two_weights_of_unlike_shape_but_equal_bytes_are_stored_twice() -> None:
