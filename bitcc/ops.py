@@ -107,7 +107,7 @@ class BitLinear:
         act_type: The type in which the scale and x * scale are rounded.
         act_floor: Lower bound of max|x|, a number of that type.
         act_eps: What is added to max|x|, or to the step with ``STEP_SUM``, a number of that type.
-        qmax: What max|x| maps to, 127 or 128.
+        qmax: What max|x| maps to, 1 to 128: mostly 127, 127.5 or 128.
         act_min: Lower bound of the activation codes.
         act_max: Upper bound of the activation codes.
         bias_before_scale: 1 if the bias is added to the accumulator and scaled with it.

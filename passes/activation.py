@@ -19,7 +19,7 @@ from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
 from bitcc.passes.act_scale import least_floor, readings, scalings
-from bitcc.passes.bounds import Clamped, clamped
+from bitcc.passes.bounds import Clamped, clamped, without_zero
 from bitcc.passes.layout import RESHAPES
 from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
 from bitcc.passes.scales import ONE, read_factor
@@ -190,6 +190,7 @@ def _rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, fl
     if node is None or node.inputs[0] is None:
         return None
     value = skip(node.inputs[0], constants)
+    value = without_zero(value, constants) or value
     if bounds is None and (bounds := clamped(value, constants)) is not None:
         low, high = _whole(bounds, lambda bound: float(np.rint(bound)))  # as the code there is rounded
         value = skip(bounds.value, constants)
@@ -209,9 +210,9 @@ def _near(bound: float) -> float:
 
 
 def _skip_codes(value: ir.Value, constants: Constants) -> ir.Value:
-    """The codes behind a straight-through residue and Casts to int8 or int32 and back."""
+    """The codes behind a straight-through residue, a zero point of zero, and Casts to integers and back."""
     while True:
-        inner = without_residue(value, constants)
+        inner = without_residue(value, constants) or without_zero(value, constants)
         if inner is None and (node := producer(value, "Cast")) is not None:
             inner = node.inputs[0]
         if inner is None:

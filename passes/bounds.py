@@ -176,6 +176,14 @@ def _comparison(condition: ir.Value | None) -> tuple[ir.Node, bool] | None:
     return None if compare is None or len(compare.inputs) != 2 else (compare, negated)
 
 
+def without_zero(value: ir.Value, constants: Constants) -> ir.Value | None:
+    """The v of ``v + 0`` or ``v - 0``, as of a zero point of zero; None for anything else."""
+    node = producer(value, "Add", "Sub")
+    return (
+        next((v for v, zero in operands(node) if filled_with(zero, constants) == 0), None) if node else None
+    )
+
+
 def filled_with(value: ir.Value | None, constants: Constants) -> float | None:
     """The number that all elements of a tensor are, whatever its shape; None for anything else."""
     rounded: list[ir.DataType | None] = []

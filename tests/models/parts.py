@@ -32,6 +32,7 @@ _KNOWN = {
     "minus": np.float32(-1),
     "k": np.array([1]),
     "qmax": np.float32(127),
+    "middle": np.float32(127.5),
     "low": np.float32(-128),
     "one": np.float32(1),
     "most": np.float32(np.finfo(np.float32).max),

@@ -107,6 +107,22 @@ SPELLED = {
         "rounded": """u = Round (v) g = Greater (u, qmax) t = Where (g, qmax, u) h = Less (t, low)
           codes = Where (h, low, t)"""
     },
+    "a zero point of zero": {
+        "rounded": "u = Round (v) t = Add (u, zero) codes = Clip (t, low, qmax)",
+        "dequantised": "d = Sub (codes, zero) q = Div (d, scale)",
+    },
+    "a zero point of zero in front of Round": {
+        "rounded": "t = Add (zero, v) u = Round (t) codes = Clip (u, low, qmax)",
+    },
+    "a zero point of zero for each token": {
+        "rounded": """h = Shape (c) z = Expand (zero, h) u = Round (v) t = Add (u, z)
+          codes = Clip (t, low, qmax)""",
+        "dequantised": "d = Sub (codes, z) q = Div (d, scale)",
+    },
+    "half of 255 levels": {
+        "scaled": "s = Div (c, middle) r = Reciprocal (s) v = Mul (x, r)",
+        "dequantised": "q = Mul (codes, s)",
+    },
     "no bounds": {"rounded": "codes = Round (v)"},
     "one bound": {"rounded": "u = Round (v) codes = Max (u, low)"},
     "a residue that is subtracted": {"dequantised": "d = Div (codes, scale) e = Sub (x, d) q = Sub (x, e)"},
@@ -254,6 +270,19 @@ OTHERS = {
     "a maximum that is zero": {"bounded": "e = Equal (m, zero) c = Where (e, m, one)"},
     "a maximum that is not one": {"bounded": "e = Equal (m, one) c = Where (e, qmax, m)"},
     "one where something else is zero": {"bounded": "n = Neg (m) e = Equal (n, zero) c = Where (e, one, m)"},
+    "a zero point of one": {
+        "rounded": "u = Round (v) t = Add (u, one) codes = Clip (t, low, qmax)",
+        "dequantised": "d = Sub (codes, one) q = Div (d, scale)",
+    },
+    "a zero point that is taken from": {
+        "rounded": "u = Round (v) t = Sub (zero, u) codes = Clip (t, low, qmax)",
+        "dequantised": "d = Sub (zero, codes) q = Div (d, scale)",
+    },
+    "half of 255 levels without bounds": {
+        "scaled": "s = Div (c, middle) r = Reciprocal (s) v = Mul (x, r)",
+        "rounded": "codes = Round (v)",
+        "dequantised": "q = Mul (codes, s)",
+    },
     "infinity for zero": {"bounded": "e = Equal (m, zero) c = Where (e, infinity, m)"},
     "two divided by the maximum": {"scaled": "r = Div (qmax, c) scale = Mul (qmax, r) v = Mul (x, scale)"},
     "one to the power of the maximum": {
