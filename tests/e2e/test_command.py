@@ -20,6 +20,7 @@ KILLED = """
 import os, signal, sys
 from bitcc import cli, source
 number = int(sys.argv.pop())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for jobs in the background
 source.load = lambda _: os.kill(os.getpid(), number)
 cli.main()
 """
