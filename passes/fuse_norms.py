@@ -21,7 +21,8 @@ import onnx_ir as ir
 from bitcc import ops
 from bitcc.ops import BitLinear, Norm
 from bitcc.passes._refused import Refused
-from bitcc.passes.prove import between, difference
+from bitcc.passes.between import between
+from bitcc.passes.prove import difference
 from bitcc.passes.rms_norm import RmsNorm, match_rms_norm
 from bitcc.passes.trial_tokens import tokens
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from bitcc.ops import ActType, BitLinear
 from bitcc.passes._refused import Refused
-from bitcc.passes.prove import in_half_precision
+from bitcc.passes.between import in_half_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

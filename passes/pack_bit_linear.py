@@ -15,6 +15,7 @@ from bitcc.facts import KEPT, PACKED, FormatChoice, LayerFacts, Numerics
 from bitcc.function_body import MIN_OPSET
 from bitcc.ops import BitLinear
 from bitcc.passes._refused import Refused
+from bitcc.passes.between import in_half_precision
 from bitcc.passes.constants import Constants
 from bitcc.passes.detect import Finding, candidates, detect
 from bitcc.passes.fuse_norms import fuse_norms
@@ -24,7 +25,7 @@ from bitcc.passes.layer import Layer
 from bitcc.passes.lower_qonnx import lower_quantizers
 from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
-from bitcc.passes.prove import TOLERANCE, in_half_precision, largest_error
+from bitcc.passes.prove import TOLERANCE, largest_error
 from bitcc.passes.prove_codes import check_codes
 from bitcc.passes.runner import Runner
 from bitcc.passes.siblings import merge_siblings

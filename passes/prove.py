@@ -25,14 +25,13 @@ import onnx_ir as ir
 
 from bitcc import formats, ops, ternary_linear
 from bitcc.passes._refused import Refused
+from bitcc.passes.between import HALVES, between, in_half_precision
 from bitcc.passes.layout import inverse, transposed
 from bitcc.passes.matmul import as_read
 from bitcc.passes.prove_weights import weight_error
 from bitcc.passes.trial_tokens import shapes_in_front, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 TOLERANCE = 1e-5
-_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-_HALF_TYPES = frozenset(h.numpy() for h in _HALVES)
+_HALF_TYPES = frozenset(h.numpy() for h in HALVES)
 _COLUMNS = 64  # that are run, if the layer has more; at least one for each scale of a row
 
 
@@ -185,49 +183,3 @@ def difference(got: Array, want: Array) -> float:
 def _is_foreign(value: ir.Value) -> bool:
     """Whether numpy does not know its type, such as bfloat16 or int4: onnxruntime takes no such array."""
     return value.dtype is not None and value.dtype.numpy().kind == "V"
-
-
-def in_half_precision(layer: Layer, constants: Constants) -> bool:
-    """Whether the original computes this layer, or a part of it, in float16 or bfloat16.
-
-    A part, because onnxruntime's offline optimiser puts float32 nodes between Casts into such layers.
-    """
-    types = {layer.x_type, layer.y_type}
-    seen = {layer.x}
-    stack = [layer.y]
-    while stack:
-        value = stack.pop()
-        node = value.producer()
-        if value in seen or value in constants or node is None:
-            continue
-        seen.add(value)
-        types.update(v.dtype for v in node.outputs if v.dtype is not None)
-        stack.extend(v for v in node.inputs if v is not None)
-    return bool(_HALVES & types)
-
-
-def between(
-    layer: Layer, given: Container[ir.Value], constants: Constants, *, loose: bool
-) -> tuple[list[ir.Node], list[ir.Value]]:
-    """(nodes, producers first; leaves) of the graph from x to y; if ``loose``, all constants are leaves."""
-    nodes: dict[ir.Node, None] = {}
-    leaves: dict[ir.Value, None] = {}
-    stack: list[tuple[ir.Value, bool]] = [(layer.y, False)]
-    while stack:
-        value, inputs_done = stack.pop()
-        node = value.producer()
-        if inputs_done and node is not None:
-            nodes[node] = None
-            continue
-        if value is layer.x or value in leaves or node in nodes:
-            continue
-        constant = value in constants
-        reduced = constant and (loose or (node is not None and node.op_type.startswith("Reduce")))
-        if node is None and not constant:
-            raise Refused("its nodes cannot be told apart from those in front of it")
-        if node is None or reduced or value in given:
-            leaves[value] = None
-        else:
-            stack.append((value, True))
-            stack.extend((v, False) for v in node.inputs if v is not None)
-    return list(nodes), list(leaves)

@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from bitcc import ops
 from bitcc.passes._refused import Refused
-from bitcc.passes.prove import between
+from bitcc.passes.between import between
 from bitcc.passes.trial_tokens import tokens
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitcc import ops
+from bitcc.passes.between import back_from_y
 from bitcc.passes.normal_form import producer
 
 if TYPE_CHECKING:
@@ -106,19 +107,11 @@ def shapes_in_front(layer: Layer, constants: Constants) -> dict[ir.Value, Array]
     sizes = zip(_declared(layer), _leading(layer, as_declared=True), strict=False)
     known = {d.value: size for d, size in sizes if not isinstance(d, int) and d.value}
     found: dict[ir.Value, Array] = {}
-    stack, seen = [layer.y], {layer.x}
-    while stack:
-        value = stack.pop()
-        node = value.producer()
-        if value in seen or value in constants or node is None:
-            continue
-        seen.add(value)
+    for node in back_from_y(layer, constants, found):
         shape = _shape_read(node, layer.x)
         dims = [d if isinstance(d, int) else known.get(d.value or "") for d in shape or ()]
         if shape is not None and None not in dims:
-            found[value] = np.array(dims, np.int64)
-        else:
-            stack.extend(v for v in node.inputs if v is not None)
+            found[node.outputs[0]] = np.array(dims, np.int64)
     return found
 
 
