@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._activations import Absmax, Quantize
-from bitcc.targets._base import Kernels, Tiles, Variant, Walk
-from bitcc.targets._dot import CRUMBS, VECTOR_BYTES, Dot
-from bitcc.targets._finish import Finish
-from bitcc.targets._gemv_float_table import gemv_float_by_table
-from bitcc.targets._matmul import Gemm, GemmFew, Gemv, unpack
+from bitcc.targets._dot import CRUMBS, VECTOR_BYTES
+from bitcc.targets._scalar import QUARTERS, scalar_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,14 +13,13 @@ if TYPE_CHECKING:
     from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Register, Tir
 
-_QUARTERS = range(4)  # 16-byte quarters of a vector: four rows each
 _COLUMNS = range(4)  # of a crumb: the bytes of a lane
 
 
 def _multiply_packed(t: Tir, block: Block, accumulators: Accumulators) -> None:
     """One vector: each code is moved to the bottom of its lane."""
     for tile, offset in enumerate(block.w_offsets):
-        for quarter in _QUARTERS:
+        for quarter in QUARTERS:
             rows = t.let(block.w.load(offset + 16 * quarter, "uint32x4"))
             for i in CRUMBS:
                 for column in _COLUMNS:
@@ -35,7 +30,7 @@ def _multiply_packed(t: Tir, block: Block, accumulators: Accumulators) -> None:
 def _multiply_unpacked(t: Tir, block: Block, accumulators: Accumulators) -> None:
     """One vector of bytes."""
     for tile, offset in enumerate(block.w_offsets):
-        for quarter in _QUARTERS:
+        for quarter in QUARTERS:
             for i in CRUMBS:
                 rows = t.let(block.w.load(offset + (i * VECTOR_BYTES + 16 * quarter), "uint32x4"))
                 for column in _COLUMNS:
@@ -55,32 +50,11 @@ def _multiply(t: Tir, block: Block, codes: Any, column: int, registers: Sequence
         register.set(register.get() + t.cast("int32x4", codes) * t.broadcast(q, 4))
 
 
-_REGISTERS = ("int32x4",) * 4
-_PACKED = Dot(1, _REGISTERS, _multiply_packed, lambda _, sums: sums)
-
-VARIANT = Variant(
-    name="scalar",
-    features="0",
+VARIANT = scalar_variant(
     mcpu="generic",
-    mattr=(),
-    tiles=Tiles(
-        gemv=Walk(1),
-        gemm_few=(Walk(1),) * 2,
-        gemm=Walk(1),
-        gemm_tokens=2,
-        gemv_float=Walk(32, prefetch=256),
-    ),
-    kernels=Kernels(
-        absmax=Absmax(4),
-        quantize=Quantize(4, divide=False),
-        quantize_divide=Quantize(4, divide=True),
-        gemv=Gemv(_PACKED),
-        gemm_few=GemmFew(_PACKED),
-        unpack=unpack,
-        gemm=Gemm(Dot(1, _REGISTERS, _multiply_unpacked, lambda _, sums: sums)),
-        finish=Finish(4, bias_first=False),
-        finish_bias_first=Finish(4, bias_first=True),
-        gemv_float=gemv_float_by_table,
-    ),
+    few_tokens=3,
+    gemm_tokens=2,
+    packed=_multiply_packed,
+    unpacked=_multiply_unpacked,
     cpus="none: every arm64 with Linux has NEON; it is there to compare with",
 )

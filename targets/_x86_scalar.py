@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bitcc.targets._activations import Absmax, Quantize
-from bitcc.targets._base import Kernels, Tiles, Variant, Walk
-from bitcc.targets._dot import CRUMBS, VECTOR_BYTES, Dot
-from bitcc.targets._finish import Finish
-from bitcc.targets._gemv_float_table import gemv_float_by_table
-from bitcc.targets._matmul import Gemm, GemmFew, Gemv, unpack
+from bitcc.targets._dot import CRUMBS, VECTOR_BYTES
+from bitcc.targets._scalar import QUARTERS, scalar_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +13,6 @@ if TYPE_CHECKING:
     from bitcc.targets._dot import Accumulators, Block
     from bitcc.targets._tir import Tir
 
-_QUARTERS = range(4)  # 16-byte quarters of a vector: four rows each
 _SHIFT = 6  # the accumulators count 4^3 times too much
 
 
@@ -28,12 +23,12 @@ def _multiply_in_place(t: Tir, block: Block, accumulators: Accumulators) -> None
     128 * 64 = 2^13. So all products count 64 times: |accumulator| <= 64 * 3 * 128 * 65536 < 2^31.
     """
     for tile, offset in enumerate(block.w_offsets):
-        even = [t.let(block.w.load(offset + 16 * r, "uint16x8")) for r in _QUARTERS]
+        even = [t.let(block.w.load(offset + 16 * r, "uint16x8")) for r in QUARTERS]
         odd = [t.let(t.shift_right(quarter, 8)) for quarter in even]
         for token, registers in enumerate(accumulators):
             for i in CRUMBS:
                 q_even, q_odd = _four_columns(t, block, token, i, 2 * (3 - i))
-                for r in _QUARTERS:
+                for r in QUARTERS:
                     _add(t, registers[tile][r], t.mask(even[r], 3 << 2 * i), q_even)
                     _add(t, registers[tile][r], t.mask(odd[r], 3 << 2 * i), q_odd)
 
@@ -43,10 +38,10 @@ def _multiply_unpacked(t: Tir, block: Block, accumulators: Accumulators) -> None
     for tile, offset in enumerate(block.w_offsets):
         for i in CRUMBS:
             first = offset + i * VECTOR_BYTES
-            quarters = [t.let(block.w.load(first + 16 * r, "uint16x8")) for r in _QUARTERS]
+            quarters = [t.let(block.w.load(first + 16 * r, "uint16x8")) for r in QUARTERS]
             for token, registers in enumerate(accumulators):
                 q_even, q_odd = _four_columns(t, block, token, i, 0)
-                for r in _QUARTERS:
+                for r in QUARTERS:
                     _add(t, registers[tile][r], t.mask(quarters[r], 0xFF), q_even)
                     _add(t, registers[tile][r], t.shift_right(quarters[r], 8), q_odd)
 
@@ -70,32 +65,12 @@ def _total(t: Tir, registers: Sequence[Any]) -> Sequence[Any]:
     return [t.shift_right(register, _SHIFT) for register in registers]
 
 
-_REGISTERS = ("int32x4",) * 4
-_IN_PLACE = Dot(1, _REGISTERS, _multiply_in_place, _total)
-
-VARIANT = Variant(
-    name="scalar",
-    features="0",
+VARIANT = scalar_variant(
     mcpu="x86-64",
-    mattr=(),
-    tiles=Tiles(
-        gemv=Walk(1),
-        gemm_few=(Walk(1),) * 3,
-        gemm=Walk(1),
-        gemm_tokens=4,
-        gemv_float=Walk(32, prefetch=256),
-    ),
-    kernels=Kernels(
-        absmax=Absmax(4),
-        quantize=Quantize(4, divide=False),
-        quantize_divide=Quantize(4, divide=True),
-        gemv=Gemv(_IN_PLACE),
-        gemm_few=GemmFew(_IN_PLACE),
-        unpack=unpack,
-        gemm=Gemm(Dot(1, _REGISTERS, _multiply_unpacked, lambda _, sums: sums)),
-        finish=Finish(4, bias_first=False),
-        finish_bias_first=Finish(4, bias_first=True),
-        gemv_float=gemv_float_by_table,
-    ),
+    few_tokens=4,
+    gemm_tokens=4,
+    packed=_multiply_in_place,
+    unpacked=_multiply_unpacked,
+    total=_total,
     cpus="any other x86-64",
 )
