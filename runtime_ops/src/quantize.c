@@ -1,20 +1,17 @@
-/* Tokens to int8: an absolute maximum of each token or of all, a scale and the rounding. The scale
- * is computed here, in float32 and in the order that the graph had, so that it is the same on every
- * ISA. */
+/* Tokens to int8: an absolute maximum of each token or of all, a scale and the rounding. */
 #include <math.h>
 
 #include "call.h"
 #include "half.h"
+#include "scaling.h"
 
 /* Elements of a float16 or bfloat16 token that are converted at a time: no memory is asked for. A
  * multiple of BITCC_K_ALIGNMENT. */
 enum { CHUNK = 4096 };
-/* Tokens that the kernels take together, and their elements: they stay in L1 between two kernels. */
-enum { BLOCK_TOKENS = 16, BLOCK_ELEMENTS = 4096 };
+/* Elements of the tokens that the kernels take together: they stay in L1 between two kernels. */
+enum { BLOCK_ELEMENTS = 4096 };
 /* Elements worth a task, ~10 us, and tokens whose `sums` share no cache line with other tasks. */
 enum { TASK_ELEMENTS = 1 << 15, TASK_TOKENS = 16 };
-/* Beyond every bound of codes, in float16 too, and within what the kernels take. */
-static const float LARGEST = 1 << 15;
 
 typedef struct {
   const bitcc_call *call;
@@ -22,133 +19,11 @@ typedef struct {
   atomic_int absmax; /* a maximum is the same in any order */
 } job;
 
-static float rounded(const bitcc_layer *layer, float value) {
-  if (layer->act_type == ORT_FLOAT16)
-    return bitcc_from_half(bitcc_to_half(value));
-  if (layer->act_type == ORT_BFLOAT16)
-    return bitcc_from_bfloat16(bitcc_to_bfloat16(value));
-  return value;
-}
-
-static void round_all(float *x, const bitcc_layer *layer, int32_t count) {
-  if (layer->act_type == ORT_FLOAT16)
-    for (int32_t i = 0; i < count; i++)
-      x[i] = bitcc_from_half(bitcc_to_half(x[i]));
-  else if (layer->act_type == ORT_BFLOAT16)
-    for (int32_t i = 0; i < count; i++)
-      x[i] = bitcc_from_bfloat16(bitcc_to_bfloat16(x[i]));
-}
-
-/* Codes are x * factor / divisor * `factor_after(layer)`. */
-typedef struct {
-  float factor, divisor;
-} scaling;
-
-/* The same of some tokens. */
-typedef struct {
-  float factor[BLOCK_TOKENS], divisor[BLOCK_TOKENS];
-} scalings;
-
-static float factor_after(const bitcc_layer *layer) {
-  return layer->act_scale == BITCC_SCALE_NORMALIZED ? layer->qmax : 1.0f;
-}
-
-/* Whether a kernel that scales divides. */
-static bool divides(const bitcc_layer *layer) {
-  return layer->act_scale == BITCC_SCALE_QUOTIENT || layer->act_scale == BITCC_SCALE_STEP_PRODUCT ||
-         layer->act_scale == BITCC_SCALE_STEP_SUM;
-}
-
-/* From the absolute maxima of `count` tokens, as the kernel gives them. */
-static void find_scalings(scalings *restrict by, const bitcc_layer *layer, const int32_t *absmax,
-                          int32_t count) {
-  float *factor = by->factor, *divisor = by->divisor, c[BLOCK_TOKENS];
-  float eps = layer->act_scale == BITCC_SCALE_STEP_SUM ? 0.0f : layer->act_eps;
-  for (int32_t i = 0; i < count; i++) {
-    float magnitude = bitcc_float((uint32_t)absmax[i]);
-    c[i] = (magnitude > layer->act_floor ? magnitude : layer->act_floor) + eps;
-    factor[i] = divisor[i] = 1.0f;
-  }
-  round_all(c, layer, count);
-  switch (layer->act_scale) {
-  case BITCC_SCALE_QUOTIENT:
-    for (int32_t i = 0; i < count; i++)
-      divisor[i] = c[i] / layer->qmax;
-    round_all(divisor, layer, count);
-    break;
-  case BITCC_SCALE_STEP_SUM:
-    for (int32_t i = 0; i < count; i++)
-      divisor[i] = c[i] / layer->qmax;
-    round_all(divisor, layer, count);
-    for (int32_t i = 0; i < count; i++)
-      divisor[i] += layer->act_eps;
-    round_all(divisor, layer, count);
-    break;
-  case BITCC_SCALE_STEP_PRODUCT: {
-    float inverse_qmax = rounded(layer, 1.0f / layer->qmax);
-    for (int32_t i = 0; i < count; i++)
-      divisor[i] = c[i] * inverse_qmax;
-    round_all(divisor, layer, count);
-    break;
-  }
-  case BITCC_SCALE_STEP_RECIPROCAL:
-    for (int32_t i = 0; i < count; i++)
-      c[i] /= layer->qmax;
-    round_all(c, layer, count);
-    for (int32_t i = 0; i < count; i++)
-      factor[i] = 1.0f / c[i];
-    round_all(factor, layer, count);
-    break;
-  case BITCC_SCALE_NORMALIZED:
-    for (int32_t i = 0; i < count; i++)
-      divisor[i] = c[i];
-    break;
-  case BITCC_SCALE_PRODUCT:
-    for (int32_t i = 0; i < count; i++) {
-      factor[i] = layer->qmax;
-      divisor[i] = c[i];
-    }
-    break;
-  case BITCC_SCALE_DIVIDE:
-    for (int32_t i = 0; i < count; i++)
-      factor[i] = layer->qmax / c[i];
-    round_all(factor, layer, count);
-    break;
-  default:
-    for (int32_t i = 0; i < count; i++)
-      factor[i] = 1.0f / c[i];
-    round_all(factor, layer, count);
-    for (int32_t i = 0; i < count; i++)
-      factor[i] *= layer->qmax;
-    round_all(factor, layer, count);
-  }
-}
-
-/* The scaled x as it is before it is rounded to an integer. */
-static void scale_all(float *out, const float *x, const bitcc_layer *layer, scaling by,
-                      int32_t count) {
-  for (int32_t i = 0; i < count; i++)
-    out[i] = x[i] * by.factor;
-  round_all(out, layer, count);
-  if (by.divisor == 1.0f)
-    return;
-  for (int32_t i = 0; i < count; i++) {
-    float quotient = out[i] / by.divisor; /* infinite where the product is */
-    out[i] = quotient > LARGEST ? LARGEST : quotient < -LARGEST ? -LARGEST : quotient;
-  }
-  round_all(out, layer, count);
-  if (layer->act_scale != BITCC_SCALE_NORMALIZED)
-    return;
-  for (int32_t i = 0; i < count; i++)
-    out[i] *= layer->qmax; /* |x / c| is 1 at most, or little more where c was rounded */
-  round_all(out, layer, count);
-}
-
 /* The codes of x times infinity, or x / 0. False if one of them would be NaN. */
 static bool saturate(int8_t *q, const float *x, const bitcc_layer *layer, float factor,
                      int32_t count, int32_t *sum) {
   for (int32_t i = 0; i < count; i++) {
-    if (x[i] == 0.0f || rounded(layer, x[i] * factor) == 0.0f)
+    if (x[i] == 0.0f || bitcc_rounded(layer, x[i] * factor) == 0.0f)
       return false;
     q[i] = (int8_t)(x[i] < 0.0f ? layer->act_min : layer->act_max);
     *sum += q[i];
@@ -174,7 +49,8 @@ static bool is_direct(const bitcc_call *call) {
 
 /* Tokens that are quantized at a time. */
 static int32_t block_of(const bitcc_call *call) {
-  return is_direct(call) ? bitcc_min(BLOCK_ELEMENTS / call->node->layer.k + 1, BLOCK_TOKENS) : 1;
+  int32_t tokens = BLOCK_ELEMENTS / call->node->layer.k + 1;
+  return is_direct(call) ? bitcc_min(tokens, BITCC_BLOCK_TOKENS) : 1;
 }
 
 /* Elements of a token that are read at a time. */
@@ -199,7 +75,8 @@ static void absmax_bits(const bitcc_call *call, int32_t token, int32_t tokens, f
 static bitcc_quantize_fn *kernel_of(const bitcc_call *call) {
   const bitcc_kernels *kernels = call->node->kernels;
   const bitcc_layer *layer = &call->node->layer;
-  return divides(layer) && !is_scaled_here(layer) ? kernels->quantize_divide : kernels->quantize;
+  bool divides = bitcc_divides(layer) && !is_scaled_here(layer);
+  return divides ? kernels->quantize_divide : kernels->quantize;
 }
 
 /* Whether a token's outputs are not all NaN. No branches, here and below: this is asked of many tokens. */
@@ -215,16 +92,16 @@ static bool is_extreme(float factor, float divisor) {
 /* Codes and their sum of elements that are in float32; false if they make the token NaN. `buffer` may
  * be where they are. */
 static bool quantize_chunk(const bitcc_call *call, int8_t *q, const float *x, float *buffer,
-                           scaling by, int32_t count, int32_t padded, int32_t *sum) {
+                           bitcc_scaling by, int32_t count, int32_t padded, int32_t *sum) {
   const bitcc_layer *layer = &call->node->layer;
-  float scale = divides(layer) ? by.divisor : by.factor;
+  float scale = bitcc_divides(layer) ? by.divisor : by.factor;
   *sum = 0;
   if (is_extreme(by.factor, by.divisor)) {
     memset(q + count, 0, (size_t)(padded - count));
     return saturate(q, x, layer, by.factor, count, sum);
   }
   if (is_scaled_here(layer)) {
-    scale_all(buffer, x, layer, by, count);
+    bitcc_scale_all(buffer, x, layer, by, count);
     x = buffer;
     scale = 1.0f;
   }
@@ -233,7 +110,7 @@ static bool quantize_chunk(const bitcc_call *call, int8_t *q, const float *x, fl
 }
 
 /* One token, whatever it is. `loaded`: all of it is in `buffer`. */
-static void quantize_token(const bitcc_call *call, int32_t token, scaling by, float norm,
+static void quantize_token(const bitcc_call *call, int32_t token, bitcc_scaling by, float norm,
                            float *buffer, bool usable, bool loaded) {
   const bitcc_layer *layer = &call->node->layer;
   int32_t chunk = chunk_of(call);
@@ -258,8 +135,8 @@ static void quantize_token(const bitcc_call *call, int32_t token, scaling by, fl
 /* Mostly one call of each kernel for all of them. */
 static void quantize_block(const bitcc_call *call, int32_t token, int32_t tokens) {
   float buffer[CHUNK], *inverse = call->inverse + token;
-  int32_t bits[BLOCK_TOKENS];
-  scalings by;
+  int32_t bits[BITCC_BLOCK_TOKENS];
+  bitcc_scalings by;
   const bitcc_layer *layer = &call->node->layer;
   float norm = bitcc_norm_scale(call, token, buffer, CHUNK);
   if (!layer->per_tensor)
@@ -267,9 +144,9 @@ static void quantize_block(const bitcc_call *call, int32_t token, int32_t tokens
   else
     for (int32_t i = 0; i < tokens; i++)
       bits[i] = call->absmax;
-  find_scalings(&by, layer, bits, tokens);
+  bitcc_find_scalings(&by, layer, bits, tokens);
   bool simple = is_direct(call);
-  float after = factor_after(layer);
+  float after = bitcc_factor_after(layer);
   for (int32_t i = 0; i < tokens; i++) {
     inverse[i] = by.divisor[i] / (by.factor[i] * after);
     simple &= is_usable(bits[i], inverse[i]) & !is_extreme(by.factor[i], by.divisor[i]);
@@ -277,13 +154,13 @@ static void quantize_block(const bitcc_call *call, int32_t token, int32_t tokens
   if (simple) {
     kernel_of(call)(bitcc_load_x(call, token, 0, layer->k, buffer),
                     call->q + (size_t)token * (size_t)layer->k_padded, call->sums + token,
-                    divides(layer) ? by.divisor : by.factor, layer->k,
+                    bitcc_divides(layer) ? by.divisor : by.factor, layer->k,
                     layer->k_padded, layer->act_min, layer->act_max, tokens);
     return;
   }
   bool loaded = is_buffered(call) && layer->k <= CHUNK && !layer->per_tensor; /* by absmax_bits */
   for (int32_t i = 0; i < tokens; i++)
-    quantize_token(call, token + i, (scaling){by.factor[i], by.divisor[i]}, norm, buffer,
+    quantize_token(call, token + i, (bitcc_scaling){by.factor[i], by.divisor[i]}, norm, buffer,
                    is_usable(bits[i], inverse[i]), loaded);
 }
 
@@ -306,7 +183,7 @@ static void quantize_task(void *argument, size_t index) {
 static void absmax_task(void *argument, size_t index) {
   job *j = argument;
   float buffer[CHUNK];
-  int32_t bits[BLOCK_TOKENS];
+  int32_t bits[BITCC_BLOCK_TOKENS];
   int32_t begin = (int32_t)index * j->tokens_per_task, end = end_of_task(j, begin);
   int32_t block = block_of(j->call), largest = 0;
   for (int32_t token = begin; token < end; token += block) {
