@@ -13,7 +13,7 @@ from bitcc import bundle as bundles
 from bitcc import nvidia, runtime_ops, targets
 from bitcc.bundle import Bundle
 from bitcc.digest import sha256
-from bitcc.errors import BundleError, TargetError, first_line
+from bitcc.errors import BundleError, ModelError, TargetError, first_line
 from bitcc.libraries import host_targets
 
 if TYPE_CHECKING:
@@ -155,6 +155,20 @@ def check_kernels(info: LibraryInfo) -> str:
     )
 
 
+def name_for_onnxruntime(file: Path) -> str:
+    """The path of a file that onnxruntime is to open.
+
+    Raises:
+        ModelError: it is not UTF-8, as file systems allow and onnxruntime does not.
+    """
+    name = str(file)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ModelError("its path is not UTF-8") from error
+    return name
+
+
 def open_session(
     opened: Bundle, options: ort.SessionOptions, providers: Sequence[Provider] = CPU
 ) -> ort.InferenceSession:
@@ -167,7 +181,9 @@ def open_session(
     if asks_for_cuda(providers) and CUDA not in ort.get_available_providers():
         raise _no_cuda_provider()
     try:
-        opened_session = ort.InferenceSession(str(opened.model), options, providers=list(providers))
+        opened_session = ort.InferenceSession(
+            name_for_onnxruntime(opened.model), options, providers=list(providers)
+        )
     except Exception as error:  # onnxruntime's errors have no common base
         problem = f"onnxruntime cannot load it: {first_line(error)}"
         raise BundleError(problem, where=f"`{opened.model}`") from error

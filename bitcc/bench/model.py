@@ -186,7 +186,7 @@ def disk_bytes(model: Path) -> int:
 
 def _open(model: Path, options: ort.SessionOptions, providers: tuple[str, ...]) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(str(model), options, providers=list(providers))
+        return ort.InferenceSession(runtime.name_for_onnxruntime(model), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"onnxruntime cannot load it: {first_line(error)}", where=f"`{model}`") from error
 

@@ -24,7 +24,9 @@ def plain_session(path: Path) -> ort.InferenceSession:
     # planning which buffers to reuse takes time that grows with the square of the nodes, of which function
     # bodies have many; what is computed is the same
     options.enable_mem_reuse = False
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        runtime.name_for_onnxruntime(path), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:

@@ -73,6 +73,10 @@ def test_a_page_of_a_model_whose_name_is_no_text(bitcc_command: Run, tmp_path: P
     done = bitcc_command("inspect", name, "--html", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
     assert "<h1>m?.onnx</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    done = bitcc_command("compile", name, "-o", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert "verification not run: onnxruntime cannot load" in done.stdout
+    assert "its path is not UTF-8" in done.stdout
 
 
 @pytest.mark.parametrize(
