@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -70,7 +71,7 @@ def exact_scales(matrix: Matrix, extent: Extent, tolerance: float) -> NDArray[np
         tolerance: How far a magnitude may be from the level of its group, relative to that.
     """
     some = comparable(matrix.rows(_SOME))  # which say mostly what groups have more
-    for size in sizes(matrix.shape[1]):
+    for size in sizes(matrix):
         if not _are_equal(*ends_of(some.reshape(-1, size), axis=1), tolerance):
             continue
         scales = _scales(matrix, size, tolerance)
@@ -102,7 +103,7 @@ def _parts_of_groups(matrix: Matrix, size: int) -> Iterator[tuple[Any, NDArray[A
         if not matrix.transposed:
             yield rows, values.reshape(len(values), -1, size), 2
             continue
-        step = len(values) if size == k else min(size, _UNIT)
+        step = len(values) if size == k else math.gcd(size, _UNIT)
         for first in range(0, len(values), step):
             yield (slice(None), (rows.start + first) // size), values[first : first + step], 0
 
@@ -120,7 +121,7 @@ def stray_of_finest(matrix: Matrix) -> float | None:
     """That of the smallest groups; None if one of them has more levels, or there are too few weights."""
     stray, evidence = 0.0, 0
     for rows in matrix.row_blocks():
-        groups = levels_of(floats(matrix.rows(rows)), finest(matrix.shape[1]))
+        groups = levels_of(floats(matrix.rows(rows)), finest(matrix))
         if groups.has_more():
             return None
         stray = max(stray, groups.stray())
@@ -140,11 +141,13 @@ def levels_of(values: NDArray[Any], size: int) -> Levels:
     )
 
 
-def sizes(k: int) -> tuple[int, ...]:
-    """Of the groups that K columns can have: all, and fewer and fewer."""
-    return (k, *(size for size in GROUPS if size < k and k % size == 0))
+def sizes(matrix: Matrix) -> tuple[int, ...]:
+    """Of the groups that the columns can have: all, those of one part, and fewer and fewer."""
+    k = matrix.shape[1]
+    part = k // matrix.parts
+    return tuple(dict.fromkeys((k, part, *(size for size in GROUPS if size < part and part % size == 0))))
 
 
-def finest(k: int) -> int:
-    """The size of the smallest groups that K columns can have."""
-    return sizes(k)[-1]
+def finest(matrix: Matrix) -> int:
+    """The size of the smallest groups that the columns can have."""
+    return sizes(matrix)[-1]

@@ -27,10 +27,12 @@ class Matrix(NamedTuple):
     Attributes:
         content: Its elements, [N, K] or [K, N].
         transposed: Whether they are [K, N].
+        parts: How many matrices of as many columns lie side by side in it.
     """
 
     content: Elementwise
     transposed: bool = False
+    parts: int = 1
 
     @classmethod
     def of(cls, array: Array) -> Matrix:

@@ -111,7 +111,7 @@ def to_ternary(matrix: Matrix | NDArray[Any], fmt: WeightFormat = t2.FORMAT) -> 
     sample = np.abs(floats(matrix.tile(*matrix.place(_SAMPLE))))
     largest = sample.max()
     if np.isfinite(largest) and largest > 0:
-        if _has_more_levels(sample):
+        if _has_more_levels(sample, finest(matrix)):
             raise _dense()  # most dense matrices end here
         if (codes := _codes_of_one_level(matrix, largest, fmt)) is not None:
             return Ternary(codes, np.full((1, 1), largest, np.float32), k)
@@ -123,10 +123,15 @@ def to_ternary(matrix: Matrix | NDArray[Any], fmt: WeightFormat = t2.FORMAT) -> 
     return Ternary(codes, scale, group_size, noisy)
 
 
-def _has_more_levels(block: NDArray[Any]) -> bool:
-    """Whether a magnitude in some columns lies between zero and half of the largest of its smallest group."""
+def _has_more_levels(block: NDArray[Any], size: int) -> bool:
+    """Whether a magnitude in the first columns lies between zero and half of the largest of its group.
+
+    Args:
+        block: All columns of some rows, or the first ones of all.
+        size: Columns of a group.
+    """
     columns = block.shape[1]
-    groups = block.reshape(-1, finest(columns))
+    groups = block.reshape(-1, columns if size > columns else math.gcd(size, columns))
     half = groups.max(axis=1, keepdims=True) / 2
     return bool(((groups > 0) & (groups <= half)).any())
 
@@ -234,7 +239,7 @@ def _noisy_scale(matrix: Matrix, extent: Extent) -> NDArray[np.float32] | None:
     is_evident = not extent.has_more() and extent.number >= EVIDENCE
     if matrix.dtype.name in HALVES:
         scale = half_noise.scale_of_all(matrix, extent) if is_evident else None
-        finer = (half_noise.scales(matrix, size) for size in sizes(matrix.shape[1]))
+        finer = (half_noise.scales(matrix, size) for size in sizes(matrix))
         return scale if scale is not None else next((found for found in finer if found is not None), None)
     if not is_evident or extent.stray() > _NOISE:
         return None

@@ -164,7 +164,8 @@ def _matrix(node: ir.Node, constants: Constants, before: Callable[[ir.Value], ir
         raise Refused(f"the weight has the shape {list(content.shape)}, which is no matrix")
     if content.dtype.kind not in "fiuV":
         raise Refused(f"the weight is {content.dtype}, not numbers")
-    return Matrix(content.reshaped(sides), transposed=not by_rows)
+    parts = 1 if by_rows or node.op_type == "Einsum" else math.prod(content.shape[:-2])
+    return Matrix(content.reshaped(sides), transposed=not by_rows, parts=parts)
 
 
 def _swaps(perm: Layout, node: ir.Node) -> bool:
@@ -188,14 +189,12 @@ def _sides(shape: tuple[int, ...], node: ir.Node, *, by_rows: bool) -> tuple[int
     """A weight's rows and columns as the node reads it; None if it is none.
 
     Of several matrices those of them all, side by side or one below the other: their scales are then those of
-    groups of columns, if K is a multiple of 16, or of rows.
+    groups of columns, or of rows.
     """
     if len(shape) < 2:
         return None
     if node.op_type in CONVOLUTIONS or (node.op_type == "Einsum" and not by_rows):
         return shape[0], math.prod(shape[1:])
-    if node.op_type == "Einsum":
-        return math.prod(shape[:-1]), shape[-1]
     return math.prod(shape[:-1]), shape[-1]
 
 

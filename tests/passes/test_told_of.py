@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 ROWS, _ = models.quantized(models.latent())
 COLUMNS = np.ascontiguousarray(ROWS.T).astype(np.int8)
-WHOLE = 96  # inputs: a multiple of the smallest group, so that the scale of each expert is found
-SCALES = np.linspace(0.01, 0.02, 4, dtype=np.float32)[:, None, None]
+SCALES = np.array([0.01, 0.05, 0.02, 0.03], np.float32)[:, None, None]
 KNOWN: dict[str, NDArray[Any] | np.float32 | np.uint8 | np.int8] = {
     "codes": COLUMNS,
     "rows": ROWS.astype(np.int8),
@@ -28,8 +27,6 @@ KNOWN: dict[str, NDArray[Any] | np.float32 | np.uint8 | np.int8] = {
     "shifted": (COLUMNS.astype(np.int16) + 128).astype(np.uint8),
     "zeros_of_outputs": np.full(models.N, 128, np.uint8),
     "w": COLUMNS.astype(np.float32),
-    "experts": COLUMNS[:WHOLE] * SCALES,
-    "experts_of_rows": ROWS[:, :WHOLE] * SCALES,
     "one": np.float32(1),
     "half": np.float32(0.5),
     "zero": np.int8(0),
@@ -87,15 +84,30 @@ STACKS = {
 }
 
 
+def stacked(experts: NDArray[Any]) -> Values:
+    """Matrices [4, N, K] as the bodies read them."""
+    return {"experts": np.ascontiguousarray(experts.swapaxes(1, 2)), "experts_of_rows": experts}
+
+
+@pytest.mark.parametrize("k", [models.K, 96, 91, 12])
 @pytest.mark.parametrize("name", STACKS)
-def test_a_stack_of_ternary_matrices_is_told_of(name: str) -> None:
-    layer = told(STACKS[name], k=WHOLE)
+def test_a_stack_of_ternary_matrices_with_a_scale_each_is_told_of(name: str, k: int) -> None:
+    layer = told(STACKS[name], k=k, values=stacked(ROWS[:, :k] * SCALES))
     assert (layer.status, layer.scheme, layer.reason) == (
         KEPT,
         "ternary",
         "its weight is a stack of 4 matrices",
     )
-    assert 4 * models.N * WHOLE == layer.N * layer.K
+    assert 4 * models.N * k == layer.N * layer.K
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_stack_with_one_dense_matrix_is_dense(name: str) -> None:
+    experts = ROWS * SCALES
+    experts[3] = np.random.default_rng(0).standard_normal(ROWS.shape)
+    layer = told(STACKS[name], values=stacked(experts))
+    assert (layer.status, layer.scheme) == (KEPT, "dense")
+    assert "dense" in layer.reason
 
 
 BATCH = "n = Shape <start = 0, end = 1> (x) "
