@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from bitcc.passes import elementwise, qonnx, reductions, sizes
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Elementwise
+from bitcc.passes.integer_types import in_one_type
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -162,7 +163,7 @@ class Constants:
             if reductions.is_reduction(node) and inputs[0] is not None:
                 axes = inputs[1] if len(inputs) > 1 else None
                 return [reductions.reduce(node, inputs[0], None if axes is None else _whole(axes))]
-            whole = [None if a is None else _whole(a) for a in inputs]
+            whole = in_one_type(node, [None if a is None else _whole(a) for a in inputs])
             if qonnx.is_quantizer(node):
                 sizes.check_broadcast(node, inputs, most)
                 return [qonnx.evaluate(node, whole)]
@@ -178,8 +179,6 @@ class Constants:
             ) from error
 
     def _by_onnx(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
-        if node.op_type == "BitShift":
-            inputs = _shift_in_one_type(inputs)
         feeds = {str(v.name): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None}
         opset = max(self._opsets.get("", 0), _EVALUATED_SINCE.get(node.op_type, 0))
         function = onnx.helper.make_function(
@@ -192,15 +191,6 @@ class Constants:
         )
         outputs: Any = ReferenceEvaluator(function).run(None, feeds, {})
         return list(outputs)
-
-
-def _shift_in_one_type(inputs: Sequence[Array | None]) -> Sequence[Array | None]:
-    """Some exporters write the number of bits in another type than what is shifted, which means the same."""
-    x, bits = inputs
-    if x is None or bits is None or x.dtype.kind != "u" or bits.dtype.kind not in "iu":
-        return inputs
-    inside = ((bits >= 0) & (bits < 8 * x.itemsize)).all()
-    return (x, bits.astype(x.dtype)) if inside else inputs
 
 
 def _can_be_evaluated(node: ir.Node) -> bool:

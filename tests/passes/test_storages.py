@@ -228,6 +228,47 @@ def test_a_shift_that_means_nothing_is_not_evaluated(amount: int) -> None:
     assert "(BitShift) cannot be evaluated" in layer.reason
 
 
+SHIFTED_BYTES = """
+  b0 = BitShift <direction = "RIGHT"> (packed, n0) s0 = Cast <to = {0}> (b0) c0 = BitwiseAnd (s0, three)
+  b1 = BitShift <direction = "RIGHT"> (packed, n1) s1 = Cast <to = {0}> (b1) c1 = BitwiseAnd (s1, three)
+  b2 = BitShift <direction = "RIGHT"> (packed, n2) s2 = Cast <to = {0}> (b2) c2 = BitwiseAnd (s2, three)
+  b3 = BitShift <direction = "RIGHT"> (packed, n3) c3 = Cast <to = {1}> (b3)
+  planes = Concat <axis = 0> (c0, c1, c2, c3) levels = Cast <to = 1> (planes) w = Sub (levels, one)
+  y = Gemm <transB = 1> (x, w)
+"""
+
+
+UINT8, INT8, INT16 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16
+PARTS = (CODES + 1).astype(np.uint8).reshape(4, -1, K)
+BYTES = (PARTS[0] | PARTS[1] << 2 | PARTS[2] << 4 | PARTS[3] << 6).astype(np.uint8)
+
+
+def shifted_bytes(types: tuple[int, int], body: str = SHIFTED_BYTES) -> onnx.ModelProto:
+    known: dict[str, Any] = {"packed": BYTES, "three": np.uint8(3), "one": np.float32(1)}
+    known |= {f"n{i}": np.uint8(2 * i) for i in range(4)}
+    return parse(body.format(*types), known)
+
+
+@pytest.mark.parametrize("types", [(UINT8, UINT8), (INT8, INT8), (INT8, UINT8), (UINT8, INT8)])
+def test_bytes_that_are_shifted_may_be_of_either_sign(types: tuple[int, int]) -> None:
+    """torch.onnx mixes int8 and uint8, and the original does not load; the bits are the same."""
+    assert_computes(shifted_bytes(types), CODES)
+
+
+@pytest.mark.parametrize("types", [(INT16, UINT8), (UINT8, INT16)])
+def test_integers_of_unlike_widths_are_not_evaluated(types: tuple[int, int]) -> None:
+    layer = only(shifted_bytes(types))
+    assert layer.status == KEPT
+    assert "inconsistent type" in layer.reason or "cannot be evaluated" in layer.reason
+
+
+def test_a_sign_that_means_something_else_in_the_other_type_is_not_evaluated() -> None:
+    whole_bytes = SHIFTED_BYTES.replace("(b3)", "(packed)")
+    layer = only(shifted_bytes((UINT8, INT8), whole_bytes))
+    assert layer.status == KEPT
+    assert "inconsistent type" in layer.reason
+
+
 QUANT = "qonnx.custom_op.general.Quant"
 DOWN = '<narrow = 1, signed = 1, rounding_mode = "{}">'
 LATENT = models.latent(shape=(N, K))
