@@ -58,8 +58,8 @@ class Activation:
         low: Lower clamp bound of the codes.
         high: Upper clamp bound of the codes.
         codes: The codes, [..., K].
-        dequantised: Whether the codes are multiplied by ``gain * c / qmax`` before they are used.
-        gain: 1, or a factor that the graph has there besides.
+        dequantised: Whether the codes are multiplied by ``c / qmax`` before they are used.
+        gain: 1, or a constant that they are multiplied by as well.
         reshapes: The nodes that give the quantised tensor another shape before it is multiplied, first to
             last; its rows of K stay what they are.
     """
@@ -76,7 +76,7 @@ class Activation:
     low: float
     high: float
     codes: ir.Value
-    dequantised: bool
+    dequantised: bool = False
     reshapes: tuple[ir.Node, ...] = ()
     gain: float = 1.0
 
@@ -109,7 +109,7 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
         raise _no_codes(value, constants)
     codes, factors = found
     if not factors:
-        return _quantizer(codes, constants, axis, dequantised=False)
+        return _quantizer(codes, constants, axis)
     return _dequantised(codes, factors, constants, axis)
 
 
@@ -146,7 +146,8 @@ def _codes_and_factors(
     """(codes, what they are multiplied by, with the power 1 or -1), None without codes."""
     if _rounded(value, constants) is not None:
         return value, ()
-    node = producer(skip(value, constants), "Mul", "Div", "DequantizeLinear")
+    value = skip(value, constants)
+    node = producer(without_residue(value, constants) or value, "Mul", "Div", "DequantizeLinear")
     for inner, factor in () if node is None or not depth else scalings(node, constants):
         if node is not None and (found := _codes_and_factors(inner, constants, depth - 1)) is not None:
             codes, factors = found
@@ -155,7 +156,7 @@ def _codes_and_factors(
 
 
 def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis: int) -> Activation:
-    found = _quantizer(codes, constants, axis, dequantised=True)
+    found = _quantizer(codes, constants, axis)
 
     def row(value: ir.Value) -> NDArray[np.float64] | None:
         number = constants.scalar(value)
@@ -167,9 +168,12 @@ def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis:
         if factor is None or (factor.power and not found.meets(value, found.x)):
             raise _other_scale()
         product = product.times(factor, power)
+    gain = float(product.constant[0])
+    if product.power == 0:  # a constant alone: the scale is behind the product
+        return replace(found, gain=gain)
     if product.power != 1:
         raise _other_scale()
-    return replace(found, gain=float(product.constant[0]) * found.divisor)
+    return replace(found, gain=gain * found.divisor, dequantised=True)
 
 
 def _rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, float, float] | None:
@@ -222,7 +226,8 @@ def _skip_codes(value: ir.Value, constants: Constants) -> ir.Value:
         value = inner
 
 
-def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised: bool) -> Activation:
+def _quantizer(codes: ir.Value, constants: Constants, axis: int) -> Activation:
+    """The quantizer of some codes, with nothing behind it."""
     rounded = _rounded(codes, constants)
     if rounded is None:
         raise Refused("the activations are not rounded to codes")
@@ -262,7 +267,6 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int, *, dequantised:
             low=low,
             high=high,
             codes=_skip_codes(codes, constants),
-            dequantised=dequantised,
         )
     raise refused
 

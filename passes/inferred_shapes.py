@@ -21,7 +21,7 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
     declared = [(v, v.type, v.shape) for v in values]
     held = [(v, v.const_value) for v in model.graph.initializers.values()]
     inputs = list(model.graph.inputs)
-    with _only_standard_ops(model):
+    with _only_standard_ops(model), _computed_shapes(model):
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
     # onnx_ir takes the large initializers out meanwhile, puts them back at the end, and not at all if it
     # cannot write the model
@@ -37,6 +37,20 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
             value.type, value.shape = tensor_type, shape
 
 
+@contextmanager
+def _computed_shapes(model: ir.Model) -> Iterator[None]:
+    """Read opset 13 as 14, which takes no op of it another way: onnx follows a computed shape to a Reshape of that."""
+    opset = model.opset_imports.get("")
+    if opset == _WITHOUT_COMPUTED_SHAPES:
+        model.opset_imports[""] = opset + 1
+    try:
+        yield
+    finally:
+        if opset is not None:
+            model.opset_imports[""] = opset
+
+
+_WITHOUT_COMPUTED_SHAPES = 13
 _LIKE_THEIR_INPUT = frozenset(
     {"BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SimplifiedLayerNormalization"}
     | {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}

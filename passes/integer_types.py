@@ -1,7 +1,7 @@
 """Read integers in one type where exporters mix types in a node, which onnxruntime refuses to load.
 
-torch.onnx writes ``packed >> 2`` of bytes with an int8 result, and numbers of bits as int8 or int64. Only what
-has one meaning in every type is read.
+torch.onnx writes ``packed >> 2`` of bytes with an int8 result, and numbers of bits as int8 or int64. Only
+what has one meaning in every type is read.
 """
 
 from __future__ import annotations
