@@ -8,8 +8,8 @@
     for layer in model.meta[passes.FACTS]:
         print(layer.name, layer.status, layer.reason)
 
-The files, in the order of the flow: ``elementwise``, ``reductions``, ``integer_types`` and ``constants``
-(fold), ``normal_form``, ``bounds``, ``layout``, ``einsum``, ``matrix``, ``weight``, ``matmul``,
+The files, in the order of the flow: ``elementwise``, ``reductions``, ``integer_types``, ``sequences`` and
+``constants`` (fold), ``normal_form``, ``bounds``, ``layout``, ``einsum``, ``matrix``, ``weight``, ``matmul``,
 ``magnitudes``, ``extent``, ``levels``, ``half_noise``, ``ternary``, ``scales``, ``absmax``, ``act_scale``,
 ``activation``, ``epilogue``, ``layer``, ``detect`` and ``inline`` (find), ``runner``, ``prove_weights`` and
 ``prove``, ``copies`` and ``siblings`` (merge), ``rms_norm`` and ``fuse_norms``, ``pack``, ``unfuse`` and

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from bitcc.passes import elementwise, qonnx, reductions, sizes
+from bitcc.passes import elementwise, qonnx, reductions, sequences, sizes
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Elementwise
 from bitcc.passes.integer_types import in_one_type
@@ -98,7 +98,7 @@ class Constants:
             inputs = [None if v is None else self._read(v, known) for v in node.inputs]
             for output, result in zip(node.outputs, self._evaluate(node, inputs, most), strict=False):
                 known[output] = result
-                if not isinstance(result, Elementwise) and result.size == 1:
+                if not isinstance(result, Elementwise) and result.size == 1 and result.dtype != object:
                     self._numbers[output] = result
             for v in node.inputs:
                 if v is not None:
@@ -124,7 +124,7 @@ class Constants:
         if value.shape is not None and value.shape.is_static() and value.shape.numpy() not in _ONES:
             return None
         array = self.array(value)
-        return float(array.reshape(())) if array.size == 1 else None
+        return float(array.reshape(())) if array.size == 1 and array.dtype != object else None
 
     def _why_not_constant(self, value: ir.Value) -> Refused:
         order = _ancestry(value, ())
@@ -164,6 +164,8 @@ class Constants:
                 axes = inputs[1] if len(inputs) > 1 else None
                 return [reductions.reduce(node, inputs[0], None if axes is None else _whole(axes))]
             whole = in_one_type(node, [None if a is None else _whole(a) for a in inputs])
+            if sequences.is_of_sequence(node):
+                return [sequences.evaluate(node, whole)]
             if qonnx.is_quantizer(node):
                 sizes.check_broadcast(node, inputs, most)
                 return [qonnx.evaluate(node, whole)]
