@@ -164,13 +164,7 @@ class Constants:
                 axes = inputs[1] if len(inputs) > 1 else None
                 return [reductions.reduce(node, inputs[0], None if axes is None else _whole(axes))]
             whole = in_one_type(node, [None if a is None else _whole(a) for a in inputs])
-            if sequences.is_of_sequence(node):
-                return [sequences.evaluate(node, whole)]
-            if qonnx.is_quantizer(node):
-                sizes.check_broadcast(node, inputs, most)
-                return [qonnx.evaluate(node, whole)]
-            sizes.check_outputs(node, whole, self._opsets.get("", 0), most)
-            return self._by_onnx(node, whole)
+            return self._of_whole(node, whole, most)
         except Refused:
             raise
         except Exception as error:  # numpy and the evaluator raise whatever they like
@@ -179,6 +173,15 @@ class Constants:
                 f"the constant node {where} cannot be evaluated: {error}",
                 fix="fold the constants before, for instance with onnxslim or onnxsim",
             ) from error
+
+    def _of_whole(self, node: ir.Node, inputs: Sequence[Array | None], most: int) -> Sequence[Array]:
+        if sequences.is_of_sequence(node):
+            return [sequences.evaluate(node, inputs)]
+        if qonnx.is_quantizer(node):
+            sizes.check_broadcast(node, inputs, most)
+            return [qonnx.evaluate(node, inputs)]
+        sizes.check_outputs(node, inputs, self._opsets.get("", 0), most)
+        return self._by_onnx(node, inputs)
 
     def _by_onnx(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
         feeds = {str(v.name): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None}

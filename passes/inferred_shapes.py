@@ -39,7 +39,7 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
 
 @contextmanager
 def _computed_shapes(model: ir.Model) -> Iterator[None]:
-    """Read opset 13 as 14, which takes no op of it another way: onnx follows a computed shape to a Reshape of that."""
+    """Read opset 13 as 14, which means the same; only there a Reshape follows computed shapes."""
     opset = model.opset_imports.get("")
     if opset == _WITHOUT_COMPUTED_SHAPES:
         model.opset_imports[""] = opset + 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from bitcc.passes._refused import Refused
+from bitcc.passes.normal_form import producer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -19,6 +22,7 @@ Declared: TypeAlias = "tuple[ir.DataType, tuple[int, ...] | None]"
 Run: TypeAlias = "Callable[[Mapping[ir.Value, Array]], Array]"
 _IR_VERSION = 10
 _KEPT_SESSIONS = 8
+_REPEATS = ("Expand", "Identity", "Reshape", "Unsqueeze")
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
@@ -95,16 +99,22 @@ class Runner:
     ) -> bytes:
         """A model of the nodes whose names say only the order: layers of one structure give equal bytes."""
         clones = {v: _declare(f"v{i}", *declared) for i, (v, declared) in enumerate(inputs.items())}
+        numbers = {v for v, (_, shape) in inputs.items() if shape is not None and math.prod(shape) == 1}
         feeds = list(clones.values())
         copies = []
         for node in nodes:
+            rounds = widened and _rounds_a_number(node, numbers)
             copy = ir.Node(
                 node.domain,
                 node.op_type,
                 [None if v is None else clones[v] for v in node.inputs],
-                [_exact(_widened(a) if widened else a) for a in node.attributes.values()],
+                [_exact(_widened(a) if widened and not rounds else a) for a in node.attributes.values()],
                 num_outputs=len(node.outputs),
             )
+            if rounds:
+                copy.outputs[0].name = f"v{len(clones)}_rounded"
+                copies.append(copy)
+                copy = ir.Node("", "Cast", copy.outputs, [ir.AttrInt64("to", ir.DataType.FLOAT)])
             for old, new in zip(node.outputs, copy.outputs, strict=True):
                 new.name = f"v{len(clones)}"
                 clones[old] = new
@@ -120,9 +130,21 @@ def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir
 
 
 def _widened(attribute: ir.Attr) -> ir.Attr:
-    """A Cast to half precision becomes one to float32."""
+    """A Cast to half precision becomes one to float32, and so does a tensor that fills a shape."""
+    if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in _HALVES:
+        return ir.AttrTensor(attribute.name, ir.tensor(attribute.as_tensor().numpy().astype(np.float32)))
     is_cast = attribute.name == "to" and attribute.type == ir.AttributeType.INT
     return ir.AttrInt64("to", ir.DataType.FLOAT) if is_cast and attribute.value in _HALVES else attribute
+
+
+def _rounds_a_number(node: ir.Node, numbers: Container[ir.Value]) -> bool:
+    """Whether a Cast rounds one number, which may fill a tensor, to half precision."""
+    if node.op_type != "Cast" or node.attributes.get_int("to", 0) not in _HALVES:
+        return False
+    value = node.inputs[0]
+    while (made_by := producer(value, *_REPEATS)) is not None:
+        value = made_by.inputs[0]
+    return value in numbers or producer(value, "ConstantOfShape") is not None
 
 
 def _exact(attribute: ir.Attr) -> ir.Attr:

@@ -195,3 +195,26 @@ def test_siblings_behind_the_same_reshape_are_one_layer() -> None:
     x = models.tokens(2, 3)
     (got,), (want,) = models.run(packed, x), models.run(original, x)
     assert models.largest_difference(got, want) < 1e-5
+
+
+THERE_AND_BACK_13 = """
+  a = Abs (x) m = ReduceMax <axes = [-1]> (a) c = Clip (m, eps) inverse = Reciprocal (c)
+  scale = Mul (inverse, "127") v = Mul (x, scale) u = Round (v) codes = Clip (u, "-128", "127")
+  q = Reshape (codes, rows) p = MatMul (q, w) sizes = Shape (x)
+  n0 = Gather ({}, first) n1 = Gather ({}, second) shape = Concat <axis = 0> (n0, n1, outputs)
+  r = Reshape (p, shape) y = Div (r, scale)
+"""
+
+
+@pytest.mark.parametrize(("first", "activation"), [("sizes", "int8_token"), ("swapped", "float")])
+def test_shapes_that_are_computed_in_the_oldest_opset(first: str, activation: str) -> None:
+    """Sizes that are gathered one by one, as TorchScript writes ``view``; swapped, they are those of others."""
+    body = THERE_AND_BACK_13.format(first, first)
+    if first == "swapped":
+        order = "order = Constant <value_ints = [1, 0, 2]> () swapped = Gather (sizes, order) "
+        body = body.replace("n0 =", order + "n0 =")
+    content = f"""
+      <ir_version: 8, opset_import: ["" : 13]>
+      shapes (float[a, b, {K}] x) => (float[a, b, {N}] y) {{ {body} }}"""
+    (layer,) = models.pack(models.parse(content, KNOWN))[1]
+    assert (layer.status, layer.activation) == (PACKED, activation)

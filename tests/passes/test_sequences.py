@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import models
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -14,6 +13,9 @@ from onnx.reference import ReferenceEvaluator
 from bitcc.facts import KEPT, PACKED
 from bitcc.passes._refused import Refused
 from bitcc.passes.constants import Constants
+
+if TYPE_CHECKING:
+    import onnx
 
 N, K = models.N, models.K
 CODES, SCALE = models.quantized(models.latent())
