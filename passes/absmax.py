@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped, guarded
-from bitcc.passes.layout import RESHAPES
+from bitcc.passes.layout import RESHAPES, is_of_tokens
 from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
 
 if TYPE_CHECKING:
@@ -59,29 +59,46 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
         (guard.value, 0.0, 0.0) if guard is not None and is_guarded else _bounded(value, constants)
     )
     reduced = _behind_reshapes(inner, constants)
-    least, more = 0.0, 0.0
+    least, more, of, is_reshaped = 0.0, 0.0, x, False
     if (reduce := _of_both_ends(reduced, x, constants)) is None:
         reduce = producer(reduced, "ReduceMax", "TopK")
         if reduce is None or reduce.inputs[0] is None or not _is_maximum(reduced, reduce, constants):
             raise _no_absmax()
-        magnitude, least, more = _bounded(_whole(reduce.inputs[0], constants), constants)
-        signed = _signed(_whole(magnitude, constants), constants)
-        if signed is None or (more and (floor or eps)) or not same(_whole(signed, constants), x, constants):
+        of = reduce.inputs[0]
+        whole = _whole(of, x, constants)
+        bounded_magnitude, least, more = _bounded(whole, constants)
+        magnitude = _whole(bounded_magnitude, x, constants)
+        signed = _signed(magnitude, constants)
+        if signed is None or (more and (floor or eps)):
             raise _no_absmax()
-    flat = reduce.inputs[0] is not None and _is_flat(reduce.inputs[0]) and not _is_flat(x)
-    scope = ActScope.TENSOR if flat else _scope(reduce, x, scale, constants, axis)
+        if not same(signed, x, constants):
+            is_reshaped, signed = True, _whole(signed, x, constants)
+        if not same(signed, x, constants):
+            raise _no_absmax()
+        is_reshaped |= (whole, magnitude) != (skip(of, constants), skip(bounded_magnitude, constants))
+    flat = _is_flat(of) and not _is_flat(x)
+    scope = ActScope.TENSOR if flat else _scope(reduce, of, x, scale, constants, axis)
+    if scope is not ActScope.TOKEN:
+        return Absmax(scope, max(floor, least), eps or more, is_guarded)
     seen = before_broadcast(bounded, constants), before_broadcast(inner, constants)
-    if scope is ActScope.TOKEN and seen != (value, reduced):
+    is_reshaped |= seen != (value, reduced)
+    if is_reshaped and (axis != -1 or not is_of_tokens(scale, x)):
         raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
-    dropped = scope is ActScope.TOKEN and reduce.attributes.get_int("keepdims", 1) == 0
+    dropped = is_reshaped or reduce.attributes.get_int("keepdims", 1) == 0
     return Absmax(scope, max(floor, least), eps or more, is_guarded, dropped)
 
 
-def _whole(value: ir.Value, constants: Constants) -> ir.Value:
-    """The tensor of which a Reshape makes one axis."""
+def _whole(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Value:
+    """The tensor of which a Reshape makes one axis, or other tokens of as many columns as ``x`` has."""
     value = skip(value, constants)
-    node = producer(value, *RESHAPES) if _is_flat(value) else None
+    node = producer(value, *RESHAPES) if _is_flat(value) or _same_columns(value, x) else None
     return value if node is None or node.inputs[0] is None else skip(node.inputs[0], constants)
+
+
+def _same_columns(value: ir.Value, x: ir.Value) -> bool:
+    if value.shape is None or x.shape is None or not value.shape.rank() or not x.shape.rank():
+        return False
+    return isinstance(x.shape[-1], int) and value.shape[-1] == x.shape[-1]
 
 
 def _is_flat(value: ir.Value) -> bool:
@@ -206,14 +223,17 @@ def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]
     raise _no_absmax()
 
 
-def _scope(reduce: ir.Node, x: ir.Value, scale: ir.Value, constants: Constants, axis: int) -> ActScope:
-    """Whether the maximum is taken over the axis of K or over all of them."""
+def _scope(
+    reduce: ir.Node, of: ir.Value, x: ir.Value, scale: ir.Value, constants: Constants, axis: int
+) -> ActScope:
+    """Whether a maximum ``of`` the elements of ``x`` is taken over the axis of K or over all of them."""
     axes = _axes(reduce, constants)
     if not axes and reduce.attributes.get_int("noop_with_empty_axes", 0) != 0:
         raise Refused("the absolute maximum is taken over no axis", fix=_AXIS)
-    rank = None if x.shape is None else x.shape.rank()
+    rank = None if of.shape is None else of.shape.rank()
+    rank_of_x = None if x.shape is None else x.shape.rank()
     columns = axes == [axis] or (rank is not None and axes == [rank + axis])
-    given_back = axis == -1 and rank is not None and scale.shape is not None and scale.shape.rank() == rank
+    given_back = axis == -1 and scale.shape is not None and scale.shape.rank() == rank_of_x
     if columns and (reduce.attributes.get_int("keepdims", 1) != 0 or given_back):
         return ActScope.TOKEN
     if not axes or (rank and {a % rank for a in axes} == set(range(rank))):

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from bitcc import ops
 from bitcc.ops import ActScale
 from bitcc.passes.bounds import clamped, guarded
+from bitcc.passes.layout import before_token_shape
 from bitcc.passes.normal_form import before_broadcast, inverted, operands, producer, same, skip
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def readings(node: ir.Node, constants: Constants) -> Iterator[Reading]:
     """Every way to read a product or quotient of activations and a scale."""
     divides = node.op_type != "Mul"
     for x, given in scalings(node, constants):
-        scale = before_broadcast(given, constants)
+        scale = before_token_shape(given, x, constants)
         for factor in (_divisors if divides else _factors)(scale, constants):
             yield Reading(x, given, factor)
         yield from _in_two_steps(x, given, constants, divides=divides)
@@ -134,7 +135,8 @@ def _steps(step: ir.Value, constants: Constants) -> Iterator[Factor]:
 def _bounded(step: ir.Value, constants: Constants, bounds: int) -> Iterator[Factor]:
     """A step with a floor, or with something else in the place of zero."""
     clamp, guard = clamped(step, constants), guarded(step, constants)
-    for factor in () if guard is None else _divisors(guard.value, constants, bounds):
+    kept = None if guard is None else before_broadcast(guard.value, constants)
+    for factor in () if kept is None else _divisors(kept, constants, bounds):
         zero_together = () if guard is None else (guard.value, factor.largest)
         if guard is not None and any(same(guard.tested, v, constants) for v in zero_together):
             yield factor._replace(base=step, divisor=1.0, guarded=True)

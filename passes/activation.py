@@ -20,7 +20,7 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
 from bitcc.passes.act_scale import least_floor, readings, scalings
 from bitcc.passes.bounds import Clamped, clamped, without_zero
-from bitcc.passes.layout import RESHAPES
+from bitcc.passes.layout import RESHAPES, before_token_shape
 from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
 from bitcc.passes.scales import ONE, read_factor
 
@@ -163,8 +163,11 @@ def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis:
         return None if number is None else np.array([number])
 
     product = ONE
+    def within(value: ir.Value) -> ir.Value:
+        return before_token_shape(value, found.x, constants)
+
     for value, power in factors:
-        factor = read_factor(value, found.largest, constants, row)
+        factor = read_factor(value, found.largest, constants, row, within=within)
         if factor is None or (factor.power and not found.meets(value, found.x)):
             raise _other_scale()
         product = product.times(factor, power)

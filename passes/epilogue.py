@@ -284,8 +284,7 @@ def _before_reshape(reader: _Reader, value: ir.Value, state: Epilogue) -> ir.Val
     """The scale of tokens that is given the shape of those of the product, as they were; else the value."""
     reshape = producer(value, *RESHAPES)
     inner = None if reshape is None else reshape.inputs[0]
-    is_reshaped = reader.activation is not None and reader.activation.reshapes and not state.restored
-    if inner is None or not is_reshaped or not same_tokens(state.y.shape, value.shape, 1):
+    if inner is None or not same_tokens(state.y.shape, value.shape, 1):
         return value
     return skip(inner, reader.constants)
 

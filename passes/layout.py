@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx_ir as ir
 
-from bitcc.passes.normal_form import producer
+from bitcc.passes.normal_form import before_broadcast, producer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from bitcc.passes.constants import Constants
 
     Array = NDArray[Any]
 
@@ -90,6 +92,32 @@ def same_tokens(x: ir.Shape | None, y: ir.Shape | None, n: int) -> bool:
         return False
     unlike = [b for a, b in zip((*x[:-1], n), y, strict=True) if a != b or a in _UNKNOWN]
     return len(unlike) <= 1 and not any(isinstance(b, int) for b in unlike)
+
+
+def before_token_shape(scale: ir.Value, tensor: ir.Value, constants: Constants) -> ir.Value:
+    """The scale of tokens behind what gives it the axes of a tensor: Expand, Unsqueeze, Tile and Reshape."""
+    value = before_broadcast(scale, constants)
+    while (node := producer(value, "Reshape", "Tile")) is not None and node.inputs[0] is not None:
+        inner = node.inputs[0]
+        if not (_repeats_columns(inner, value) if node.op_type == "Tile" else is_of_tokens(value, tensor)):
+            break
+        value = before_broadcast(inner, constants)
+    return value
+
+
+def is_of_tokens(scale: ir.Value, tensor: ir.Value) -> bool:
+    """Whether it is [..., 1], or repeated to [..., columns], with the leading axes of the tensor."""
+    columns = tensor.shape[-1] if tensor.shape is not None and tensor.shape.rank() else None
+    sizes = {1, columns} if isinstance(columns, int) else {1}
+    return any(same_tokens(tensor.shape, scale.shape, size) for size in sizes)
+
+
+def _repeats_columns(inner: ir.Value, value: ir.Value) -> bool:
+    """Whether a Tile repeats the last axis alone, which is one."""
+    if inner.shape is None or value.shape is None or inner.shape.rank() != value.shape.rank():
+        return False
+    *rows, column = inner.shape
+    return column == 1 and _UNKNOWN[1] not in rows and tuple(rows) == tuple(value.shape)[:-1]
 
 
 def behind_transposes(x: ir.Value, layout: Layout) -> tuple[ir.Value, Layout]:

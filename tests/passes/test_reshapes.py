@@ -208,7 +208,7 @@ THERE_AND_BACK_13 = """
 
 @pytest.mark.parametrize(("first", "activation"), [("sizes", "int8_token"), ("swapped", "float")])
 def test_shapes_that_are_computed_in_the_oldest_opset(first: str, activation: str) -> None:
-    """Sizes that are gathered one by one, as TorchScript writes ``view``; swapped, they are those of others."""
+    """Sizes that are gathered one by one, as TorchScript writes ``view``; swapped, they are of others."""
     body = THERE_AND_BACK_13.format(first, first)
     if first == "swapped":
         order = "order = Constant <value_ints = [1, 0, 2]> () swapped = Gather (sizes, order) "
