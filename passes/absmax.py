@@ -59,33 +59,61 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
         (guard.value, 0.0, 0.0) if guard is not None and is_guarded else _bounded(value, constants)
     )
     reduced = _behind_reshapes(inner, constants)
-    least, more, of, is_reshaped = 0.0, 0.0, x, False
-    if (reduce := _of_both_ends(reduced, x, constants)) is None:
-        reduce = producer(reduced, "ReduceMax", "TopK")
-        if reduce is None or reduce.inputs[0] is None or not _is_maximum(reduced, reduce, constants):
-            raise _no_absmax()
-        of = reduce.inputs[0]
-        whole = _whole(of, x, constants)
-        bounded_magnitude, least, more = _bounded(whole, constants)
-        magnitude = _whole(bounded_magnitude, x, constants)
-        signed = _signed(magnitude, constants)
-        if signed is None or (more and (floor or eps)):
-            raise _no_absmax()
-        if not same(signed, x, constants):
-            is_reshaped, signed = True, _whole(signed, x, constants)
-        if not same(signed, x, constants):
-            raise _no_absmax()
-        is_reshaped |= (whole, magnitude) != (skip(of, constants), skip(bounded_magnitude, constants))
-    flat = _is_flat(of) and not _is_flat(x)
-    scope = ActScope.TENSOR if flat else _scope(reduce, of, x, scale, constants, axis)
+    found = _of_both_ends(reduced, x, constants) or _of_magnitudes(reduced, x, constants)
+    if found.eps and (floor or eps):
+        raise _no_absmax()
+    reduce = found.reduce
+    flat = reduce.inputs[0] is not None and _is_flat(reduce.inputs[0]) and not _is_flat(x)
+    given_back = axis == -1 and _rank(scale) is not None and _rank(scale) == _rank(x)
+    scope = ActScope.TENSOR if flat else _scope(reduce, constants, axis, given_back=given_back)
     if scope is not ActScope.TOKEN:
-        return Absmax(scope, max(floor, least), eps or more, is_guarded)
+        return Absmax(scope, max(floor, found.floor), eps or found.eps, is_guarded)
     seen = before_broadcast(bounded, constants), before_broadcast(inner, constants)
-    is_reshaped |= seen != (value, reduced)
+    is_reshaped = found.is_reshaped or seen != (value, reduced)
     if is_reshaped and (axis != -1 or not is_of_tokens(scale, x)):
         raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
     dropped = is_reshaped or reduce.attributes.get_int("keepdims", 1) == 0
-    return Absmax(scope, max(floor, least), eps or more, is_guarded, dropped)
+    return Absmax(scope, max(floor, found.floor), eps or found.eps, is_guarded, dropped)
+
+
+class _Maximum(NamedTuple):
+    """A maximum of magnitudes.
+
+    Attributes:
+        reduce: The node.
+        floor: Of the magnitudes.
+        eps: What is added to them.
+        is_reshaped: Whether they are those of ``x`` in another shape.
+    """
+
+    reduce: ir.Node
+    floor: float = 0.0
+    eps: float = 0.0
+    is_reshaped: bool = False
+
+
+def _of_magnitudes(value: ir.Value, x: ir.Value, constants: Constants) -> _Maximum:
+    """The maximum of |x|, where |x| may be bounded.
+
+    Raises:
+        Refused: it is none.
+    """
+    reduce = producer(value, "ReduceMax", "TopK")
+    if reduce is None or reduce.inputs[0] is None or not _is_maximum(value, reduce, constants):
+        raise _no_absmax()
+    whole = _whole(reduce.inputs[0], x, constants)
+    inner, floor, eps = _bounded(whole, constants)
+    magnitude = _whole(inner, x, constants)
+    signed = _signed(magnitude, constants)
+    if signed is None or not same(before := _before_shape(signed, x, constants), x, constants):
+        raise _no_absmax()
+    seen = skip(reduce.inputs[0], constants), skip(inner, constants), signed
+    return _Maximum(reduce, floor, eps, is_reshaped=seen != (whole, magnitude, before))
+
+
+def _before_shape(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Value:
+    """``x`` itself, or what may be ``x`` before a Reshape."""
+    return value if same(value, x, constants) else _whole(value, x, constants)
 
 
 def _whole(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Value:
@@ -142,11 +170,15 @@ def _negated(value: ir.Value, constants: Constants) -> ir.Value | None:
     return next((v for v, number in operands(node) if constants.scalar(number) == -1), None)
 
 
-def _of_both_ends(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Node | None:
-    """The ReduceMax of  max(max(x), -min(x)), or of the same with absolute values; None for anything else.
+def _of_both_ends(value: ir.Value, x: ir.Value, constants: Constants) -> _Maximum | None:
+    """The maximum of  max(max(x), -min(x)), or of the same with absolute values; None for anything else.
 
-    Either end may be bounded by zero.
+    Either end may be bounded by zero, and the lower one be that of -x.
     """
+
+    def is_x(value: ir.Value | None) -> bool:
+        return value is not None and same(_before_shape(value, x, constants), x, constants)
+
     node = producer(value, "Max")
     for above, below in () if node is None else operands(node):
         first, second = (_beyond_zero(v, constants, (0, None)) for v in (above, below))
@@ -154,15 +186,14 @@ def _of_both_ends(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Node
         least = _within_abs(second, constants) or _negated(second, constants) or second
         upper = producer(_beyond_zero(most, constants, (0, None)), "ReduceMax")
         lower = producer(_beyond_zero(least, constants, (None, 0)), "ReduceMin")
-        if upper is None or lower is None or not same(upper.inputs[0], x, constants):
+        of = None if lower is None else lower.inputs[0]
+        if lower is None and (lower := producer(skip(below, constants), "ReduceMax")) is not None:
+            of = None if lower.inputs[0] is None else _negated(lower.inputs[0], constants)
+        if upper is None or lower is None or not is_x(upper.inputs[0]):
             continue
         alike = all(upper.attributes.get_int(*a) == lower.attributes.get_int(*a) for a in _FLAGS)
-        if (
-            alike
-            and same(lower.inputs[0], x, constants)
-            and _axes(upper, constants) == _axes(lower, constants)
-        ):
-            return upper
+        if alike and is_x(of) and _axes(upper, constants) == _axes(lower, constants):
+            return _Maximum(upper, is_reshaped=not same(upper.inputs[0], x, constants))
     return None
 
 
@@ -223,17 +254,13 @@ def _plus_constant(add: ir.Node, constants: Constants) -> tuple[ir.Value, float]
     raise _no_absmax()
 
 
-def _scope(
-    reduce: ir.Node, of: ir.Value, x: ir.Value, scale: ir.Value, constants: Constants, axis: int
-) -> ActScope:
-    """Whether a maximum ``of`` the elements of ``x`` is taken over the axis of K or over all of them."""
+def _scope(reduce: ir.Node, constants: Constants, axis: int, *, given_back: bool) -> ActScope:
+    """Whether the maximum is taken over the axis of K, which may be given back, or over all of them."""
     axes = _axes(reduce, constants)
     if not axes and reduce.attributes.get_int("noop_with_empty_axes", 0) != 0:
         raise Refused("the absolute maximum is taken over no axis", fix=_AXIS)
-    rank = None if of.shape is None else of.shape.rank()
-    rank_of_x = None if x.shape is None else x.shape.rank()
+    rank = _rank(reduce.inputs[0])
     columns = axes == [axis] or (rank is not None and axes == [rank + axis])
-    given_back = axis == -1 and scale.shape is not None and scale.shape.rank() == rank_of_x
     if columns and (reduce.attributes.get_int("keepdims", 1) != 0 or given_back):
         return ActScope.TOKEN
     if not axes or (rank and {a % rank for a in axes} == set(range(rank))):
@@ -243,6 +270,10 @@ def _scope(
     wanted = "the last axis" if axis == -1 else f"axis {axis}, which the product sums over,"
     reason = f"the absolute maximum is taken over axes {axes}, neither over {wanted} nor over all"
     raise Refused(reason, fix=_AXIS)
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else value.shape.rank()
 
 
 def _no_absmax() -> Refused:

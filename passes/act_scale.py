@@ -103,7 +103,7 @@ def _factors(scale: ir.Value, constants: Constants) -> Iterator[Factor]:
         elif (largest := inverted(skip(first, constants), constants)) is not None:
             yield from Factor.of(ActScale.RECIPROCAL, constants.scalar(second), largest, constants)
     step = inverted(scale, constants)
-    for factor in () if step is None else _divisors(step, constants):
+    for factor in () if step is None else _divisors(before_broadcast(step, constants), constants):
         if factor.form is ActScale.QUOTIENT:
             yield factor._replace(form=ActScale.STEP_RECIPROCAL)
 

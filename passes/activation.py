@@ -11,34 +11,38 @@ move a code. Source: arXiv 2402.17764 and "The Era of 1-bit LLMs: Training Tips,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
-from bitcc.passes.act_scale import least_floor, readings, scalings
-from bitcc.passes.bounds import Clamped, clamped, without_zero
-from bitcc.passes.layout import RESHAPES, before_token_shape
+from bitcc.passes.act_codes import (
+    INT8_RANGE,
+    Codes,
+    last_dim,
+    read_codes,
+    rounded,
+    rounding_in_front,
+    skip_codes,
+)
+from bitcc.passes.act_scale import least_floor, readings
+from bitcc.passes.layout import RESHAPES, before_token_shape, is_of_tokens, same_tokens
 from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
 from bitcc.passes.scales import ONE, read_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from bitcc.ops import ActScale, ActScope
     from bitcc.passes.constants import Constants
 
-_INT8_RANGE = (-128.0, 127.0)
 _MAX_EPS = 1e30  # what the op library reads
 _UNKNOWN_FORM = "the activation scale has no known form"
 _FORM = "compute the scale as 127 / max|x| and multiply by it, or as max|x| / 127 and divide by it"
-_FACTORS = 3  # that codes are multiplied by, one after the other
-_FLOAT32 = 2.0**-23
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Activation:
         gain: 1, or a constant that they are multiplied by as well.
         reshapes: The nodes that give the quantised tensor another shape before it is multiplied, first to
             last; its rows of K stay what they are.
+        restored: Whether the last of them gives it the shape of ``x`` back.
     """
 
     x: ir.Value
@@ -78,6 +83,7 @@ class Activation:
     codes: ir.Value
     dequantised: bool = False
     reshapes: tuple[ir.Node, ...] = ()
+    restored: bool = False
     gain: float = 1.0
 
     def meets(self, scale: ir.Value, tensor: ir.Value) -> bool:
@@ -101,22 +107,54 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
     value = skip(value, constants)
     reshape = producer(value, *RESHAPES)
     inner = None if reshape is None or axis != -1 else reshape.inputs[0]
-    if reshape is not None and inner is not None and _last_dim(inner) == k:
-        quantizer = match_activation(inner, k, constants)
-        return replace(quantizer, reshapes=(*quantizer.reshapes, reshape))
+    if reshape is not None and inner is not None and last_dim(inner) == k:
+        return _reshaped(match_activation(inner, k, constants), reshape, k)
     value = without_residue(value, constants) or value
-    if (found := _codes_and_factors(value, constants)) is None:
+    if (found := read_codes(value, k if axis == -1 else None, constants)) is None:
         raise _no_codes(value, constants)
-    codes, factors = found
-    if not factors:
-        return _quantizer(codes, constants, axis)
-    return _dequantised(codes, factors, constants, axis)
+    quantizer = _quantizer(found.codes, constants, axis)
+    if found.factors:
+        quantizer = _dequantised(quantizer, found, constants)
+    for node in found.reshapes:
+        quantizer = _reshaped(quantizer, node, k)
+    return quantizer
+
+
+def _reshaped(quantizer: Activation, reshape: ir.Node, k: int) -> Activation:
+    """With a Reshape behind it.
+
+    If that undoes one in front that makes fewer axes, the quantizer is that of the tensor before both.
+    """
+    quantizer = replace(quantizer, reshapes=(*quantizer.reshapes, reshape), restored=False)
+    front = producer(quantizer.x, *RESHAPES)
+    inner = None if front is None else front.inputs[0]
+    if front is None or inner is None or last_dim(inner) != k or _rank(inner) < _rank(quantizer.x):
+        return quantizer
+    if not same_tokens(inner.shape, reshape.outputs[0].shape, k):
+        return quantizer
+    reshapes = (front, *quantizer.reshapes)
+    return replace(quantizer, x=before_widening(inner), reshapes=reshapes, restored=True, dropped=True)
+
+
+def _other_rounding(node: ir.Node) -> Refused:
+    where = f"`{node.name or node.outputs[0].name}` ({node.op_type})"
+    if node.op_type != "Round":
+        return Refused(
+            f"its activations are rounded by {where}, and not to the nearest even number",
+            fix="round them with torch.round or another op that is exported as Round",
+        )
+    return Refused(
+        f"what {where} rounds is changed in front of the product by more than one scale for each token",
+        fix="for integer kernels, quantise what each product reads by itself, with one scale for each token",
+    )
 
 
 def _no_codes(value: ir.Value, constants: Constants) -> Refused:
     """Why a value has no codes that are read."""
     node = value.producer()
     if node is None or not (qonnx.is_quantizer(node) or producer(value, "DequantizeLinear") is node):
+        if (rounding := rounding_in_front(value, constants)) is not None:
+            return _other_rounding(rounding)
         return Refused(
             "there is no activation quantizer in front of it",
             fix="if it was trained with one, export it in eval mode with the quantizer in the graph",
@@ -132,43 +170,24 @@ def _no_codes(value: ir.Value, constants: Constants) -> Refused:
     )
 
 
-def _last_dim(value: ir.Value) -> int | None:
-    last = value.shape[-1] if value.shape is not None and value.shape.rank() else None
-    return last if isinstance(last, int) else None
+def _rank(value: ir.Value) -> int:
+    return 0 if value.shape is None else value.shape.rank()
 
 
-_Factors: TypeAlias = "tuple[tuple[ir.Value, int], ...]"
-
-
-def _codes_and_factors(
-    value: ir.Value, constants: Constants, depth: int = _FACTORS
-) -> tuple[ir.Value, _Factors] | None:
-    """(codes, what they are multiplied by, with the power 1 or -1), None without codes."""
-    if _rounded(value, constants) is not None:
-        return value, ()
-    value = skip(value, constants)
-    node = producer(without_residue(value, constants) or value, "Mul", "Div", "DequantizeLinear")
-    for inner, factor in () if node is None or not depth else scalings(node, constants):
-        if node is not None and (found := _codes_and_factors(inner, constants, depth - 1)) is not None:
-            codes, factors = found
-            return codes, (*factors, (factor, -1 if node.op_type == "Div" else 1))
-    return None
-
-
-def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis: int) -> Activation:
-    found = _quantizer(codes, constants, axis)
+def _dequantised(found: Activation, codes: Codes, constants: Constants) -> Activation:
+    """A quantizer with all that its codes are multiplied by."""
 
     def row(value: ir.Value) -> NDArray[np.float64] | None:
         number = constants.scalar(value)
         return None if number is None else np.array([number])
 
     product = ONE
-    def within(value: ir.Value) -> ir.Value:
-        return before_token_shape(value, found.x, constants)
-
-    for value, power in factors:
+    for value, power, tensor, is_reshaped in codes.factors:
+        within = partial(before_token_shape, tensor=tensor, constants=constants)
         factor = read_factor(value, found.largest, constants, row, within=within)
-        if factor is None or (factor.power and not found.meets(value, found.x)):
+        if factor is None or (factor.power and not found.meets(value, tensor)):
+            raise _other_scale()
+        if factor.power and is_reshaped and not is_of_tokens(value, tensor):
             raise _other_scale()
         product = product.times(factor, power)
     gain = float(product.constant[0])
@@ -179,62 +198,12 @@ def _dequantised(codes: ir.Value, factors: _Factors, constants: Constants, axis:
     return replace(found, gain=gain * found.divisor, dequantised=True)
 
 
-def _rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, float, float] | None:
-    """(v, low, high) where value = clamp(round(v), low, high), in either order, behind integer Casts.
-
-    Of a QuantizeLinear, which divides as well, v is its output.
-    """
-    if value is None:
-        return None
-    low, high = -np.inf, np.inf
-    value = _skip_codes(value, constants)
-    if (bounds := clamped(value, constants)) is not None:
-        low, high = _whole(bounds, _near)
-        value = _skip_codes(bounds.value, constants)
-    if (node := producer(value, "QuantizeLinear")) is not None and list(scalings(node, constants)):
-        return value, max(low, _INT8_RANGE[0]), min(high, _INT8_RANGE[1])
-    node = producer(value, "Round")
-    if node is None or node.inputs[0] is None:
-        return None
-    value = skip(node.inputs[0], constants)
-    value = without_zero(value, constants) or value
-    if bounds is None and (bounds := clamped(value, constants)) is not None:
-        low, high = _whole(bounds, lambda bound: float(np.rint(bound)))  # as the code there is rounded
-        value = skip(bounds.value, constants)
-    return value, low, high
-
-
-def _whole(bounds: Clamped, rounded: Callable[[float], float]) -> tuple[float, float]:
-    low = -np.inf if bounds.low is None else bounds.low
-    high = np.inf if bounds.high is None else bounds.high
-    return rounded(low), rounded(high)
-
-
-def _near(bound: float) -> float:
-    """A bound of codes: BitNet's first version takes an epsilon off, as little as float32 rounds products."""
-    nearest = float(np.rint(bound))
-    return nearest if np.isfinite(bound) and abs(bound - nearest) <= _FLOAT32 * abs(nearest) else bound
-
-
-def _skip_codes(value: ir.Value, constants: Constants) -> ir.Value:
-    """The codes behind a straight-through residue, a zero point of zero, and Casts to integers and back."""
-    while True:
-        inner = without_residue(value, constants) or without_zero(value, constants)
-        if inner is None and (node := producer(value, "Cast")) is not None:
-            inner = node.inputs[0]
-        if inner is None:
-            inner = skip(value, constants)
-        if inner is value:
-            return value
-        value = inner
-
-
 def _quantizer(codes: ir.Value, constants: Constants, axis: int) -> Activation:
     """The quantizer of some codes, with nothing behind it."""
-    rounded = _rounded(codes, constants)
-    if rounded is None:
+    found = rounded(codes, constants)
+    if found is None:
         raise Refused("the activations are not rounded to codes")
-    scaled, low, high = rounded
+    scaled, low, high = found
     node = producer(scaled, "Mul", "Div", "QuantizeLinear")
     if node is None:
         raise Refused("the rounded activations are not a product of the input and its scale", fix=_FORM)
@@ -269,7 +238,7 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int) -> Activation:
             qmax=factor.qmax,
             low=low,
             high=high,
-            codes=_skip_codes(codes, constants),
+            codes=skip_codes(codes, constants),
         )
     raise refused
 
@@ -277,11 +246,11 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int) -> Activation:
 def _int8_range(qmax: float, low: float, high: float) -> tuple[float, float]:
     """The bounds of the codes; where there are none, those that no code reaches."""
     if np.isinf(low):
-        low = _INT8_RANGE[0]
-    if np.isinf(high) and qmax <= _INT8_RANGE[1]:
-        high = _INT8_RANGE[1]
+        low = INT8_RANGE[0]
+    if np.isinf(high) and qmax <= INT8_RANGE[1]:
+        high = INT8_RANGE[1]
     integral = low.is_integer() and high.is_integer()
-    if not integral or not _INT8_RANGE[0] <= low < high <= _INT8_RANGE[1] or not 1 <= qmax <= 128:
+    if not integral or not INT8_RANGE[0] <= low < high <= INT8_RANGE[1] or not 1 <= qmax <= 128:
         raise Refused(
             f"the activation codes, clamp(x * {qmax:g} / max, {low:g}, {high:g}), are not int8",
             fix="clamp them to whole numbers from -128 to 127",

@@ -6,12 +6,11 @@ import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 
-from bitcc.passes.normal_form import FLOATS, operands, producer, same, skip
+from bitcc.passes.normal_form import FLOATS, adds_last_axis, operands, producer, same, skip
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from bitcc.passes.constants import Constants
 
 _ONE_BOUND = ("Min", "Max", "Where", "ScatterND")
@@ -23,6 +22,7 @@ _COMPARISONS = {
     "Less": operator.lt,
     "LessOrEqual": operator.le,
 }
+_INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64})
 _LARGEST = float(np.finfo(np.float32).max)  # bounds that are no smaller are none
 _MOST_FILLED = 1 << 16  # elements of a constant that is read for being one number
 
@@ -98,7 +98,7 @@ def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
 def _selected(node: ir.Node, constants: Constants) -> Clamped | None:
     """``Where(v > bound, v, bound)`` and its like: the larger or the smaller one."""
     selection = _selection(node, constants)
-    found = None if selection is None else _comparison(selection.condition)
+    found = None if selection is None else _comparison(selection.condition, constants)
     if selection is None or found is None:
         return None
     first, second = selection.where_true, selection.where_false
@@ -124,7 +124,7 @@ def guarded(value: ir.Value, constants: Constants) -> Guarded | None:
     """
     node = producer(value, "Where", "ScatterND")
     selection = None if node is None else _selection(node, constants)
-    found = None if selection is None else _comparison(selection.condition)
+    found = None if selection is None else _comparison(selection.condition, constants)
     if selection is None or found is None:
         return None
     first, second = selection.where_true, selection.where_false
@@ -166,10 +166,12 @@ def _selection(node: ir.Node, constants: Constants) -> _Selection | None:
     return _Selection(condition, third, first) if by_columns and replaces and alike else None
 
 
-def _comparison(condition: ir.Value | None) -> tuple[ir.Node, bool] | None:
+def _comparison(condition: ir.Value | None, constants: Constants) -> tuple[ir.Node, bool] | None:
     """(what is compared, whether the condition is that it does not hold)."""
     negated = False
-    while (node := producer(condition, "Not", "Cast", "Identity")) is not None:
+    while (node := producer(condition, "Not", "Cast", "Identity", "Unsqueeze")) is not None:
+        if node.op_type == "Unsqueeze" and not adds_last_axis(node, constants):
+            break
         negated ^= node.op_type == "Not"
         condition = node.inputs[0]
     compare = producer(condition, *_COMPARISONS)
@@ -196,7 +198,7 @@ def filled_with(value: ir.Value | None, constants: Constants) -> float | None:
         value = node.inputs[0]
     number = None if value is None else _filled_with(value, constants)
     for dtype in reversed(rounded):
-        if number is None or dtype not in FLOATS:
+        if number is None or (dtype not in FLOATS and (dtype not in _INTEGERS or number != 0)):
             return None
         number = float(np.asarray(number).astype(dtype.numpy()))
     return number

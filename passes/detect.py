@@ -212,7 +212,8 @@ def _bit_linear(
     layer = _layer(name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=bias)
     if activation.reshapes and (layer.x_layout or layer.y_layout or product.y_shape):
         raise Refused("its input is reshaped and transposed", fix="quantise behind the Reshape")
-    return replace(layer, reshapes=activation.reshapes, restored=epilogue.restored, codes=activation.codes)
+    restored = activation.restored or epilogue.restored
+    return replace(layer, reshapes=activation.reshapes, restored=restored, codes=activation.codes)
 
 
 def _ternary_linear(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:

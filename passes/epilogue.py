@@ -226,7 +226,7 @@ def _restored(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | Non
     only followed where the scale behind it makes it necessary.
     """
     y, activation = node.outputs[0], reader.activation
-    if activation is None or not activation.reshapes or state.restored:
+    if activation is None or not activation.reshapes or activation.restored or state.restored:
         return None
     if state.rescaled and any(v not in reader.constants for v in node.inputs[1:]):
         return None

@@ -95,13 +95,12 @@ def same_tokens(x: ir.Shape | None, y: ir.Shape | None, n: int) -> bool:
 
 
 def before_token_shape(scale: ir.Value, tensor: ir.Value, constants: Constants) -> ir.Value:
-    """The scale of tokens behind what gives it the axes of a tensor: Expand, Unsqueeze, Tile and Reshape."""
+    """The scale of tokens behind what gives it the axes of a tensor, a Reshape included."""
     value = before_broadcast(scale, constants)
-    while (node := producer(value, "Reshape", "Tile")) is not None and node.inputs[0] is not None:
-        inner = node.inputs[0]
-        if not (_repeats_columns(inner, value) if node.op_type == "Tile" else is_of_tokens(value, tensor)):
+    while (node := producer(value, "Reshape")) is not None and is_of_tokens(value, tensor):
+        if node.inputs[0] is None:
             break
-        value = before_broadcast(inner, constants)
+        value = before_broadcast(node.inputs[0], constants)
     return value
 
 
@@ -110,14 +109,6 @@ def is_of_tokens(scale: ir.Value, tensor: ir.Value) -> bool:
     columns = tensor.shape[-1] if tensor.shape is not None and tensor.shape.rank() else None
     sizes = {1, columns} if isinstance(columns, int) else {1}
     return any(same_tokens(tensor.shape, scale.shape, size) for size in sizes)
-
-
-def _repeats_columns(inner: ir.Value, value: ir.Value) -> bool:
-    """Whether a Tile repeats the last axis alone, which is one."""
-    if inner.shape is None or value.shape is None or inner.shape.rank() != value.shape.rank():
-        return False
-    *rows, column = inner.shape
-    return column == 1 and _UNKNOWN[1] not in rows and tuple(rows) == tuple(value.shape)[:-1]
 
 
 def behind_transposes(x: ir.Value, layout: Layout) -> tuple[ir.Value, Layout]:

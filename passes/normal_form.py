@@ -178,16 +178,25 @@ def inverted(value: ir.Value, constants: Constants) -> ir.Value | None:
 
 
 def before_broadcast(value: ir.Value, constants: Constants) -> ir.Value:
-    """The value behind what gives it the axes of a tensor: Expand, and Unsqueeze of a last axis."""
+    """The value behind what gives it the axes of a tensor: Expand, Unsqueeze of a last axis, Tile of that."""
     value = skip(value, constants)
-    while (node := producer(value, "Expand", "Unsqueeze")) is not None and node.inputs[0] is not None:
-        if node.op_type == "Unsqueeze" and not _is_last(node, constants):
+    while (node := producer(value, "Expand", "Tile", "Unsqueeze")) is not None and node.inputs[0] is not None:
+        if node.op_type == "Unsqueeze" and not adds_last_axis(node, constants):
+            break
+        if node.op_type == "Tile" and not _repeats_columns(node.inputs[0], node.inputs[1], constants):
             break
         value = skip(node.inputs[0], constants)
     return value
 
 
-def _is_last(node: ir.Node, constants: Constants) -> bool:
+def _repeats_columns(inner: ir.Value, repeats: ir.Value | None, constants: Constants) -> bool:
+    """Whether a Tile repeats only the last axis, and that is one."""
+    if inner.shape is None or not inner.shape.rank() or inner.shape[-1] != 1 or repeats not in constants:
+        return False
+    return repeats is not None and bool((constants.array(repeats).reshape(-1)[:-1] == 1).all())
+
+
+def adds_last_axis(node: ir.Node, constants: Constants) -> bool:
     """Whether an Unsqueeze appends one axis."""
     axes = list(node.attributes.get_ints("axes") or ())
     if len(node.inputs) > 1 and node.inputs[1] is not None:

@@ -21,7 +21,19 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     "codes without Round": (
         "codes_after",
         {"round_1 = Round": "round_1 = Floor"},
-        models.NO_QUANTIZER,
+        "its activations are rounded by `round_1` (Floor), and not to the nearest even number",
+    ),
+    "codes that only half of the columns have": (
+        "dynamo",
+        {
+            "MatMul (add_68,": "MatMul (some,",
+            "add_68 = Add (x, sub_24)": "add_68 = Add (x, sub_24) "
+            "half = Slice (add_68, zeros, fifty, lasts) rest = Slice (x, fifty, hundred, lasts) "
+            "some = Concat <axis = -1> (half, rest)",
+            "int64[1] val_2 = {-1}": "int64[1] val_2 = {-1}, int64[1] zeros = {0}, int64[1] fifty = {50}, "
+            "int64[1] hundred = {100}, int64[1] lasts = {-1}",
+        },
+        "is changed in front of the product by more than one scale for each token",
     ),
     "absmax over no axis": (
         "dynamo",
@@ -36,14 +48,6 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
             "(abs_1, val_2)": "(abs_1, computed)",
         },
         "the axis of the absolute maximum is not constant",
-    ),
-    "absmax of each token, reshaped": (
-        "dynamo",
-        {
-            "int64[1] val_2 = {-1}": "int64[1] val_2 = {-1}, int64[3] as_it_was = {0, 0, 1}",
-            "clamp = Clip (getitem, ": "same = Reshape (getitem, as_it_was) clamp = Clip (same, ",
-        },
-        "the absolute maximum of each token is reshaped",
     ),
     "absmax over tokens": (
         "dynamo",
@@ -163,7 +167,7 @@ def test_a_bound_that_the_caller_can_override() -> None:
         },
     )
     model.graph.initializer.append(models.initializer("bound", np.float32(-128)))
-    assert models.NO_QUANTIZER in models.pack(model)[1][0].reason
+    assert "what `round_1` (Round) rounds is changed" in models.pack(model)[1][0].reason
     packed = models.pack(model)[0]
     x, bound = models.tokens(3, 3), np.array(-20, np.float32)
     (got,), (want,) = (models.run(m, x, bound=bound) for m in (packed, model))
