@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 
 @contextmanager
@@ -21,8 +21,14 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
     declared = [(v, v.type, v.shape) for v in values]
     held = [(v, v.const_value) for v in model.graph.initializers.values()]
     inputs = list(model.graph.inputs)
+    named = {d for v in inputs if v.shape is not None for d in v.shape if not isinstance(d, int) and d.value}
+    vague = [(v, v.shape) for v in values if _is_vague(v, named)]
+    for value, _ in vague:
+        value.shape = None
     with _only_standard_ops(model), _computed_shapes(model):
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for value, shape in vague:
+        value.shape = _clearer(shape, value.shape, named)
     # onnx_ir takes the large initializers out meanwhile, puts them back at the end, and not at all if it
     # cannot write the model
     model.graph.inputs[:] = inputs
@@ -35,6 +41,26 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
     finally:
         for value, tensor_type, shape in declared:
             value.type, value.shape = tensor_type, shape
+
+
+def _is_vague(value: ir.Value, named: Container[ir.SymbolicDim]) -> bool:
+    """Whether the file says of an axis that it is of no size that an input has: a tool did not follow it."""
+    node = value.producer()
+    free = () if value.shape is None else [d for d in value.shape if not isinstance(d, int)]
+    is_standard = node is not None and node.domain in {"", "ai.onnx"} and not value.is_graph_output()
+    return is_standard and any(d not in named for d in free)
+
+
+def _clearer(
+    given: ir.Shape | None, found: ir.Shape | None, named: Container[ir.SymbolicDim]
+) -> ir.Shape | None:
+    """Each axis as it was found, if that is a size or one of an input, else as it was given."""
+    if given is None or found is None or found.rank() != given.rank():
+        return given
+    return ir.Shape(
+        b if isinstance(b, int) or (b in named and not isinstance(a, int)) else a
+        for a, b in zip(given, found, strict=True)
+    )
 
 
 @contextmanager

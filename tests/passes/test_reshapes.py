@@ -218,3 +218,19 @@ def test_shapes_that_are_computed_in_the_oldest_opset(first: str, activation: st
       shapes (float[a, b, {K}] x) => (float[a, b, {N}] y) {{ {body} }}"""
     (layer,) = models.pack(models.parse(content, KNOWN))[1]
     assert (layer.status, layer.activation) == (PACKED, activation)
+
+
+@pytest.mark.parametrize(("order", "activation"), [("0, 1", "int8_token"), ("1, 0", "float")])
+def test_a_shape_that_a_tool_did_not_follow_is_inferred_again(order: str, activation: str) -> None:
+    """The tool onnxsim writes sizes with names of its own behind a Reshape to a computed shape."""
+    shape = SHAPE.replace(
+        "(x) ", f"(x) order = Constant <value_ints = [{order}]> () s = Gather (sizes, order) "
+    )
+    body = f"""{models.quantizer()} q = Reshape (codes, rows) {PRODUCT}
+      {shape.replace("(sizes, outputs)", "(s, outputs)")} r = Reshape (p, shape) y = Div (r, scale)"""
+    content = f"""
+      <ir_version: 10, opset_import: ["" : 18]>
+      shapes (float[a, b, {K}] x) => (float[a, b, {N}] y) <float[unk__0, unk__1, unk__2] r> {{ {body} }}"""
+    original = models.parse(content, KNOWN)
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation) == (PACKED, activation)
