@@ -50,6 +50,8 @@ class WeightFormat:
             ``PackedWeightError``.
         unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
             byte that no packer writes, or padding that is not zero.
+        holds: packed uint8, (n, k) int8 weights in memory of any order -> whether ``unpack`` gives them;
+            False where it refuses. Raises ``PackedWeightError`` for a wrong shape.
     """
 
     name: str
@@ -61,6 +63,7 @@ class WeightFormat:
     packed_shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Int8], Bytes]
     unpack: Unpack
+    holds: Callable[[Bytes, Int8], bool]
 
     def counts(self, packed: Bytes) -> tuple[int, int]:
         """How many weights are -1 and 1; the bytes are those that ``pack`` writes."""

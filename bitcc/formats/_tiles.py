@@ -43,12 +43,17 @@ class Tiling:
         join: ``count`` words of codes -> words of bytes.
         split: The inverse, one word after the other. Raises ``PackedWeightError`` for a byte that ``join``
             does not make.
+        powers: One for each code of a byte: the sum of the codes times these is the number of the byte.
+        number: Words of bytes -> words of their numbers; of bytes that ``join`` does not make, those that no
+            ternary codes have.
     """
 
     count: int
     alignment: int
     join: Callable[[Sequence[Words]], Words]
     split: Callable[[Words], Iterable[Words]]
+    powers: tuple[int, ...]
+    number: Callable[[Words], Words]
 
     @property
     def columns(self) -> int:
@@ -70,8 +75,7 @@ class Tiling:
         if weights.dtype != np.int8:
             raise PackedWeightError(_NOT_TERNARY)
         packed = np.empty(self.packed_shape(*weights.shape), np.uint8)
-        is_transposed = weights.flags.f_contiguous and not weights.flags.c_contiguous
-        (self._pack_columns if is_transposed else self._pack_rows)(weights, packed)
+        (self._pack_columns if _is_transposed(weights) else self._pack_rows)(weights, packed)
         return packed
 
     def unpack(self, packed: Bytes, n: int, k: int, order: Order = "C") -> Int8:
@@ -85,6 +89,18 @@ class Tiling:
         weights = np.empty((n, k), np.int8, order=order)
         (self._unpack_columns if order == "F" else self._unpack_rows)(packed, weights)
         return weights
+
+    def holds(self, packed: Bytes, weights: Int8) -> bool:
+        """Whether ``unpack`` gives these weights; False also where it refuses the bytes.
+
+        The numbers of the bytes are compared with those of the weights' codes. Neither ``join`` nor the order
+        in which ``pack`` writes is used, so that this proves both.
+
+        Raises:
+            PackedWeightError: the shape is not that of such a matrix, or the weights are not ternary.
+        """
+        check_packed(packed, self.packed_shape(*weights.shape), *weights.shape)
+        return (self._hold_columns if _is_transposed(weights) else self._hold_rows)(packed, weights)
 
     def _pack_rows(self, weights: Int8, packed: Bytes) -> None:
         tiles, vectors, _ = packed.shape
@@ -144,9 +160,50 @@ class Tiling:
             columns = slice(vector * self.columns, (vector + _VECTORS) * self.columns)
             _decode(some.reshape(-1, rows), weights.T[columns])
 
+    def _hold_rows(self, packed: Bytes, weights: Int8) -> bool:
+        tiles, vectors, _ = packed.shape
+        at_once = self._tiles_at_once(packed)
+        codes = np.empty((at_once * ROWS, vectors * self.columns), np.uint8)
+        for tile in range(0, tiles, at_once):
+            held = self.number(packed.view(_WORD)[tile : tile + at_once])  # tile, vector, n
+            some = codes[: len(held) * ROWS]
+            _encode(weights[tile * ROWS : (tile + at_once) * ROWS], some)
+            words = some.view(_WORD).reshape(-1, ROWS, vectors, self.count)
+            wanted = self._sum([words[..., i].copy() for i in range(self.count)])  # tile, n, vector
+            if not np.array_equal(held.transpose(0, 2, 1), wanted):
+                return False
+        return True
+
+    def _hold_columns(self, packed: Bytes, weights: Int8) -> bool:
+        """The same of the memory of (k, n) weights."""
+        tiles, vectors, _ = packed.shape
+        rows = tiles * ROWS
+        codes = np.empty((_VECTORS, self.count, 4, rows), np.uint8)  # vector, i, kk, n
+        for vector in range(0, vectors, _VECTORS):
+            part = np.ascontiguousarray(packed.view(_WORD)[:, vector : vector + _VECTORS].transpose(1, 0, 2))
+            held = self.number(part).view(np.uint8).reshape(-1, rows, 4)  # vector, n, kk
+            some = codes[: len(held)]
+            columns = slice(vector * self.columns, (vector + _VECTORS) * self.columns)
+            _encode(weights.T[columns], some.reshape(-1, rows))
+            wanted = self._sum([some.view(_WORD)[:, i] for i in range(self.count)]).view(np.uint8)
+            if not np.array_equal(held.transpose(0, 2, 1), wanted):
+                return False
+        return True
+
+    def _sum(self, codes: Sequence[Words]) -> Words:
+        """The numbers of bytes of these codes: none of them carries into the next."""
+        total = codes[0] * np.uint32(self.powers[0])
+        for code, power in zip(codes[1:], self.powers[1:], strict=True):
+            total += code * np.uint32(power)
+        return total
+
     def _tiles_at_once(self, packed: Bytes) -> int:
         tiles, vectors = map(int, packed.shape[:2])
         return min(tiles, max(1, _AT_ONCE // (ROWS * self.columns * vectors)))
+
+
+def _is_transposed(weights: Int8) -> bool:
+    return weights.flags.f_contiguous and not weights.flags.c_contiguous
 
 
 def _encode(weights: Int8, codes: Bytes) -> None:

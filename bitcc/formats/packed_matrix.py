@@ -49,10 +49,16 @@ class PackedMatrix:
             PackedWeightError: a weight is not in {-1, 0, 1}.
             ValueError: the part begins or ends elsewhere, or ``weights`` has another shape.
         """
-        part, tiles = self._places(rows, columns)
-        if part != tiles or weights.shape != _shape(part):
-            raise ValueError(f"weights {list(weights.shape)} do not fill tiles of [{part[0]}, {part[1]}]")
-        self._packed(tiles)[...] = self.fmt.pack(weights)
+        self._part(rows, columns, weights)[...] = self.fmt.pack(weights)
+
+    def holds(self, rows: slice, columns: slice, weights: Int8) -> bool:
+        """Whether ``read`` gives these weights for a part as of ``write``; False also where it refuses.
+
+        Raises:
+            PackedWeightError: a weight is not in {-1, 0, 1}.
+            ValueError: the part begins or ends elsewhere, or ``weights`` has another shape.
+        """
+        return self.fmt.holds(self._part(rows, columns, weights), weights)
 
     def read(self, rows: slice = _ALL, columns: slice = _ALL, order: Order = "C") -> Int8:
         """Any part, int8, in memory of that order but for what is cut off its tiles.
@@ -81,6 +87,13 @@ class PackedMatrix:
             rows = slice(start, start + count)
             packed.write(rows, _ALL, self.read(rows))
         return packed
+
+    def _part(self, rows: slice, columns: slice, weights: Int8) -> Bytes:
+        """A view of the bytes of a part of whole tiles, for weights of its shape."""
+        part, tiles = self._places(rows, columns)
+        if part != tiles or weights.shape != _shape(part):
+            raise ValueError(f"weights {list(weights.shape)} do not fill tiles of [{part[0]}, {part[1]}]")
+        return self._packed(tiles)
 
     def _places(self, rows: slice, columns: slice) -> tuple[_Part, _Part]:
         """The rows and columns of a part, and those of the tiles that it is in."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _CODES = 4  # in a byte
 _K_ALIGNMENT = 64
+_POWERS = (1, 4, 16, 64)
 _BIT, _CRUMB = np.uint32(1), np.uint32(2)
 _FIRST_CRUMB = np.uint32(0x03030303)  # of each byte
 _LOW_BITS = np.uint32(0x55555555)  # of each crumb
@@ -46,8 +47,13 @@ def _split(joined: Words) -> Iterable[Words]:
         yield joined & _FIRST_CRUMB
 
 
-_TILING = Tiling(_CODES, _K_ALIGNMENT // (4 * _CODES), _join, _split)
-packed_shape, pack, unpack = _TILING.packed_shape, _TILING.pack, _TILING.unpack
+def _number(joined: Words) -> Words:
+    """The bytes themselves, whose digits to base 4 are the codes."""
+    return joined
+
+
+_TILING = Tiling(_CODES, _K_ALIGNMENT // (4 * _CODES), _join, _split, _POWERS, _number)
+packed_shape, pack, unpack, holds = _TILING.packed_shape, _TILING.pack, _TILING.unpack, _TILING.holds
 
 _BYTE_WEIGHTS = (np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3).astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t2", 1, 2.0, ROWS, _K_ALIGNMENT, _BYTE_WEIGHTS, packed_shape, pack, unpack)
+FORMAT = WeightFormat("t2", 1, 2.0, ROWS, _K_ALIGNMENT, _BYTE_WEIGHTS, packed_shape, pack, unpack, holds)

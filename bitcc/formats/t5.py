@@ -28,7 +28,7 @@ _KNOWN = 3**_CODES  # bytes; those from there on are no weights
 _THREE = np.uint32(3)
 _SIX = np.uint32(6)  # bits
 _LOWER_SIX, _UPPER_TWO = np.uint32(0x3F3F3F3F), np.uint32(0x03030303)  # of each byte; moved down
-_POWERS = [np.uint8(3**i) for i in (4, 3, 2, 1)]
+_POWERS = (81, 27, 9, 3, 1)
 
 
 def _join(codes: Sequence[Words]) -> Words:
@@ -45,20 +45,25 @@ def _join(codes: Sequence[Words]) -> Words:
     return _chosen(is_small, small, v)
 
 
-def _split(joined: Words) -> Iterable[Words]:
-    """The digits of 3 v + c4: large bytes are that, and of the others, 64 c4 + v, it is made first."""
-    largest = joined.view(np.uint8).max()
-    if largest >= _KNOWN:
-        raise PackedWeightError(f"packed weights hold the byte {largest}, which no ternary weights have")
+def _number(joined: Words) -> Words:
+    """3 v + c4, whose digits to base 3 are the codes: large bytes are that, and of the others it is made."""
     number = joined & _LOWER_SIX
     number *= _THREE
     number += joined >> _SIX & _UPPER_TWO
-    number = _chosen(_are_below(joined, 192), number, joined)
+    return _chosen(_are_below(joined, 192), number, joined)
+
+
+def _split(joined: Words) -> Iterable[Words]:
+    """The digits of the numbers, one after the other."""
+    largest = joined.view(np.uint8).max()
+    if largest >= _KNOWN:
+        raise PackedWeightError(f"packed weights hold the byte {largest}, which no ternary weights have")
+    number = _number(joined)
     digits = number.view(np.uint8)
-    for power in _POWERS:
-        code = digits // power
+    for power in _POWERS[:-1]:
+        code = digits // np.uint8(power)
         yield code.view(np.uint32)
-        digits -= code * power
+        digits -= code * np.uint8(power)
     yield number
 
 
@@ -87,8 +92,8 @@ def _codes_of_bytes() -> Bytes:
 
 
 _CODES_OF = _codes_of_bytes()
-_TILING = Tiling(_CODES, 1, _join, _split)
-packed_shape, pack, unpack = _TILING.packed_shape, _TILING.pack, _TILING.unpack
+_TILING = Tiling(_CODES, 1, _join, _split, _POWERS, _number)
+packed_shape, pack, unpack, holds = _TILING.packed_shape, _TILING.pack, _TILING.unpack, _TILING.holds
 
 _BYTE_WEIGHTS = _CODES_OF.astype(np.int8) - np.int8(1)
-FORMAT = WeightFormat("t5", 1, 8 / _CODES, ROWS, 4 * _CODES, _BYTE_WEIGHTS, packed_shape, pack, unpack)
+FORMAT = WeightFormat("t5", 1, 8 / _CODES, ROWS, 4 * _CODES, _BYTE_WEIGHTS, packed_shape, pack, unpack, holds)

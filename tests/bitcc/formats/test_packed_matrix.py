@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 every_format = pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
 every_other_format = pytest.mark.parametrize("other", FORMATS.values(), ids=lambda fmt: fmt.name)
 sizes = st.tuples(st.integers(1, 150), st.integers(1, 400))
+every_order = pytest.mark.parametrize("order", ["C", "F"])
 orders = st.sampled_from(["C", "F"])
 ALL = slice(None)
 
@@ -63,6 +64,46 @@ def test_any_part_can_be_read(
     assert part.dtype == np.int8
     np.testing.assert_array_equal(part, weights[rows, columns])
     np.testing.assert_array_equal(packed(weights, fmt).read(order=order), weights)
+
+
+@every_format
+@given(size=sizes, data=st.data(), order=orders)
+def test_a_part_holds_the_weights_that_are_read_from_it_and_no_others(
+    fmt: WeightFormat, size: tuple[int, int], data: st.DataObject, order: Order
+) -> None:
+    """After any byte was changed, which may be one of no weights, or padding."""
+    weights, matrix = weights_of(size), packed(weights_of(size), fmt)
+    tiles = data.draw(st.integers(1, 4))
+    part = slice(0, tiles * fmt.rows), ALL
+    if order == "F":
+        part = ALL, slice(0, tiles * fmt.columns)
+    some = np.array(weights[part], order=order)
+    assert matrix.holds(*part, some)
+    place = tuple(data.draw(st.integers(0, side - 1)) for side in matrix.data.shape)
+    matrix.data[place] = data.draw(st.integers(0, 255))
+    try:
+        is_same = np.array_equal(matrix.read(*part), some)
+    except PackedWeightError:
+        is_same = False
+    assert matrix.holds(*part, some) is is_same
+
+
+@every_format
+@every_order
+def test_every_other_byte_is_told_from_that_of_the_weights(fmt: WeightFormat, order: Order) -> None:
+    weights = np.array(weights_of((16, fmt.columns)), order=order)
+    matrix = packed(weights, fmt)
+    right = int(matrix.data[0, 0, 5])
+    for byte in range(256):
+        matrix.data[0, 0, 5] = byte
+        assert matrix.holds(ALL, ALL, weights) is (byte == right)
+
+
+@every_format
+def test_a_part_of_a_tile_is_not_compared(fmt: WeightFormat) -> None:
+    weights = weights_of((20, 70))
+    with pytest.raises(ValueError, match="do not fill tiles of"):
+        packed(weights, fmt).holds(slice(1, 17), ALL, weights[1:17])
 
 
 @every_format
