@@ -272,6 +272,8 @@ def _whole(array: Array | Elementwise) -> Array:
 
 def _elementwise(node: ir.Node, inputs: Sequence[Array | Elementwise | None]) -> Array | Elementwise:
     """The node over its inputs: at once if they are small, else as one more step of what is left to do."""
+    if node.op_type == "Identity" and inputs[0] is not None:
+        return inputs[0]
     shape = np.broadcast_shapes(*(a.shape for a in inputs if a is not None))
     if len(shape) < 2 or math.prod(shape) < _LARGE:
         return elementwise.apply(node, [None if a is None else _whole(a) for a in inputs])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 17
 """Elements that are computed together: their temporaries stay in a core's second-level cache."""
 
+_ALL = slice(None)
 _LOOKED_UP = 3  # nodes: fewer are computed faster than they are looked up
 _BYTE, _TWO_BYTES = np.dtype(np.uint8), np.dtype(np.uint16)
 _PATTERNS: dict[Any, np.dtype[Any]] = {
@@ -78,11 +79,18 @@ class Elementwise:
         leaves = {v: a.reshape(() if a.shape != self.shape else shape) for v, a in self.leaves.items()}
         return Elementwise(self.value, self.nodes, leaves, shape)
 
-    def block_rows(self, unit: int = 1) -> Iterator[slice]:
-        """Which rows to read together; blocks begin at multiples of the unit."""
-        count = max(1, BLOCK // max(1, math.prod(self.shape[1:])) // unit) * unit
-        for start in range(0, self.shape[0], count):
-            yield slice(start, min(start + count, self.shape[0]))
+    def block_rows(self, unit: int = 1, *, most: int = BLOCK, of: slice = _ALL) -> Iterator[slice]:
+        """Which rows to read together, of all or some.
+
+        Args:
+            unit: Blocks begin at multiples of it behind the first row.
+            most: Elements, if a unit has no more.
+            of: Which rows.
+        """
+        first, end, _ = of.indices(self.shape[0])
+        count = max(1, most // max(1, math.prod(self.shape[1:])) // unit) * unit
+        for start in range(first, end, count):
+            yield slice(start, min(start + count, end))
 
     def rows(self, rows: slice | NDArray[np.int64]) -> Array:
         """The result for some rows."""

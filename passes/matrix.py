@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+PACKED = 1 << 18
+"""Elements that are packed, or compared with packed ones, together: that takes many calls for each block."""
+
 _COLUMNS = 64  # or some fewer, of a transposed matrix: tiles of all rows are small
 
 
@@ -50,10 +53,10 @@ class Matrix(NamedTuple):
         """Of the elements."""
         return self.content.dtype
 
-    def blocks(self, fmt: WeightFormat = FORMATS["t2"]) -> Iterator[slice]:
+    def blocks(self, fmt: WeightFormat = FORMATS["t2"], *, most: int = BLOCK) -> Iterator[slice]:
         """Which rows of the content to read together; whole tiles of weights in that format."""
         columns = max(1, _COLUMNS // fmt.columns) * fmt.columns
-        return self.content.block_rows(columns if self.transposed else fmt.rows)
+        return self.content.block_rows(columns if self.transposed else fmt.rows, most=most)
 
     def tiles(self, fmt: WeightFormat = FORMATS["t2"]) -> Iterator[tuple[slice, slice]]:
         """(rows, columns) of the blocks."""

@@ -15,7 +15,9 @@ import onnx_ir as ir
 
 from bitcc import formats
 from bitcc.passes._refused import Refused
+from bitcc.passes.elementwise import BLOCK
 from bitcc.passes.magnitudes import floats
+from bitcc.passes.matrix import PACKED
 from bitcc.passes.table import NO_CODE, CodeTable
 from bitcc.passes.weight import weight_as_read, weight_matrix
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Evaluate = Callable[[Mapping[ir.Value, Array]], Array]
 
+_MANY_NODES = 1 << 16  # elements that these compute together: onnxruntime's temporaries take more of a cache
 _STRAY = 5e-6  # of the scale: what each weight may be away from its level
 
 
@@ -112,18 +115,15 @@ def _check_nearest(matrix: Matrix, codes: PackedMatrix, layer: Layer) -> None:
 def _largest_coded(matrix: Matrix, table: Table, known: Int8, codes: PackedMatrix) -> int | None:
     """The largest pattern; None unless the codes [N, K] are those that ``known`` says of each."""
     expected, largest = CodeTable(known), 0
-    for rows in matrix.blocks(codes.fmt):
-        packed = _read(codes, matrix, rows)
-        found, largest_here = np.empty_like(packed), table.largest(rows)
-        if not expected.read(table.patterns[rows], found, largest_here) or not np.array_equal(found, packed):
+    for rows in matrix.blocks(codes.fmt, most=PACKED):
+        patterns, largest_here = table.patterns[rows], table.largest(rows)
+        found = np.empty(patterns.shape, np.int8)
+        if not expected.read(patterns, found, largest_here):
             return None
         largest = max(largest, largest_here)
+        if not codes.holds(*matrix.place(rows), matrix.as_content(found)):
+            return None
     return largest
-
-
-def _read(codes: PackedMatrix, matrix: Matrix, rows: slice) -> Int8:
-    """The codes of some rows of the content."""
-    return matrix.as_content(codes.read(*matrix.place(rows), matrix.order))
 
 
 def _units(layer: Layer, values: Array, at: tuple[slice, slice]) -> Array:
@@ -186,9 +186,14 @@ def _parts(
     matrix: Matrix, codes: PackedMatrix, evaluate: Evaluate
 ) -> Iterator[tuple[tuple[slice, slice], Array, Int8]]:
     """(rows and columns, values, codes) of blocks of the matrix."""
-    for rows in matrix.blocks(codes.fmt):
-        at, values = matrix.place(rows), floats(evaluate(matrix.content.leaves_of(rows)))
-        yield at, matrix.as_content(values), codes.read(*at, matrix.order)
+    content = matrix.content
+    most = _MANY_NODES if content.is_looked_up else BLOCK
+    for rows in matrix.blocks(codes.fmt, most=PACKED):
+        packed = matrix.as_content(codes.read(*matrix.place(rows), matrix.order))
+        for some in content.block_rows(most=most, of=rows):
+            values = floats(evaluate(content.leaves_of(some)))
+            here = packed[some.start - rows.start : some.stop - rows.start]
+            yield matrix.place(some), matrix.as_content(values), matrix.as_content(here)
 
 
 def _are_levels(values: Array, scale: NDArray[np.float32], codes: Int8) -> bool:

@@ -27,13 +27,17 @@ from bitcc.passes.levels import (
     stray_of_finest,
 )
 from bitcc.passes.magnitudes import HALVES, floats
-from bitcc.passes.matrix import Matrix
+from bitcc.passes.matrix import PACKED, Matrix
+from bitcc.passes.steps import steps_of
 from bitcc.passes.table import NO_CODE, CodeTable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from bitcc.formats import Int8, WeightFormat
+    from bitcc.passes.elementwise import Elementwise
 
 _MIN_SIDE = 4
 _MIN_WEIGHTS = 64  # fewer values prove nothing
@@ -139,18 +143,36 @@ def _has_more_levels(block: NDArray[Any], size: int) -> bool:
 def _codes_of_one_level(matrix: Matrix, level: float, fmt: WeightFormat) -> PackedMatrix | None:
     """The codes [N, K] if every value is -level, 0 or +level, to the last bit; else None."""
     content, codes = matrix.content, PackedMatrix.empty(fmt, matrix.shape)
-    table = content.table
-    known = None if table is None else CodeTable(_code_table(floats(table.values), level))
-    for rows in matrix.blocks(fmt):
+    read = _reader(content, level)
+    for rows in matrix.blocks(fmt, most=PACKED):
         block = np.empty((rows.stop - rows.start, content.shape[1]), np.int8)
-        if table is not None and known is not None:
-            fits = known.read(table.patterns[rows], block, table.largest(rows))
-        else:
-            fits = _read_codes(content.rows(rows), level, block)
-        if not fits:
+        if not read(rows, block):
             return None
         codes.write(*matrix.place(rows), matrix.as_content(block))
     return codes
+
+
+def _reader(content: Elementwise, level: float) -> Callable[[slice, Int8], bool]:
+    """What fills an array with the codes of some rows; False if a value is not -level, 0 or +level.
+
+    The fastest way there is: codes as a function of bits, as a function of float32 numbers, and as that of
+    every value.
+    """
+    if (table := content.table) is not None:
+        known = CodeTable(_code_table(floats(table.values), level))
+        return lambda rows, out: known.read(table.patterns[rows], out, table.largest(rows))
+    if (found := steps_of(content, lambda values: _code_table(floats(values), level))) is not None:
+        numbers, steps = found
+        return lambda rows, out: steps.read(numbers[rows], out)
+
+    def read(rows: slice, out: Int8) -> bool:
+        for some in content.block_rows(of=rows):
+            here = out[some.start - rows.start : some.stop - rows.start]
+            if not _read_codes(content.rows(some), level, here):
+                return False
+        return True
+
+    return read
 
 
 def _code_table(values: NDArray[Any], level: float) -> Int8:
