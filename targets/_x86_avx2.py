@@ -81,6 +81,7 @@ def _multiply(
                     q = _four_columns(t, block, token, vector, i)
                     for total, half in zip(totals, halves, strict=True):
                         _add_pairs(t, total, half, q)
+                        total.set(_opaque(t, total.get()))
         for token, totals in enumerate(sums):
             for total, accumulator in zip(totals, accumulators[token][tile], strict=True):
                 _widen(t, accumulator, total.get())
@@ -105,6 +106,11 @@ def _four_columns(t: Tir, block: Block, token: int, vector: int, i: int) -> Any:
 def _add_pairs(t: Tir, total: Register, codes: Any, q: Any) -> None:
     """Products of neighbours, added up in 16 bits."""
     total.set(total.get() + t.intrinsic("int16x16", "llvm.x86.avx2.pmadd.ub.sw", codes, q))
+
+
+def _opaque(t: Tir, sums: Any) -> Any:
+    """The same sums; LLVM would add products to each other first, and need more registers than there are."""
+    return t.reinterpret("int16x16", t.rounded(t.reinterpret("float32x8", sums)))
 
 
 def _widen(t: Tir, accumulator: Register, sums: Any) -> None:
