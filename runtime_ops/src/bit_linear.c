@@ -1,10 +1,15 @@
 /* bitcc::BitLinear: band by band, quantize the tokens and multiply them. */
+#include <stdalign.h>
+
 #include "call.h"
 
 /* Quantized activations of one band: they stay in L2 while all weights pass by, and memory for a
  * call is bounded. But a band is never so short that reading the weights costs more than
  * computing. */
 enum { BAND_BYTES = 2 << 20, MIN_BAND = 64 };
+
+/* So little is on the stack: that is in L1 from the nodes before, and memory of a node's own is not. */
+enum { ON_STACK = 16 << 10 };
 
 static int32_t band_tokens(const bitcc_node *node, int64_t tokens) {
   int32_t band = BAND_BYTES / node->layer.k_padded;
@@ -27,16 +32,17 @@ static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
     return status;
   int32_t band = band_tokens(node, tokens);
   size_t rows = (size_t)bitcc_round_up(band, node->kernels->gemm_unit);
-  bitcc_scratch *scratch;
-  call->q = bitcc_take_scratch(
-      node, rows * ((size_t)layer->k_padded + sizeof *call->sums + sizeof *call->inverse),
-      &scratch);
+  size_t size = rows * ((size_t)layer->k_padded + sizeof *call->sums + sizeof *call->inverse);
+  alignas(64) int8_t on_stack[ON_STACK];
+  bitcc_scratch *scratch = NULL;
+  call->q = size <= sizeof on_stack ? on_stack : bitcc_take_scratch(node, size, &scratch);
   if (call->q == NULL)
     return bitcc_node_error(node, "out of memory for %zu quantized tokens", rows);
   call->sums = (int32_t *)(void *)(call->q + rows * (size_t)layer->k_padded);
   call->inverse = (float *)(void *)(call->sums + rows);
   status = bitcc_each_band(call, tokens, band, bitcc_multiply);
-  bitcc_give_scratch(node, scratch);
+  if (scratch != NULL)
+    bitcc_give_scratch(node, scratch);
   return status;
 }
 
