@@ -40,6 +40,7 @@ _ROUNDS, _IN_A_ROUND = 50_000, 12  # a tenth of a millisecond
 _STREAMS, _AHEAD = (1, 2, 4, 8), (0, 1024, 4096)
 _BYTES, _CHUNK = 512 * 2**20, 2**20
 _NOT_CACHED = 0.25  # of the chunks some may be in a cache
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def variants() -> tuple[list[str], dict[str, str]]:
@@ -101,6 +102,26 @@ def _open(path: Path) -> ctypes.CDLL:
     return library
 
 
+def cores() -> list[int]:
+    """A CPU of each core that this process may use: two of one core would share what is measured."""
+    found: dict[str, int] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = Path(_SIBLINGS.format(cpu))
+        found.setdefault(siblings.read_text(encoding="ascii") if siblings.exists() else str(cpu), cpu)
+    return list(found.values())
+
+
+def pool(threads: int) -> ThreadPoolExecutor:
+    """So many threads, on a core each if there are as many.
+
+    Left to the scheduler, two threads that were asleep may run on one CPU for a while, and read half as fast.
+    """
+    free = cores()
+    if threads > len(free):
+        return ThreadPoolExecutor(threads)
+    return ThreadPoolExecutor(threads, initializer=lambda: os.sched_setaffinity(0, {free.pop()}))
+
+
 def rounds_for(variant: str, macs: int) -> int:
     """Of a loop ``peak_<variant>``, so many that they make that many multiply-adds, nearly."""
     return max(1, round(macs / (_IN_A_ROUND * LANES[variant])))
@@ -136,8 +157,8 @@ def read(library: ctypes.CDLL, variant: str, threads: int, data: NDArray[np.uint
 
 def undisturbed(calls: Sequence[Call], repeats: int, quantile: float) -> float:
     """Seconds of a call while all run, each again and again in a thread of its own; the slowest thread's."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        times = pool.map(lambda call: [_once(call) for _ in range(repeats)], calls)
+    with pool(len(calls)) as threads:
+        times = threads.map(lambda call: [_once(call) for _ in range(repeats)], calls)
         return max(float(np.quantile(found, quantile)) for found in times)
 
 

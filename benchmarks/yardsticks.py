@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -22,6 +21,7 @@ from bitcc.formats import t2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class Reading:
         function = peaks.reader(self.loops, _peak_of(library))
         data = np.ones(self.copies * self.weight_bytes, np.uint8)
         size = len(data) // threads // _PART * _PART
-        pool = ThreadPoolExecutor(threads)
+        pool = peaks.pool(threads)
 
         def read(start: int, ahead: int, streams: int) -> object:
             return function(data.ctypes.data + start, size, ahead, streams)
@@ -126,7 +126,7 @@ class Multiplying:
         variant = _peak_of(library)
         rounds = ctypes.c_int64(peaks.rounds_for(variant, self.macs * self.copies // threads))
         function = getattr(self.loops, f"peak_{variant}")
-        return Roof(ThreadPoolExecutor(threads), [partial(function, rounds)] * threads)
+        return Roof(peaks.pool(threads), [partial(function, rounds)] * threads)
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,16 @@ class Pace:
 
     Attributes:
         rounds: Rounds in which every contender runs once.
-        batch: Seconds that a contender runs at least in a round, in as many calls as that takes.
+        batch: Seconds that a contender runs at least in a round, in as many calls as that takes: several
+            of 30 ms, too. A core that slept for `settle` is slow at first, and such a call alone took up to
+            a tenth longer.
         settle: Seconds for which this process must have been idle before a batch: the threads of a session
             of onnxruntime spin for tens of milliseconds after a run, and would take the cores of the next
             contender.
     """
 
     rounds: int = 15
-    batch: float = 0.01
+    batch: float = 0.05
     settle: float = 0.01
 
 
