@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -35,13 +36,16 @@ class Bound:
     Attributes:
         call: Runs all of them once.
         made: Their outputs, [M, N] each.
+        cpus: Where threads that a call starts may run.
     """
 
     call: Callable[[], None]
     made: list[Floats]
+    cpus: set[int] = field(default_factory=lambda: os.sched_getaffinity(0))
 
     def __call__(self) -> None:
         """Run all layers."""
+        os.sched_setaffinity(0, self.cpus)
         self.call()
 
     def outputs(self) -> list[Floats]:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
+from bitcc.bench import cores
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -40,7 +42,6 @@ _ROUNDS, _IN_A_ROUND = 50_000, 12  # a tenth of a millisecond
 _STREAMS, _AHEAD = (1, 2, 4, 8), (0, 1024, 4096)
 _BYTES, _CHUNK = 512 * 2**20, 2**20
 _NOT_CACHED = 0.25  # of the chunks some may be in a cache
-_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def variants() -> tuple[list[str], dict[str, str]]:
@@ -102,21 +103,12 @@ def _open(path: Path) -> ctypes.CDLL:
     return library
 
 
-def cores() -> list[int]:
-    """A CPU of each core that this process may use: two of one core would share what is measured."""
-    found: dict[str, int] = {}
-    for cpu in sorted(os.sched_getaffinity(0)):
-        siblings = Path(_SIBLINGS.format(cpu))
-        found.setdefault(siblings.read_text(encoding="ascii") if siblings.exists() else str(cpu), cpu)
-    return list(found.values())
-
-
 def pool(threads: int) -> ThreadPoolExecutor:
     """So many threads, on a core each if there are as many.
 
     Left to the scheduler, two threads that were asleep may run on one CPU for a while, and read half as fast.
     """
-    free = cores()
+    free = cores.find()
     if threads > len(free):
         return ThreadPoolExecutor(threads)
     return ThreadPoolExecutor(threads, initializer=lambda: os.sched_setaffinity(0, {free.pop()}))

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bitcc import ops, runtime, runtime_ops
+from bitcc.bench import cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,10 +126,14 @@ def _value(name: str, kind: int, rows: int, columns: int) -> onnx.ValueInfoProto
 
 
 def session_options(threads: int) -> ort.SessionOptions:
-    """Those of a session that is timed."""
+    """Those of a session that is timed: its threads have a core each, the first one the caller's."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    workers = cores.find()[1:threads]
+    if len(workers) == threads - 1 > 0:
+        numbers = ";".join(str(cpu + 1) for cpu in workers)  # onnxruntime counts from 1
+        options.add_session_config_entry("session.intra_op_thread_affinities", numbers)
     return options
 
 

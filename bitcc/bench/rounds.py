@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from bitcc.bench import cores
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -48,9 +50,10 @@ def interleave(calls: Mapping[str, Callable[[], None]], pace: Pace) -> Samples:
         start = turn % max(1, len(names))
         for name in names[start:] + names[:start]:
             _settle(pace.settle)
-            if repeats[name] > 1:
-                _batch(calls[name], math.ceil(repeats[name] / 4))
-            samples[name].append(_batch(calls[name], repeats[name]))
+            with cores.first():
+                if repeats[name] > 1:
+                    _batch(calls[name], math.ceil(repeats[name] / 4))
+                samples[name].append(_batch(calls[name], repeats[name]))
     return samples
 
 
