@@ -272,7 +272,7 @@ def _whole(array: Array | Elementwise) -> Array:
 
 def _elementwise(node: ir.Node, inputs: Sequence[Array | Elementwise | None]) -> Array | Elementwise:
     """The node over its inputs: at once if they are small, else as one more step of what is left to do."""
-    if node.op_type == "Identity" and inputs[0] is not None:
+    if node.op_type == "Identity" and isinstance(inputs[0], np.ndarray):
         return inputs[0]
     shape = np.broadcast_shapes(*(a.shape for a in inputs if a is not None))
     if len(shape) < 2 or math.prod(shape) < _LARGE:
@@ -280,7 +280,7 @@ def _elementwise(node: ir.Node, inputs: Sequence[Array | Elementwise | None]) ->
     nodes: dict[ir.Node, None] = {}
     leaves: dict[ir.Value, Array] = {}
     for value, array in zip(node.inputs, inputs, strict=True):
-        if isinstance(array, Elementwise) and array.shape == shape:
+        if isinstance(array, Elementwise) and array.shape == shape and array.value is value:
             nodes.update(dict.fromkeys(array.nodes))
             leaves.update(array.leaves)
         elif value is not None and array is not None:

@@ -40,6 +40,8 @@ BODIES = {
     "what is no element-wise node": "u = Mul (w, high) s = Softmax (u) z = Add (s, w)",
     "broadcast to more": "m = ReduceMean (w, last) n = Mul (m, high) z = Add (w, n)",
     "the same twice": "u = Identity (w) z = Add (u, u)",
+    "another name for a step": "u = Mul (w, high) i = Identity (u) z = Add (i, w)",
+    "a step in its own type": "u = Mul (w, high) t = Transpose (w) c = CastLike (u, t) z = Add (c, w)",
 }
 
 
