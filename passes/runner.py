@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bitcc.passes._refused import Refused
+from bitcc.passes.between import HALVES
 from bitcc.passes.normal_form import producer
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ Run: TypeAlias = "Callable[[Mapping[ir.Value, Array]], Array]"
 _IR_VERSION = 10
 _KEPT_SESSIONS = 8
 _REPEATS = ("Expand", "Identity", "Reshape", "Unsqueeze")
-_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
 class Runner:
@@ -131,15 +131,15 @@ def _declare(name: str, dtype: ir.DataType, shape: tuple[int, ...] | None) -> ir
 
 def _widened(attribute: ir.Attr) -> ir.Attr:
     """A Cast to half precision becomes one to float32, and so does a tensor that fills a shape."""
-    if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in _HALVES:
+    if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in HALVES:
         return ir.AttrTensor(attribute.name, ir.tensor(attribute.as_tensor().numpy().astype(np.float32)))
     is_cast = attribute.name == "to" and attribute.type == ir.AttributeType.INT
-    return ir.AttrInt64("to", ir.DataType.FLOAT) if is_cast and attribute.value in _HALVES else attribute
+    return ir.AttrInt64("to", ir.DataType.FLOAT) if is_cast and attribute.value in HALVES else attribute
 
 
 def _rounds_a_number(node: ir.Node, numbers: Container[ir.Value]) -> bool:
     """Whether a Cast rounds one number, which may fill a tensor, to half precision."""
-    if node.op_type != "Cast" or node.attributes.get_int("to", 0) not in _HALVES:
+    if node.op_type != "Cast" or node.attributes.get_int("to", 0) not in HALVES:
         return False
     value = node.inputs[0]
     while (made_by := producer(value, *_REPEATS)) is not None:
