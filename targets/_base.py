@@ -23,11 +23,14 @@ class Walk:
         tiles: Weight tiles read side by side; what is left over goes one by one.
         unroll: Steps of K in the body of the loop; together their vectors divide 4.
         prefetch: Bytes from the read position to the cache line asked for; 0 for no prefetch.
+        chains: Steps of K that have sums of their own, added at the end. With one tile, memory is read from
+            end to end, and chains are what keeps its products from waiting for each other.
     """
 
     tiles: int
     unroll: int = 1
     prefetch: int = 0
+    chains: int = 1
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ class GemvT5:
     def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body."""
         _check_t5(self.dot, tiles.gemv_t5)
-        loops = _Loops(t, a, self.dot, w=a.w, q_stride=t.long(0), vector_columns=T5_VECTOR_COLUMNS)
+        loops = _Loops(
+            t, a, self.dot, w=a.w, q_stride=t.long(0), vector_columns=T5_VECTOR_COLUMNS, any_vectors=True
+        )
         loops.write(1, t.long(a.begin), t.long(a.end), tiles.gemv_t5)
 
 
@@ -82,8 +84,15 @@ class GemmFewT5:
 
     def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body."""
-        q_stride = t.let(t.long(a.q_stride))
-        loops = _Loops(t, a, self.dot, w=a.w, q_stride=q_stride, vector_columns=T5_VECTOR_COLUMNS)
+        loops = _Loops(
+            t,
+            a,
+            self.dot,
+            w=a.w,
+            q_stride=t.let(t.long(a.q_stride)),
+            vector_columns=T5_VECTOR_COLUMNS,
+            any_vectors=True,
+        )
         for tokens in range(2, tiles.few_tokens + 1):
             walk = self.walks[min(tokens - 2, len(self.walks) - 1)]
             _check_t5(self.dot, walk)
@@ -114,18 +123,20 @@ def _check(dot: Dot, *walks: Walk) -> None:
         ValueError: a walk takes a number of vectors that does not divide four.
     """
     for walk in walks:
-        if 4 % (dot.vectors * walk.unroll):
+        if 4 % (dot.vectors * walk.unroll * walk.chains):
             raise ValueError(f"{walk} with steps of {dot.vectors} vectors does not divide 4 vectors")
 
 
 def _check_t5(dot: Dot, walk: Walk) -> None:
-    """The loop over K takes one vector: there is any number of them.
+    """A step takes one vector, as there is any number of them: what chains leave goes one by one.
 
     Raises:
-        ValueError: it takes more.
+        ValueError: it takes more, or there are chains of vectors that are decoded one ahead.
     """
     if dot.vectors * walk.unroll != 1:
         raise ValueError(f"{walk} with steps of {dot.vectors} vectors takes more than one vector of t5")
+    if dot.ahead and walk.chains != 1:
+        raise ValueError(f"{walk} has chains, and vectors are decoded one ahead")
 
 
 def unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
@@ -174,6 +185,7 @@ class _Loops:
         vector_columns: The same in columns.
         prefetches_next_walk: Whether what is asked for past the end of a tile is in the next walk's tile.
             That takes an address of its own; else it is what comes after, mostly a tile of this walk.
+        any_vectors: Whether K may be no multiple of what the body of a loop takes.
     """
 
     t: Tir
@@ -184,6 +196,7 @@ class _Loops:
     vector_bytes: int = VECTOR_BYTES
     vector_columns: int = VECTOR_COLUMNS
     prefetches_next_walk: bool = True
+    any_vectors: bool = False
 
     def write(self, tokens: int, begin: Any, end: Any, walk: Walk) -> None:
         """For the tiles begin .. end - 1, both in 64 bits."""
@@ -191,36 +204,45 @@ class _Loops:
         acc_stride = self.t.let((end - begin) * _ROW_BYTES)
 
         def body(first: Any, walk: Walk) -> None:
-            totals = self._multiply(tokens, first, walk)
+            chains = self._multiply(tokens, first, walk)
             for token, tile in itertools.product(range(tokens), range(walk.tiles)):
                 offset = self.t.let(acc_stride * token + (first + tile - begin) * _ROW_BYTES)
-                self._add(offset, totals[token][tile])
+                self._add(offset, [chain[token][tile] for chain in chains])
 
         walk_tiles(self.t, begin, end, walk, body)
 
-    def _multiply(self, tokens: int, first: Any, walk: Walk) -> Accumulators:
-        """The tiles first .. first + walk.tiles - 1."""
+    def _multiply(self, tokens: int, first: Any, walk: Walk) -> Sequence[Accumulators]:
+        """The tiles first .. first + walk.tiles - 1, by chain."""
         t, dot = self.t, self.dot
         tile_bytes = t.let(t.long(self.a.k_blocks) * self.vector_bytes)
         starts = [t.let((first + tile) * tile_bytes) for tile in range(walk.tiles)]
-        accumulators = [
-            [[t.register(t.constant(0, dtype)) for dtype in dot.registers] for _ in starts]
-            for _ in range(tokens)
+        chains = [
+            [
+                [[t.register(t.constant(0, dtype)) for dtype in dot.registers] for _ in starts]
+                for _ in range(tokens)
+            ]
+            for _ in range(walk.chains)
         ]
         ahead = (
             [[t.register(value) for value in dot.ahead(t, self.w, s)] for s in starts] if dot.ahead else []
         )
-        vectors = dot.vectors * walk.unroll
-        with t.loop(t.long(self.a.k_blocks) // vectors) as step:
-            for part in range(walk.unroll):
-                vector = t.let(step * vectors + part * dot.vectors)
+        parts = walk.unroll * walk.chains
+        steps = t.let(t.long(self.a.k_blocks) // (dot.vectors * parts))
+        with t.loop(steps) as step:
+            for part in range(parts):
+                vector = t.let((step * parts + part) * dot.vectors)
                 block = self._block(tokens, starts, vector, walk.prefetch)
                 if ahead:
                     block = replace(block, ahead=ahead, next_offsets=self._next(starts, vector))
-                dot.step(t, block, accumulators)
+                dot.step(t, block, chains[part % walk.chains])
+        if self.any_vectors and parts > 1:
+            done = t.let(steps * parts)
+            with t.loop(t.long(self.a.k_blocks) - done) as rest:
+                dot.step(t, self._block(tokens, starts, t.let(done + rest), walk.prefetch), chains[0])
         if dot.settle is not None:
-            dot.settle(t, accumulators)
-        return accumulators
+            for accumulators in chains:
+                dot.settle(t, accumulators)
+        return chains
 
     def _block(self, tokens: int, starts: Sequence[Any], vector: Any, prefetch: int) -> Block:
         """The operands from `vector` on."""
@@ -254,10 +276,10 @@ class _Loops:
             for ahead in range(self.dot.vectors):
                 self.w.prefetch(offset + (further + ahead * VECTOR_BYTES))
 
-    def _add(self, offset: Any, registers: Sequence[Register]) -> None:
+    def _add(self, offset: Any, chains: Sequence[Sequence[Register]]) -> None:
         """Add the totals of a token and a tile to the 16 rows at `offset`."""
         acc = self.a.acc
-        rows = self.dot.total(self.t, [register.get() for register in registers])
-        for part, row in enumerate(rows):
-            here = self.t.let(offset + part * _ROW_BYTES // len(rows))
-            acc.store(here, acc.load(here, f"int32x{16 // len(rows)}") + row)
+        totals = [self.dot.total(self.t, [register.get() for register in chain]) for chain in chains]
+        for part, rows in enumerate(zip(*totals, strict=True)):
+            here = self.t.let(offset + part * _ROW_BYTES // len(totals[0]))
+            acc.store(here, sum(rows, acc.load(here, f"int32x{16 // len(totals[0])}")))

@@ -24,6 +24,7 @@ _HINT = "make the file again with `bitcc tune`"
 _LIMITS = {
     "tiles": (1, 64),
     "unroll": (1, 4),
+    "chains": (1, 4),
     "prefetch": (0, 1 << 16),
     "gemm_tokens": (1, 64),
     "gemm_unit": (1, 16),
@@ -33,7 +34,7 @@ _LIMITS = {
 }
 _WALKS = {"gemv", "gemv_t5", "gemm_few", "gemm", "gemv_float"}
 _FEW_WALKS = (2, 63)
-_MOST_ACCUMULATORS = 64  # tiles times tokens of a loop
+_MOST_ACCUMULATORS = 64  # tiles times tokens times chains of a loop
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,11 @@ def _tiles(raw: dict[str, Any]) -> Tiles:
 def _walk(raw: Any, tokens: int = 1) -> Walk:
     numbers = {name: _number(_only(raw, _names(Walk)), name) for name in sorted(_names(Walk))}
     walk = Walk(**numbers)
-    if walk.tiles * tokens > _MOST_ACCUMULATORS:
-        raise ValueError(f"`tiles` is {walk.tiles} for {tokens} tokens, more than any CPU has registers for")
-    if 4 % walk.unroll:
-        raise ValueError(f"`unroll` is {walk.unroll}, which does not divide 4")
+    if walk.tiles * tokens * walk.chains > _MOST_ACCUMULATORS:
+        text = f"`tiles` is {walk.tiles} for {tokens} tokens in {walk.chains} chains"
+        raise ValueError(f"{text}, more than any CPU has registers for")
+    if 4 % (walk.unroll * walk.chains):
+        raise ValueError(f"`unroll` times `chains` is {walk.unroll * walk.chains}, which does not divide 4")
     return walk
 
 

@@ -31,6 +31,7 @@ _LEAST_ROUNDS, _CONFIRMING_ROUNDS = 3, 7
 _GROUP = 4  # tiles that the library gives to `gemm` and `gemm_few` at once
 _GEMM_SIZES = ("gemm", "gemm_tokens", "panel_tiles", "panel_vectors")
 _PREFETCHES = (0, 512, 1024, 2048, 4096)
+_FURTHER = (*_PREFETCHES, 8192)  # of one stream, which alone has to keep the memory busy
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Part:
         """For people."""
         walk = self.walk(tiles)
         text = f"{walk.tiles} tiles, unroll {walk.unroll}, prefetch {walk.prefetch}"
+        text += f", {walk.chains} chains" if walk.chains > 1 else ""
         many = f", {tiles.gemm_tokens} tokens, panels of {tiles.panel_tiles} x {tiles.panel_vectors}"
         return text + (many if self.family == "gemm" else "")
 
@@ -90,21 +92,25 @@ def parts(tiles: Tiles, family: str) -> list[Part]:
 
 def _gemv_walks(tiles: Tiles) -> Iterator[Tiles]:
     for count, unroll in itertools.product((1, 2, 4, 8), (1, 2, 4)):
-        yield replace(tiles, gemv=replace(tiles.gemv, tiles=count, unroll=unroll))
+        yield replace(tiles, gemv=replace(tiles.gemv, tiles=count, unroll=unroll, chains=1))
+    for chains in (2, 4):
+        yield replace(tiles, gemv=replace(tiles.gemv, tiles=1, unroll=1, chains=chains))
 
 
 def _t5_walks(tiles: Tiles) -> Iterator[Tiles]:
     for count in (1, 2, 4, 8):  # of one vector each: there is any number of them
-        yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, tiles=count))
+        yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, tiles=count, chains=1))
+    for chains in (2, 4):
+        yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, tiles=1, chains=chains))
 
 
 def _t5_prefetches(tiles: Tiles) -> Iterator[Tiles]:
-    for distance in _PREFETCHES:
+    for distance in _FURTHER:
         yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, prefetch=distance))
 
 
 def _gemv_prefetches(tiles: Tiles) -> Iterator[Tiles]:
-    for distance in _PREFETCHES:
+    for distance in _FURTHER:
         yield replace(tiles, gemv=replace(tiles.gemv, prefetch=distance))
 
 
@@ -202,8 +208,8 @@ def buildable(variant: Variant, options: Iterator[Tiles]) -> Iterator[Tiles]:
     for tiles in options:
         if not all(fits(tiles) for fits in limits):
             continue
-        walks = (tiles.gemv, tiles.gemm, *tiles.gemm_few)
-        if all(4 % (vectors * walk.unroll) == 0 for walk in walks for vectors in _steps(variant)):
+        steps = [walk.unroll * walk.chains for walk in (tiles.gemv, tiles.gemm, *tiles.gemm_few)]
+        if all(4 % (vectors * step) == 0 for step in steps for vectors in _steps(variant)):
             yield tiles
 
 

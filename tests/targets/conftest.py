@@ -38,6 +38,20 @@ EVEX = replace(
         ),
     ),
 )
+_WALK = targets.Walk(2, unroll=2, prefetch=1024, chains=2)
+# Walks with chains, which the variants themselves may not have.
+CHAINED = replace(
+    TARGET,
+    variants=tuple(
+        replace(
+            variant,
+            name=f"{variant.name}_chained",
+            tiles=replace(variant.tiles, gemv=_WALK, gemv_t5=replace(_WALK, unroll=1)),
+        )
+        for variant in TARGET.variants
+        if variant.name in {"avx512vbmi", "scalar"}
+    ),
+)
 RUNTIME_OPS = Path(__file__).parents[2] / "runtime_ops"
 SOURCES = [Path(__file__).parent / "stub.c", RUNTIME_OPS / "src" / "variants.c"]
 INCLUDE = RUNTIME_OPS / "include"
@@ -163,7 +177,9 @@ def build(cache: Path) -> Callable[..., Path]:
     return stub_library
 
 
-VARIANTS = [(target, variant) for target in (TARGET, EVEX, amx.EMULATED) for variant in target.variants]
+VARIANTS = [
+    (target, variant) for target in (TARGET, EVEX, CHAINED, amx.EMULATED) for variant in target.variants
+]
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=lambda pair: pair[1].name)

@@ -17,7 +17,7 @@ from bitcc.errors import TargetError
 from bitcc.targets import Tiles, Walk, _link
 from bitcc.targets._base import Shim
 from bitcc.targets._dot import Dot
-from bitcc.targets._matmul import Gemm, GemmFew, Gemv
+from bitcc.targets._matmul import Gemm, GemmFew, Gemv, GemvT5
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,10 +64,20 @@ def test_variants_have_names_of_their_own(target: Target) -> None:
 
 def test_a_walk_that_leaves_vectors_out_is_refused() -> None:
     dot = Dot(2, (), step=lambda *_: None, total=lambda *_: ())
-    walk = Walk(1, unroll=4)
-    for family in (Gemv(dot), GemmFew(dot), Gemm(dot)):
-        with pytest.raises(ValueError, match="does not divide 4 vectors"):
-            family(None, None, Tiles(walk, (walk,), walk, 1, walk))  # type: ignore[arg-type]
+    for walk in (Walk(1, unroll=4), Walk(1, chains=4)):
+        for family in (Gemv(dot), GemmFew(dot), Gemm(dot)):
+            with pytest.raises(ValueError, match="does not divide 4 vectors"):
+                family(None, None, Tiles(walk, (walk,), walk, 1, walk))  # type: ignore[arg-type]
+
+
+def test_a_walk_through_t5_of_more_than_a_vector_or_of_chains_decoded_ahead_is_refused() -> None:
+    dot = Dot(1, (), step=lambda *_: None, total=lambda *_: ())
+    walk = Walk(1, unroll=2)
+    with pytest.raises(ValueError, match="takes more than one vector of t5"):
+        GemvT5(dot)(None, None, Tiles(walk, (walk,), walk, 1, walk, gemv_t5=walk))  # type: ignore[arg-type]
+    walk, ahead = Walk(1, chains=2), replace(dot, ahead=lambda *_: ())
+    with pytest.raises(ValueError, match="has chains, and vectors are decoded one ahead"):
+        GemvT5(ahead)(None, None, Tiles(walk, (walk,), walk, 1, walk, gemv_t5=walk))  # type: ignore[arg-type]
 
 
 def test_importing_targets_does_not_import_tvm() -> None:

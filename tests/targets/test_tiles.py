@@ -21,6 +21,9 @@ TARGET = targets.get("x86-64")
 SCALAR = TARGET.variants[-1]
 TUNED = replace(SCALAR.tiles, gemv=targets.Walk(2, prefetch=512), gemm_tokens=3, panel_vectors=16)
 WALKS = st.builds(targets.Walk, st.integers(1, 8), st.sampled_from([1, 2, 4]), st.integers(0, 1 << 16))
+CHAINED = st.builds(
+    targets.Walk, st.integers(1, 8), prefetch=st.integers(0, 1 << 16), chains=st.sampled_from([1, 2, 4])
+)
 
 
 def write(path: Path, **tiles: targets.Tiles) -> Path:
@@ -29,7 +32,7 @@ def write(path: Path, **tiles: targets.Tiles) -> Path:
 
 
 @settings(max_examples=25)
-@given(gemv=WALKS, few=st.lists(WALKS, min_size=2, max_size=8), units=st.integers(1, 4))
+@given(gemv=WALKS | CHAINED, few=st.lists(WALKS, min_size=2, max_size=8), units=st.integers(1, 4))
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, gemv: targets.Walk, few: list[targets.Walk], units: int
 ) -> None:
@@ -77,13 +80,21 @@ SIZES = ("tiles", "scalar")
         (edit("tiles", value=[1]), "'list' object has no attribute 'items'"),
         (edit(*SIZES, value=3), "3 is not an object"),
         (edit(*SIZES, "gemv", value=None), "`gemv` is missing"),
-        (edit(*SIZES, "gemv", "width", value=1), "`width` is unknown; known are prefetch, tiles, unroll"),
+        (
+            edit(*SIZES, "gemv", "width", value=1),
+            "`width` is unknown; known are chains, prefetch, tiles, unroll",
+        ),
         (edit(*SIZES, "gemv", "tiles", value=0), "`tiles` is 0, known are 1 to 64"),
         (edit(*SIZES, "gemv", "tiles", value=True), "`tiles` is True, known are 1 to 64"),
         (edit(*SIZES, "gemv", "tiles", value=1.0), "`tiles` is 1.0, known are 1 to 64"),
-        (edit(*SIZES, "gemv", "unroll", value=3), "`unroll` is 3, which does not divide 4"),
+        (edit(*SIZES, "gemv", "unroll", value=3), "`unroll` times `chains` is 3, which does not divide 4"),
+        (edit(*SIZES, "gemv", "chains", value=3), "`unroll` times `chains` is 3, which does not divide 4"),
+        (edit(*SIZES, "gemv", "chains", value=0), "`chains` is 0, known are 1 to 4"),
         (edit(*SIZES, "gemm_few", value=[]), "`gemm_few` is [], expected 2 to 63 walks"),
-        (edit(*SIZES, "gemm", "tiles", value=60), "`tiles` is 60 for 4 tokens, more than any CPU"),
+        (
+            edit(*SIZES, "gemm", "tiles", value=60),
+            "`tiles` is 60 for 4 tokens in 1 chains, more than any CPU",
+        ),
         (edit(*SIZES, "panel_vectors", value=6), "or `panel_vectors` not one of 4"),
         (edit(*SIZES, "gemm_tokens", value=65), "`gemm_tokens` is 65, known are 1 to 64"),
     ],
