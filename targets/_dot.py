@@ -35,7 +35,7 @@ class Block:
         w: Weights, packed or unpacked.
         w_offsets: Where the vectors of each tile start, in bytes.
         ahead: What `Dot.ahead` says, by tile: of these vectors, for the step to replace by those of the next.
-        next_offsets: Where the next vectors of each tile start; those of the last step are the same again.
+        next_offsets: Where the next vectors of each tile in this chain start; at the end, the last ones.
     """
 
     q: Pointer
@@ -57,8 +57,8 @@ class Dot:
         total: The accumulators of one token and one tile to sums of c * q: int32 vectors that
             together are the 16 rows in order.
         settle: What is left to do, once after the last step, with the accumulators of all tokens.
-        ahead: What is made of a vector one step ahead, so that no product waits for it: given the writer, the
-            weights and the offset. Only with one vector in a step.
+        ahead: What is made of a vector one step of its chain ahead, so that no product waits for it: given
+            the writer, the weights and the offset. Only with one vector in a step.
     """
 
     vectors: int

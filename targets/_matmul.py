@@ -41,15 +41,22 @@ class Gemv:
 
 @dataclass(frozen=True)
 class GemvT5:
-    """Writes `gemv_t5`: as `gemv`, for weights in layout `t5`."""
+    """Writes `gemv_t5`: as `gemv`, for weights in layout `t5`.
+
+    Attributes:
+        dot: Of a walk that takes several tiles side by side, and decodes their vectors where it needs them.
+        ahead: Of a walk with chains, each of which decodes its next vector ahead.
+    """
 
     dot: Dot
+    ahead: Dot
 
     def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
         """Write the body."""
-        _check_t5(self.dot, tiles.gemv_t5)
+        dot = self.ahead if tiles.gemv_t5.chains > 1 else self.dot
+        _check_t5(dot, tiles.gemv_t5)
         loops = _Loops(
-            t, a, self.dot, w=a.w, q_stride=t.long(0), vector_columns=T5_VECTOR_COLUMNS, any_vectors=True
+            t, a, dot, w=a.w, q_stride=t.long(0), vector_columns=T5_VECTOR_COLUMNS, any_vectors=True
         )
         loops.write(1, t.long(a.begin), t.long(a.end), tiles.gemv_t5)
 
@@ -128,15 +135,13 @@ def _check(dot: Dot, *walks: Walk) -> None:
 
 
 def _check_t5(dot: Dot, walk: Walk) -> None:
-    """A step takes one vector, as there is any number of them: what chains leave goes one by one.
+    """A step takes one vector, as there is any number of them.
 
     Raises:
-        ValueError: it takes more, or there are chains of vectors that are decoded one ahead.
+        ValueError: it takes more.
     """
     if dot.vectors * walk.unroll != 1:
         raise ValueError(f"{walk} with steps of {dot.vectors} vectors takes more than one vector of t5")
-    if dot.ahead and walk.chains != 1:
-        raise ValueError(f"{walk} has chains, and vectors are decoded one ahead")
 
 
 def unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
@@ -223,22 +228,23 @@ class _Loops:
             ]
             for _ in range(walk.chains)
         ]
-        ahead = (
-            [[t.register(value) for value in dot.ahead(t, self.w, s)] for s in starts] if dot.ahead else []
-        )
+        ahead = [self._ahead(starts, chain) for chain in range(walk.chains)]
         parts = walk.unroll * walk.chains
-        steps = t.let(t.long(self.a.k_blocks) // (dot.vectors * parts))
+
+        def multiply(vector: Any, chain: int) -> None:
+            block = self._block(tokens, starts, vector, walk.prefetch)
+            following = self._vectors(starts, vector + walk.chains) if dot.ahead else ()
+            dot.step(t, replace(block, ahead=ahead[chain], next_offsets=following), chains[chain])
+
+        count = t.let(t.long(self.a.k_blocks))
+        steps = t.let(count // (dot.vectors * parts))
         with t.loop(steps) as step:
             for part in range(parts):
-                vector = t.let((step * parts + part) * dot.vectors)
-                block = self._block(tokens, starts, vector, walk.prefetch)
-                if ahead:
-                    block = replace(block, ahead=ahead, next_offsets=self._next(starts, vector))
-                dot.step(t, block, chains[part % walk.chains])
-        if self.any_vectors and parts > 1:
-            done = t.let(steps * parts)
-            with t.loop(t.long(self.a.k_blocks) - done) as rest:
-                dot.step(t, self._block(tokens, starts, t.let(done + rest), walk.prefetch), chains[0])
+                multiply(t.let((step * parts + part) * dot.vectors), part % walk.chains)
+        for part in range(parts - 1 if self.any_vectors else 0):
+            vector = t.let(steps * parts + part)
+            with t.when(vector < count):
+                multiply(vector, part)
         if dot.settle is not None:
             for accumulators in chains:
                 dot.settle(t, accumulators)
@@ -257,11 +263,19 @@ class _Loops:
             w_offsets=offsets,
         )
 
-    def _next(self, starts: Sequence[Any], vector: Any) -> Sequence[Any]:
-        """The offsets of the vectors after `vector`, or of the last ones."""
+    def _ahead(self, starts: Sequence[Any], vector: int) -> Sequence[Sequence[Register]]:
+        """What is made of a vector of each tile before the first step, if anything is."""
+        t, dot = self.t, self.dot
+        if dot.ahead is None:
+            return ()
+        offsets = self._vectors(starts, vector) if vector else starts
+        return [[t.register(value) for value in dot.ahead(t, self.w, offset)] for offset in offsets]
+
+    def _vectors(self, starts: Sequence[Any], vector: Any) -> Sequence[Any]:
+        """Where a vector of each tile is, or the last one."""
         t = self.t
-        following = t.let(t.minimum(vector + 1, t.long(self.a.k_blocks) - 1))
-        return [t.let(start + following * self.vector_bytes) for start in starts]
+        number = t.let(t.minimum(t.long(vector), t.long(self.a.k_blocks) - 1))
+        return [t.let(start + number * self.vector_bytes) for start in starts]
 
     def _prefetch(self, offsets: Sequence[Any], vector: Any, distance: int) -> None:
         """Ask for what is `distance` further on."""

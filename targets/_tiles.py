@@ -126,7 +126,7 @@ def _tiles(raw: dict[str, Any]) -> Tiles:
         gemm_few=tuple(_walk(walk, tokens) for tokens, walk in enumerate(few, start=2)),
         gemm=_walk(raw["gemm"], numbers["gemm_tokens"]),
         gemv_float=_walk(raw["gemv_float"]),
-        gemv_t5=_walk(raw["gemv_t5"]),
+        gemv_t5=_walk(raw["gemv_t5"], any_vectors=True),
         **numbers,
     )
     if found.gemm_tokens % found.gemm_unit or found.panel_vectors % 4:
@@ -135,13 +135,13 @@ def _tiles(raw: dict[str, Any]) -> Tiles:
     return found
 
 
-def _walk(raw: Any, tokens: int = 1) -> Walk:
+def _walk(raw: Any, tokens: int = 1, *, any_vectors: bool = False) -> Walk:
     numbers = {name: _number(_only(raw, _names(Walk)), name) for name in sorted(_names(Walk))}
     walk = Walk(**numbers)
     if walk.tiles * tokens * walk.chains > _MOST_ACCUMULATORS:
         text = f"`tiles` is {walk.tiles} for {tokens} tokens in {walk.chains} chains"
         raise ValueError(f"{text}, more than any CPU has registers for")
-    if 4 % (walk.unroll * walk.chains):
+    if 4 % (walk.unroll if any_vectors else walk.unroll * walk.chains):
         raise ValueError(f"`unroll` times `chains` is {walk.unroll * walk.chains}, which does not divide 4")
     return walk
 

@@ -100,7 +100,7 @@ def _gemv_walks(tiles: Tiles) -> Iterator[Tiles]:
 def _t5_walks(tiles: Tiles) -> Iterator[Tiles]:
     for count in (1, 2, 4, 8):  # of one vector each: there is any number of them
         yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, tiles=count, chains=1))
-    for chains in (2, 4):
+    for chains in (2, 3, 4):
         yield replace(tiles, gemv_t5=replace(tiles.gemv_t5, tiles=1, chains=chains))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bitcc.targets._base import Tiles
     from bitcc.targets._dot import Accumulators, Block
-    from bitcc.targets._tir import Pointer, Tir
+    from bitcc.targets._tir import Pointer, Register, Tir
 
 _GROUPS = 5  # of four columns in a vector
 _ESCAPE = 192  # the first byte that is no index alone
@@ -73,17 +73,38 @@ def _multiply(t: Tir, block: Block, accumulators: Accumulators) -> None:
 
     |accumulator 3| <= 2 * 128 * 128 * 65536 * 2 / 5 < 2^31.
     """
-    decode = _Decoder.load(t, place=CRUMBS[-1])
     q = [_DOT.four_columns(t, block, 0, i) for i in range(_GROUPS)]
     for registers, offset in zip(accumulators[0], block.w_offsets, strict=True):
-        first, last = decode(t.let(block.w.load(offset, "uint8x64")))
-        for i in CRUMBS:
-            _DOT.add(t, registers[i], t.mask(first, 3 << 2 * i), q[i])
+        first, last = _decode_in_place(t, block.w, offset)
+        _multiply_first(t, registers, first, q)
         _DOT.add(t, registers[3], last, q[4])
 
 
+def _multiply_ahead(t: Tir, block: Block, accumulators: Accumulators) -> None:
+    """The same of vectors that are decoded; those after them are decoded when their registers are free."""
+    q = [_DOT.four_columns(t, block, 0, i) for i in range(_GROUPS)]
+    parts = zip(accumulators[0], block.ahead, block.next_offsets, strict=True)
+    for registers, decoded, offset in parts:
+        first, last = (t.let(register.get()) for register in decoded)
+        _DOT.add(t, registers[3], last, q[4])
+        for register, value in zip(decoded, _decode_in_place(t, block.w, offset), strict=True):
+            register.set(value)
+        _multiply_first(t, registers, first, q)
+
+
+def _multiply_first(t: Tir, registers: Sequence[Register], first: Any, q: Sequence[Any]) -> None:
+    """The first four codes of each byte."""
+    for i in CRUMBS:
+        _DOT.add(t, registers[i], t.mask(first, 3 << 2 * i), q[i])
+
+
+def _decode_in_place(t: Tir, w: Pointer, offset: Any) -> Sequence[Any]:
+    """What `_multiply` needs of the vector at `offset`."""
+    return _Decoder.load(t, place=CRUMBS[-1])(t.let(w.load(offset, "uint8x64")))
+
+
 def _decode(t: Tir, w: Pointer, offset: Any) -> Sequence[Any]:
-    """What `_multiply_few` needs of the vector at `offset`."""
+    """What `_multiply_few` needs of it."""
     return _Decoder.load(t, place=0)(t.let(w.load(offset, "uint8x64")))
 
 
@@ -138,7 +159,10 @@ VARIANT = replace(
     kernels=replace(
         _VNNI.kernels,
         gemm_few=GemmFew(_DOT.unpacking),
-        gemv_t5=GemvT5(replace(_DOT.in_place, step=_multiply)),
+        gemv_t5=GemvT5(
+            replace(_DOT.in_place, step=_multiply),
+            replace(_DOT.in_place, step=_multiply_ahead, ahead=_decode_in_place),
+        ),
         gemm_few_t5=GemmFewT5(
             replace(_DOT.unpacking, step=_multiply_few, ahead=_decode),
             # of 2 to 12 tokens: where LLVM has no registers left for the addresses of prefetches, without

@@ -46,7 +46,7 @@ CHAINED = replace(
         replace(
             variant,
             name=f"{variant.name}_chained",
-            tiles=replace(variant.tiles, gemv=_WALK, gemv_t5=replace(_WALK, unroll=1)),
+            tiles=replace(variant.tiles, gemv=_WALK, gemv_t5=targets.Walk(2, prefetch=1024, chains=3)),
         )
         for variant in TARGET.variants
         if variant.name in {"avx512vbmi", "scalar"}

@@ -21,6 +21,7 @@ TARGET = targets.get("x86-64")
 SCALAR = TARGET.variants[-1]
 TUNED = replace(SCALAR.tiles, gemv=targets.Walk(2, prefetch=512), gemm_tokens=3, panel_vectors=16)
 WALKS = st.builds(targets.Walk, st.integers(1, 8), st.sampled_from([1, 2, 4]), st.integers(0, 1 << 16))
+T5_CHAINED = st.builds(targets.Walk, st.integers(1, 8), chains=st.integers(1, 4))
 CHAINED = st.builds(
     targets.Walk, st.integers(1, 8), prefetch=st.integers(0, 1 << 16), chains=st.sampled_from([1, 2, 4])
 )
@@ -32,11 +33,20 @@ def write(path: Path, **tiles: targets.Tiles) -> Path:
 
 
 @settings(max_examples=25)
-@given(gemv=WALKS | CHAINED, few=st.lists(WALKS, min_size=2, max_size=8), units=st.integers(1, 4))
+@given(
+    gemv=WALKS | CHAINED,
+    gemv_t5=T5_CHAINED,
+    few=st.lists(WALKS, min_size=2, max_size=8),
+    units=st.integers(1, 4),
+)
 def test_what_is_written_is_read(
-    tmp_path_factory: pytest.TempPathFactory, gemv: targets.Walk, few: list[targets.Walk], units: int
+    tmp_path_factory: pytest.TempPathFactory,
+    gemv: targets.Walk,
+    gemv_t5: targets.Walk,
+    few: list[targets.Walk],
+    units: int,
 ) -> None:
-    tiles = replace(SCALAR.tiles, gemv=gemv, gemm_few=tuple(few), panel_vectors=4 * units)
+    tiles = replace(SCALAR.tiles, gemv=gemv, gemv_t5=gemv_t5, gemm_few=tuple(few), panel_vectors=4 * units)
     path = write(tmp_path_factory.mktemp("tiles") / "t.json", scalar=tiles)
     assert targets.read_tiles(path) == targets.TileFile("x86-64", "some machine", {"scalar": tiles})
 

@@ -71,7 +71,7 @@ def test_the_fastest_candidate_is_found_and_confirmed() -> None:
 
 def test_the_walk_through_t5_is_searched_where_there_is_one() -> None:
     (variant,) = (v for v in TARGET.variants if v.name == "avx512vbmi")
-    machine: Any = Machine(lambda candidate, *_: [1.0, 0.9, 0.5, 0.8, 0.8, 0.8][candidate])
+    machine: Any = Machine(lambda candidate, *_: [1.0, 0.9, 0.5, 0.8, 0.8, 0.8, 0.8][candidate])
     tiles, changes = _tune.tune(variant, machine, 0, axes={"gemv_t5": _tune.AXES["gemv_t5"][:1]})
     assert tiles.gemv_t5.tiles == 2
     assert [change.kernel for change in changes] == ["gemv_t5"]
