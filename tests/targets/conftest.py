@@ -14,7 +14,7 @@ import pytest
 from emulation import amx
 
 from bitcc import targets
-from bitcc.targets import _x86_avx512vnni, _x86_avxvnni
+from bitcc.targets import _x86_avx512vbmi, _x86_avx512vnni, _x86_avxvnni
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,14 +42,21 @@ _WALK = targets.Walk(2, unroll=2, prefetch=1024, chains=2)
 # Walks with chains, which the variants themselves may not have.
 CHAINED = replace(
     TARGET,
-    variants=tuple(
+    variants=(
         replace(
-            variant,
-            name=f"{variant.name}_chained",
-            tiles=replace(variant.tiles, gemv=_WALK, gemv_t5=targets.Walk(2, prefetch=1024, chains=3)),
-        )
-        for variant in TARGET.variants
-        if variant.name in {"avx512vbmi", "scalar"}
+            _x86_avx512vbmi.VARIANT,
+            name="avx512vbmi_one_stream",
+            tiles=_x86_avx512vbmi.ONE_STREAM,
+        ),
+        *(
+            replace(
+                variant,
+                name=f"{variant.name}_chained",
+                tiles=replace(variant.tiles, gemv=_WALK, gemv_t5=targets.Walk(2, prefetch=1024, chains=3)),
+            )
+            for variant in TARGET.variants
+            if variant.name in {"avx512vbmi", "scalar"}
+        ),
     ),
 )
 RUNTIME_OPS = Path(__file__).parents[2] / "runtime_ops"
