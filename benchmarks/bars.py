@@ -30,7 +30,8 @@ _WITH_AMX = {"nbits": 8.0, "int8": 2.0}  # times as fast as these, with many tok
 _WITH_AVX512 = {"nbits": 2.0}  # which MatMulNBits uses, whatever kernels of ours are forced
 _NAMES = {"nbits": "MatMulNBits 2 bits", "int8": "DynamicQuantizeLinear + MatMulInteger"}
 _READ = 0.8  # of the bandwidth
-_PEAK = {"avx512vbmi": 0.55, "avx512vnni": 0.55, "avx2": 0.5, "amx": 0.4}  # of the instruction
+# of the instruction
+_PEAK = {"avx512zen": 0.55, "avx512vbmi": 0.55, "avx512vnni": 0.55, "avx2": 0.5, "amx": 0.4}
 _NOISE = 1.03
 _SMALLEST = 64  # N and K from which a float MatMul must not be faster
 

@@ -35,7 +35,8 @@ LANES = {"amx": 16 * 16 * 64, "avx512vnni": 64, "avxvnni": 32, "avx2": 32}
 """Multiply-adds of the instruction that each variant is made of: tdpbsud, vpdpbusd, or vpmaddubsw."""
 
 LIBRARY = "peaks.so"
-_SAME = {"avx512vbmi": "avx512vnni"}  # variants whose products are those of another one
+# variants whose products are those of another one
+_SAME = {"avx512zen": "avx512vnni", "avx512vbmi": "avx512vnni"}
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = {"amx": "amx_int8", "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx2": "avx2"}  # of Linux
 _ROUNDS, _IN_A_ROUND = 50_000, 12  # a tenth of a millisecond

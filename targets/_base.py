@@ -131,6 +131,10 @@ class Variant:
     note: str = ""
     cpus: str = ""
 
+    def symbol(self, family: str) -> str:
+        """The C name of one of its kernels, as the table of variants has it."""
+        return f"bitcc_{family}_{self.name}"
+
 
 @dataclass(frozen=True)
 class FileFormat:

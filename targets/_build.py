@@ -64,13 +64,17 @@ def build_library(
     root = _cache.root()
     with _cache.writing(root), tempfile.TemporaryDirectory(dir=root, prefix="build-") as name:
         directory = Path(name)
+        aliases = _shared(target)
         objects = []
         for variant in target.variants:
             objects.append(directory / f"{variant.name}.o")
-            _write(target, variant, objects[-1], say)
+            own = [family for family, _ in variant.kernels if variant.symbol(family) not in aliases]
+            _write(target, variant, objects[-1], say, own)
         images = _cuda_images.write(target.gpus, compiler, directory, say) if compiler else None
         say("linking")
-        library = link(target, objects, shim, directory, zig_cache=root / "zig", images=images)
+        library = link(
+            target, objects, shim, directory, zig_cache=root / "zig", aliases=aliases, images=images
+        )
         # the second is for machines without a compiler: whichever made the library last will do
         return _cache.publish(library, *{entry, _cache.key(target, shim)})
 
@@ -89,11 +93,21 @@ def _no_compiler(target: Target) -> TargetError:
     )
 
 
-def _write(target: Target, variant: Variant, path: Path, say: Callable[[str], None]) -> None:
-    # takes seconds to import, and a cached library needs none of it
+# The code generator takes seconds to import, and a cached library needs none of it.
+
+
+def _shared(target: Target) -> dict[str, str]:
+    from bitcc.targets._codegen import shared  # noqa: PLC0415
+
+    return shared(target.variants)
+
+
+def _write(
+    target: Target, variant: Variant, path: Path, say: Callable[[str], None], families: Sequence[str]
+) -> None:
     from bitcc.targets._codegen import write_object  # noqa: PLC0415
 
     try:
-        write_object(target, variant, path, say)
+        write_object(target, variant, path, say, families)
     except ValueError as error:  # of tiles from a file
         raise TargetError(f"ISA {variant.name} cannot have these tiles: {error}") from error

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import tvm
+import tvm_ffi
 from tvm import tirx
 
 from bitcc.targets import _tir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from bitcc.targets._base import Builder, Target, Tiles, Variant
@@ -88,7 +90,7 @@ def module(
         if families is not None and family not in families:
             continue
         progress(f"{variant.name}: {family}")
-        symbol = f"bitcc_{family}_{variant.name}"
+        symbol = variant.symbol(family)
         functions[symbol] = _function(symbol, _PARAMETERS[family], build, variant.tiles)
     llvm = tvm.target.Target(
         {
@@ -99,6 +101,31 @@ def module(
         }
     )
     return tvm.get_global_func("target.build.llvm")(_lower(tvm.IRModule(functions), llvm), llvm)
+
+
+def shared(variants: Sequence[Variant]) -> dict[str, str]:
+    """Kernels that an earlier variant has, to the last instruction: their symbols, and its own."""
+    found: dict[str, str] = {}
+    for earlier, variant in itertools.combinations(variants, 2):
+        if (earlier.mcpu, earlier.mattr) != (variant.mcpu, variant.mattr):
+            continue
+        theirs = dict(earlier.kernels)
+        for family, build in variant.kernels:
+            if family in theirs and _same(family, (build, variant), (theirs[family], earlier)):
+                other = earlier.symbol(family)
+                found.setdefault(variant.symbol(family), found.get(other, other))
+    return found
+
+
+def _same(family: str, *built: tuple[Builder, Variant]) -> bool:
+    """Whether the TIR of these kernels is, whatever went into it."""
+    try:
+        first, second = (
+            _function(family, _PARAMETERS[family], build, variant.tiles) for build, variant in built
+        )
+    except ValueError:  # impossible tiles, of which users are told when the kernel is written
+        return False
+    return bool(tvm_ffi.structural_equal(first, second))
 
 
 def _function(symbol: str, parameters: str, build: Builder, tiles: Tiles) -> Any:

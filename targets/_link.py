@@ -102,7 +102,7 @@ def variant_lines(variants: Sequence[Variant]) -> str:
 
 def _exports(variants: Sequence[Variant], aliases: Mapping[str, str]) -> str:
     """A linker script that hides the kernels; TVM gives them default visibility."""
-    kernels = {f"bitcc_{family}_{v.name}" for v in variants for family, _ in v.kernels}
+    kernels = {v.symbol(family) for v in variants for family, _ in v.kernels}
     names = (*sorted(kernels - aliases.keys()), "__extendhfsf2", "__truncsfhf2")
     return "{ local: " + " ".join(f"{name};" for name in names) + " };\n"
 

@@ -104,7 +104,7 @@ class Workshop:
         """All other kernels of a candidate are those that they have in common."""
         for other, _ in variant.kernels:
             if other != family:
-                yield f"bitcc_{other}_{variant.name}", f"bitcc_{other}_{self._variant.name}"
+                yield variant.symbol(other), self._variant.symbol(other)
 
     def _check(self, verdict: int, variant: Variant, family: str) -> None:
         if verdict == _NOT_HERE:

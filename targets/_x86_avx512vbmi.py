@@ -177,8 +177,3 @@ VARIANT = replace(
         unpack_t5=_unpack,
     ),
 )
-
-ONE_STREAM = replace(
-    VARIANT.tiles, gemv=Walk(1, prefetch=4096, chains=2), gemv_t5=Walk(1, prefetch=6144, chains=3)
-)
-"""For CPUs that read memory fastest from end to end, as Zen 5 does; Intel's had better four streams."""

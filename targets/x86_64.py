@@ -7,6 +7,7 @@ from bitcc.targets import (
     _x86_avx2,
     _x86_avx512vbmi,
     _x86_avx512vnni,
+    _x86_avx512zen,
     _x86_avxvnni,
     _x86_scalar,
 )
@@ -15,6 +16,7 @@ from bitcc.targets._elf import ELF
 
 # those that need nothing of the system; AMX has to be asked of Linux
 VARIANTS = (
+    _x86_avx512zen.VARIANT,
     _x86_avx512vbmi.VARIANT,
     _x86_avx512vnni.VARIANT,
     _x86_avxvnni.VARIANT,

@@ -6,6 +6,7 @@
 
 #include <cpuid.h>
 #include <stdbool.h>
+#include <string.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -35,6 +36,20 @@ static uint64_t saved_registers(void) {
 
 static bool has(uint64_t value, uint64_t bits) { return (value & bits) == bits; }
 
+/* The family that leaf 1 tells, of AMD's alone: other makers number theirs as they like. */
+static bool is_zen5(unsigned signature) {
+  enum { EXTENDED = 0xf, ZEN5 = 0x1a };
+  unsigned eax, ebx, ecx, edx, family = signature >> 8 & 0xf;
+  char vendor[12];
+  if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx) || family != EXTENDED)
+    return false;
+  memcpy(vendor, &ebx, 4);
+  memcpy(vendor + 4, &edx, 4);
+  memcpy(vendor + 8, &ecx, 4);
+  return memcmp(vendor, "AuthenticAMD", sizeof vendor) == 0 &&
+         family + (signature >> 20 & 0xff) >= ZEN5;
+}
+
 /* The kernels configure palette 1: the CPU must have it, as it was when AMX was new. */
 static bool has_palette(void) {
   unsigned eax, ebx, ecx, edx;
@@ -55,14 +70,14 @@ static bool may_use_tiles(void) {
 }
 
 uint64_t bitcc_cpu_features(void) {
-  unsigned eax, ebx, ecx, edx, ebx7, ecx7, edx7;
-  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !has(ecx, OSXSAVE | AVX))
+  unsigned signature, eax, ebx, ecx, edx, ebx7, ecx7, edx7;
+  if (!__get_cpuid(1, &signature, &ebx, &ecx, &edx) || !has(ecx, OSXSAVE | AVX))
     return 0;
   uint64_t saved = saved_registers();
   if (!__get_cpuid_count(7, 0, &eax, &ebx7, &ecx7, &edx7) || !has(saved, XCR0_AVX) ||
       !has(ecx, FMA | F16C) || !has(ebx7, AVX2))
     return 0;
-  uint64_t features = BITCC_CPU_AVX2;
+  uint64_t features = BITCC_CPU_AVX2 | (is_zen5(signature) ? BITCC_CPU_ZEN5 : 0);
   unsigned avx512 = AVX512F | AVX512DQ | AVX512BW | AVX512VL;
   if (has(saved, XCR0_AVX512) && has(ebx7, avx512) && has(ecx7, AVX512VNNI))
     features |= BITCC_CPU_AVX512VNNI | (has(ecx7, AVX512VBMI | GFNI) ? BITCC_CPU_AVX512VBMI : 0);

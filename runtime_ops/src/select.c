@@ -41,6 +41,7 @@ void bitcc_list_features(char *out, size_t size, uint64_t cpu, const char *quote
                 {BITCC_CPU_AVXVNNI, "avxvnni"},
                 {BITCC_CPU_AVX512VNNI, "avx512vnni"},
                 {BITCC_CPU_AVX512VBMI, "avx512vbmi"},
+                {BITCC_CPU_ZEN5, "zen5"},
                 {BITCC_CPU_AMXINT8, "amxint8"},
                 {BITCC_CPU_NEON, "neon"},
                 {BITCC_CPU_DOTPROD, "dotprod"},

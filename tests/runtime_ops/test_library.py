@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _ctypes  # any library that certainly is there
 import ctypes
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ FAMILIES = [
     "gemm_few_t5",
     "unpack_t5",
 ]
+ZEN_5 = 0x1A  # family, as AMD counts
 STATES = ["gemm_begin", "gemm_end"]
 # A second name for the reference kernels that asks for a CPU of the future.
 NUMBERS = "3, 4, 3, 2, 3, 8, 2, 1"
@@ -65,7 +67,8 @@ def test_a_library_describes_itself(library: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_cpu_features_are_those_that_the_kernel_reports(library: Path) -> None:
-    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    flags, family = set(text.split()), re.search(r"cpu family\s*: (\d+)", text)
     avx512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
     expected = []
     if {"avx2", "f16c", "fma"} <= flags:
@@ -76,6 +79,8 @@ def test_the_cpu_features_are_those_that_the_kernel_reports(library: Path) -> No
             expected.append("avx512vnni")
             if {"avx512vbmi", "gfni"} <= flags:
                 expected.append("avx512vbmi")
+        if "AuthenticAMD" in flags and family is not None and int(family[1]) >= ZEN_5:
+            expected.append("zen5")
         if {"amx_tile", "amx_int8"} <= flags and may_use_tiles():
             expected.append("amxint8")
     assert list(runtime_ops.library_info(library).cpu) == expected

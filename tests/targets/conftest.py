@@ -14,7 +14,7 @@ import pytest
 from emulation import amx
 
 from bitcc import targets
-from bitcc.targets import _x86_avx512vbmi, _x86_avx512vnni, _x86_avxvnni
+from bitcc.targets import _x86_avx512vnni, _x86_avxvnni
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,11 +43,6 @@ _WALK = targets.Walk(2, unroll=2, prefetch=1024, chains=2)
 CHAINED = replace(
     TARGET,
     variants=(
-        replace(
-            _x86_avx512vbmi.VARIANT,
-            name="avx512vbmi_one_stream",
-            tiles=_x86_avx512vbmi.ONE_STREAM,
-        ),
         *(
             replace(
                 variant,
@@ -71,6 +66,8 @@ CPU_FLAGS = {  # what Linux calls the features of kernel.h
     "BITCC_CPU_AVX512VNNI": _AVX512VNNI,
     "BITCC_CPU_AVX512VNNI | BITCC_CPU_AVX512VBMI": _AVX512VNNI | {"avx512vbmi", "gfni"},
 }
+_VBMI = "BITCC_CPU_AVX512VNNI | BITCC_CPU_AVX512VBMI"
+CPU_FLAGS[f"{_VBMI} | BITCC_CPU_ZEN5"] = CPU_FLAGS[_VBMI]  # others can run what is made for it
 CPU_FLAGS[AMX] = _AVX512VNNI | {"avx512vbmi", "gfni", "amx_tile", "amx_int8"}
 
 _PAGE = mmap.PAGESIZE

@@ -12,7 +12,7 @@ from bitcc.targets import _codegen
 TARGET = targets.get("x86-64")
 
 
-@pytest.mark.parametrize("name", ["avx512vnni", "avx512vbmi"])
+@pytest.mark.parametrize("name", ["avx512vnni", "avx512vbmi", "avx512zen"])
 def test_no_vector_of_few_tokens_is_spilled(name: str) -> None:
     """The stack is not aligned for vectors: across cache lines they cost up to a third of the speed."""
     variant = next(variant for variant in TARGET.variants if variant.name == name)

@@ -108,6 +108,7 @@ enum {
   BITCC_CPU_DOTPROD = 1 << 5, /* and NEON */
   BITCC_CPU_I8MM = 1 << 6, /* and NEON and dot products */
   BITCC_CPU_AVX512VBMI = 1 << 7, /* and AVX512-VNNI and GFNI */
+  BITCC_CPU_ZEN5 = 1 << 8,       /* no instructions, but a core: AMD's Zen 5 or newer */
 };
 
 /* One instruction-set variant of all kernels. */
