@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import onnxruntime as ort
 
 from bitcc import bundle as bundles
-from bitcc import nvidia, runtime_ops, targets
+from bitcc import nvidia, paths, runtime_ops, targets
 from bitcc.bundle import Bundle
 from bitcc.digest import sha256
-from bitcc.errors import BundleError, ModelError, TargetError, first_line
+from bitcc.errors import BundleError, TargetError, first_line
 from bitcc.libraries import host_targets
 
 if TYPE_CHECKING:
@@ -155,20 +155,6 @@ def check_kernels(info: LibraryInfo) -> str:
     )
 
 
-def name_for_onnxruntime(file: Path) -> str:
-    """The path of a file that onnxruntime is to open.
-
-    Raises:
-        ModelError: it is not UTF-8, as file systems allow and onnxruntime does not.
-    """
-    name = str(file)
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ModelError("its path is not UTF-8") from error
-    return name
-
-
 def open_session(
     opened: Bundle, options: ort.SessionOptions, providers: Sequence[Provider] = CPU
 ) -> ort.InferenceSession:
@@ -176,14 +162,14 @@ def open_session(
 
     Raises:
         BundleError: onnxruntime cannot load the model; its words are in the message.
+        BitccError: the model's path is not UTF-8.
         TargetError: CUDA was asked for, and onnxruntime would leave it out.
     """
     if asks_for_cuda(providers) and CUDA not in ort.get_available_providers():
         raise _no_cuda_provider()
+    model = paths.for_onnxruntime(opened.model)
     try:
-        opened_session = ort.InferenceSession(
-            name_for_onnxruntime(opened.model), options, providers=list(providers)
-        )
+        opened_session = ort.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base
         problem = f"onnxruntime cannot load it: {first_line(error)}"
         raise BundleError(problem, where=f"`{opened.model}`") from error

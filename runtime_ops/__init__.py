@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitcc import paths
 from bitcc.errors import TargetError
 
 if TYPE_CHECKING:
@@ -147,11 +148,12 @@ def register(options: onnxruntime.SessionOptions, library: Path) -> None:
     Raises:
         TargetError: onnxruntime refuses the library; its words are in the message. Or the options
             have another one.
+        BitccError: its path is not UTF-8.
     """
     from onnxruntime.capi import onnxruntime_pybind11_state as errors  # noqa: PLC0415 - heavy
 
     where = f"library `{library}`"
-    path = os.fspath(Path(library).absolute())
+    path = paths.for_onnxruntime(library)
     with contextlib.suppress(RuntimeError):  # no such entry
         present = options.get_session_config_entry(_MARK)
         if present == path:
@@ -159,10 +161,6 @@ def register(options: onnxruntime.SessionOptions, library: Path) -> None:
         raise TargetError(f"`{present}` is registered already", where=where)
     try:
         options.register_custom_ops_library(path)
-    except TypeError as error:  # its binding converts text alone
-        raise TargetError(
-            "onnxruntime takes no path that is not UTF-8", where=where, hint="rename the folder"
-        ) from error
     except (errors.Fail, errors.InvalidArgument, errors.NotImplemented) as error:
         raise TargetError(f"onnxruntime refused it: {error}", where=where) from error
     options.add_session_config_entry(_MARK, path)

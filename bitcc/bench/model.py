@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnxruntime as ort
 
 from bitcc import bundle as bundles
-from bitcc import ops, runtime, source, verify
+from bitcc import ops, paths, runtime, source, verify
 from bitcc.bench import machine, profile
 from bitcc.bench.models import session_options
 from bitcc.bench.rounds import Pace, Spread, interleave, ratio, spread
@@ -185,8 +185,9 @@ def disk_bytes(model: Path) -> int:
 
 
 def _open(model: Path, options: ort.SessionOptions, providers: tuple[str, ...]) -> ort.InferenceSession:
+    path = paths.for_onnxruntime(model)
     try:
-        return ort.InferenceSession(runtime.name_for_onnxruntime(model), options, providers=list(providers))
+        return ort.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"onnxruntime cannot load it: {first_line(error)}", where=f"`{model}`") from error
 

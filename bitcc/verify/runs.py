@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
-from bitcc import ops, runtime
+from bitcc import ops, paths, runtime
 from bitcc.errors import VerificationError, first_line
 from bitcc.verify.outputs import flat
 
@@ -24,9 +24,7 @@ def plain_session(path: Path) -> ort.InferenceSession:
     # planning which buffers to reuse takes time that grows with the square of the nodes, of which function
     # bodies have many; what is computed is the same
     options.enable_mem_reuse = False
-    return ort.InferenceSession(
-        runtime.name_for_onnxruntime(path), options, providers=["CPUExecutionProvider"]
-    )
+    return ort.InferenceSession(paths.for_onnxruntime(path), options, providers=["CPUExecutionProvider"])
 
 
 def by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:

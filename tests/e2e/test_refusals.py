@@ -270,8 +270,20 @@ def test_a_path_that_onnxruntime_does_not_take_is_told(example_bundle: Path, tmp
     # not in this process, whose list of mapped files other tests read
     command = [sys.executable, "-c", "import bitcc, sys; bitcc.session(sys.argv[1])", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "bitcc.errors.TargetError: library `" in done.stderr
+    assert "bitcc.errors.BitccError: `" in done.stderr
     assert "onnxruntime takes no path that is not UTF-8" in done.stderr
+
+
+def test_so_is_that_of_a_bundle_without_a_library(tmp_path: Path) -> None:
+    dense = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    content = """<ir_version: 8, opset_import: ["": 17]>
+        dense (float[n, 64] x) => (float[n, 64] y) { y = MatMul(x, w) }"""
+    onnx.save(models.parse(content, {"w": dense}), tmp_path / "m.onnx")
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    built = bitcc.compile(tmp_path / "m.onnx", folder)
+    assert not built.manifest.targets
+    with pytest.raises(BitccError, match="onnxruntime takes no path that is not UTF-8"):
+        bitcc.session(built)
 
 
 def test_errors_of_the_interface_are_ours(tmp_path: Path) -> None:
