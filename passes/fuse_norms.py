@@ -24,6 +24,7 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.between import between
 from bitcc.passes.prove import difference
 from bitcc.passes.rms_norm import RmsNorm, match_rms_norm
+from bitcc.passes.shape_readers import reads_shape
 from bitcc.passes.trial_tokens import tokens
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def fuse_norm(packed: Sequence[PackedLayer], constants: Constants, runner: Runne
     try:
         parts = [part for item in packed for part in item.parts]
         nodes = {node for part in parts for node in between(part, (), constants, loose=True)[0]}
-        read_elsewhere = any(use.node not in nodes for use in layer.x.uses())
+        read_elsewhere = any(use.node not in nodes and not reads_shape(use.node) for use in layer.x.uses())
         proven = not read_elsewhere and _error(layer, norm, constants, runner) <= TOLERANCE
     except Refused:
         return None

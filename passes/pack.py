@@ -8,19 +8,21 @@ After:   x -> bitcc::BitLinear(packed W, w_scale, bias) -> y, and the bodies of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 
 from bitcc import formats, function_body, ops, ternary_linear
+from bitcc.passes.shape_readers import read_shape_of
 from bitcc.ternary_linear import TERNARY_LINEAR, TernaryLinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bitcc.formats import WeightFormat
+    from bitcc.passes.constants import Constants
     from bitcc.passes.layer import Layer
 
 _FIRST_IR_WITH_FUNCTIONS = 8
@@ -46,7 +48,7 @@ class PackedLayer:
         return tuple(item.layer for item in self.siblings) or (self.layer,)
 
 
-def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
+def replace_layers(model: ir.Model, packed: Sequence[PackedLayer], constants: Constants) -> None:
     """Rewrite the model in place; nodes and initializers that nothing uses any more are removed."""
     if not packed:
         return
@@ -57,6 +59,8 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer]) -> None:
     for item in packed:
         dead += [node for part in item.parts if (node := part.y.producer()) is not None]
         x = outputs.get(item.layer.x, item.layer.x)
+        parts = [replace(part, x=outputs.get(part.x, part.x)) for part in item.parts]
+        read_shape_of(x, parts, constants)
         outputs.update(_replace(model, item, names, x, ones))
     _remove_dead(dead)
     opset = model.opset_imports[""]

@@ -125,7 +125,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             layers = fuse_norms(layers, constants, runner)
             facts.update(_fused_facts(layers, facts))
             stored_by = {item.layer.node: stored_weights(item.layer.node, constants) for item in packed}
-            replace_layers(model, layers)
+            replace_layers(model, layers, constants)
             facts.update(_tied_facts(stored_by, facts))
             if packed:
                 lower_quantizers(model, constants)

@@ -15,6 +15,15 @@ static int64_t attribute_n(const OrtApi *api, const OrtShapeInferContext *contex
   return -1;
 }
 
+/* A dimension without a size and a name, as of a Reshape to -1: onnxruntime would take it for one of size
+   -1, which no node behind can have, and refuse the model. */
+static bool has_nameless(const int64_t *dims, const char **symbols, size_t rank) {
+  for (size_t i = 0; i < rank; i++)
+    if (dims[i] < 0 && (symbols[i] == NULL || symbols[i][0] == '\0'))
+      return true;
+  return false;
+}
+
 static OrtStatus *set_output(const OrtApi *api, OrtShapeInferContext *context, OrtElementType type,
                              const int64_t *dims, const char **symbols, size_t rank) {
   OrtTensorTypeAndShapeInfo *shape;
@@ -58,5 +67,7 @@ OrtStatus *bitcc_infer_shape(const OrtCustomOp *op, OrtShapeInferContext *contex
     return NULL;
   dims[rank - 1] = n;
   symbols[rank - 1] = "";
+  if (has_nameless(dims, symbols, rank))
+    return NULL;
   return set_output(api, context, type, dims, symbols, rank);
 }

@@ -69,6 +69,30 @@ def test_a_few_values_beside_the_level_are_noise(value: float) -> None:
     np.testing.assert_array_equal(found.codes.read(), codes)
 
 
+def test_noise_of_a_few_large_weights_makes_no_groups() -> None:
+    """Most groups of columns are exact, and one with such a weight almost is: at half of its distance."""
+    codes = codes_of((64, 512), 0, 0.3)
+    scale = np.float32(0.0219)
+    sizes = 0.5 + np.abs(np.random.default_rng(0).standard_t(2, codes.shape)).astype(np.float32)
+    latent = codes * sizes * scale
+    matrix = latent + (codes * scale - latent)
+    stray = np.abs(np.abs(matrix[codes != 0]) / scale - 1).max()
+    assert 2e-6 < stray < 1e-4
+    found = to_ternary(matrix)
+    assert (found.scope, found.noisy) == ("tensor", True)
+    assert found.scale == scale
+    np.testing.assert_array_equal(found.codes.read(), codes)
+
+
+@pytest.mark.parametrize("rows", [8, 16])
+def test_rows_of_scales_that_lie_as_close_as_noise_are_rows(rows: int) -> None:
+    codes = codes_of((rows, 256), 0, 0.3)
+    scales = (np.float32(1) + np.linspace(0, 1e-4, rows, dtype=np.float32))[:, None]
+    found = to_ternary(codes * scales)
+    assert (found.scope, found.noisy) == ("row", False)
+    np.testing.assert_array_equal(dequantised(found), codes * scales)
+
+
 def test_as_many_values_as_weights_are_no_noise() -> None:
     """In a small matrix a few weights are few values, whatever they are."""
     matrix = np.zeros((8, 8), np.float32)

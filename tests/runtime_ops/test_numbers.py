@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from models.op import assert_bits_equal
+from onnx import helper, numpy_helper
 
 from bitcc.ops import ActScale, ActScope, ActType, Norm
 
@@ -168,3 +169,21 @@ def test_symbolic_dimensions_but_the_last_survive_shape_inference(
     linear = layer(N=20, K=70)
     model = linear.model(np.zeros((1, 1, 70), np.float32), dims=["batch", "seq", last])
     assert session(model).get_outputs()[0].shape == ["batch", "seq", 20]
+
+
+def test_dimensions_without_a_name_are_no_sizes(
+    session: Callable[..., Any], layer: Callable[..., Any], rng: np.random.Generator
+) -> None:
+    """The Reshape in front says nothing of its rows; the one behind needs to know that there are more."""
+    linear = layer(N=20, K=70)
+    x = rng.normal(size=(6, 70)).astype(np.float32)
+    model = linear.model(x, dims=["tokens", 70])
+    front = helper.make_node("Reshape", ["X", "rows"], ["flat"])
+    model.graph.node[0].input[0] = "flat"
+    model.graph.node[0].output[0] = "product"
+    back = helper.make_node("Reshape", ["product", "parts"], ["Y"])
+    model.graph.node.insert(0, front)
+    model.graph.node.append(back)
+    for name, sizes in {"rows": [-1, 70], "parts": [-1, 3, 20]}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(sizes), name))
+    assert_bits_equal(linear.run(session(model), X=x), linear.expected(x).reshape(2, 3, 20))
