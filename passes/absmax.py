@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped, guarded
+from bitcc.passes.einsum import RANKS
 from bitcc.passes.layout import RESHAPES, is_of_tokens
 from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 
+_MAXIMA = ("ReduceMax", "TopK", "GlobalMaxPool")
+_SQUARE = 2
 _FLAGS = (("keepdims", 1), ("noop_with_empty_axes", 0))
 _KEEPDIMS = "take the maximum with keepdims=True, so that it needs no Reshape"
 _AXIS = "take the maximum over the axis that the product sums over, or over the whole tensor"
@@ -59,6 +62,7 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
         (guard.value, 0.0, 0.0) if guard is not None and is_guarded else _bounded(value, constants)
     )
     reduced = _behind_reshapes(inner, constants)
+    reduced, floor = _without_floors(reduced, floor, constants)
     found = _of_both_ends(reduced, x, constants) or _of_magnitudes(reduced, x, constants)
     if found.eps and (floor or eps):
         raise _no_absmax()
@@ -74,6 +78,15 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
         raise Refused("the absolute maximum of each token is reshaped", fix=_KEEPDIMS)
     dropped = is_reshaped or reduce.attributes.get_int("keepdims", 1) == 0
     return Absmax(scope, max(floor, found.floor), eps or found.eps, is_guarded, dropped)
+
+
+def _without_floors(value: ir.Value, floor: float, constants: Constants) -> tuple[ir.Value, float]:
+    """(v, floor) of  max(max(v, low), floor), where a low of zero is none: magnitudes are not below."""
+    while (bounds := clamped(value, constants)) is not None:
+        if bounds.low is None or bounds.high is not None or producer(value, "Max", "Clip") is None:
+            break
+        value, floor = _behind_reshapes(bounds.value, constants), max(floor, bounds.low)
+    return value, floor
 
 
 class _Maximum(NamedTuple):
@@ -98,13 +111,15 @@ def _of_magnitudes(value: ir.Value, x: ir.Value, constants: Constants) -> _Maxim
     Raises:
         Refused: it is none.
     """
-    reduce = producer(value, "ReduceMax", "TopK")
-    if reduce is None or reduce.inputs[0] is None or not _is_maximum(value, reduce, constants):
+    root = producer(value, "Sqrt")  # of a square it is the magnitude, to the last bit
+    maximum = value if root is None or root.inputs[0] is None else _behind_reshapes(root.inputs[0], constants)
+    reduce = producer(maximum, *_MAXIMA)
+    if reduce is None or reduce.inputs[0] is None or not _is_maximum(maximum, reduce, constants):
         raise _no_absmax()
     whole = _whole(reduce.inputs[0], x, constants)
-    inner, floor, eps = _bounded(whole, constants)
+    inner, floor, eps = _bounded(whole, constants) if root is None else (whole, 0.0, 0.0)
     magnitude = _whole(inner, x, constants)
-    signed = _signed(magnitude, constants)
+    signed = _signed(magnitude, constants) if root is None else _squared(magnitude, constants)
     if signed is None or not same(before := _before_shape(signed, x, constants), x, constants):
         raise _no_absmax()
     seen = skip(reduce.inputs[0], constants), skip(inner, constants), signed
@@ -149,9 +164,23 @@ def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, fl
     return value, 0.0, 0.0
 
 
+def _squared(value: ir.Value, constants: Constants) -> ir.Value | None:
+    """The v of v * v."""
+    node = producer(value, "Mul", "Pow")
+    if node is None:
+        return None
+    first, second = node.inputs
+    is_square = (
+        constants.scalar(second) == _SQUARE if node.op_type == "Pow" else same(first, second, constants)
+    )
+    return first if is_square else None
+
+
 def _signed(magnitude: ir.Value, constants: Constants) -> ir.Value | None:
-    """The v of |v|, or of max(v, -v)."""
-    node = producer(magnitude, "Abs", "Max")
+    """The v of |v|, of max(v, -v), or of the root of its square."""
+    node = producer(magnitude, "Abs", "Max", "Sqrt")
+    if node is not None and node.op_type == "Sqrt" and node.inputs[0] is not None:
+        return _squared(skip(node.inputs[0], constants), constants)
     if node is None or node.op_type == "Abs":
         return None if node is None else node.inputs[0]
     for value, other in operands(node):
@@ -211,8 +240,8 @@ def _within_abs(value: ir.Value, constants: Constants) -> ir.Value | None:
 
 
 def _is_maximum(value: ir.Value, node: ir.Node, constants: Constants) -> bool:
-    """Whether the node is a ReduceMax, or a TopK of one value."""
-    if node.op_type == "ReduceMax":
+    """Whether the node is a maximum as it is, or a TopK of one value."""
+    if node.op_type != "TopK":
         return True
     largest = node.attributes.get_int("largest", 1) != 0
     return value.index() == 0 and largest and constants.scalar(node.inputs[1]) == 1
@@ -226,6 +255,10 @@ def _axes(reduce: ir.Node, constants: Constants) -> list[int]:
     """
     if reduce.op_type == "TopK":
         return [reduce.attributes.get_int("axis", -1) or 0]
+    if reduce.op_type == "GlobalMaxPool":  # over all axes behind the second one
+        if (rank := _rank(reduce.inputs[0])) is None:
+            raise Refused("the rank of what a GlobalMaxPool pools is not known", fix=RANKS)
+        return list(range(2, rank))
     axes = list(reduce.attributes.get_ints("axes") or ())
     if not axes and len(reduce.inputs) > 1 and reduce.inputs[1] is not None:
         if reduce.inputs[1] not in constants:

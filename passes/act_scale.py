@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bitcc import ops
 from bitcc.ops import ActScale
-from bitcc.passes.bounds import clamped, guarded
+from bitcc.passes.bounds import clamped, guarded, zero_at_zero
 from bitcc.passes.layout import before_token_shape
 from bitcc.passes.normal_form import before_broadcast, inverted, operands, producer, same, skip
 
@@ -149,13 +149,16 @@ def _bounded(step: ir.Value, constants: Constants, bounds: int) -> Iterator[Fact
 
 
 def _in_two_steps(x: ir.Value, given: ir.Value, constants: Constants, *, divides: bool) -> Iterator[Reading]:
-    """(v * qmax) / c  or  (v / c) * qmax."""
-    node = producer(skip(x, constants), "Mul" if divides else "Div")
+    """(v * qmax) / c  or  (v / c) * qmax, where v / c may be zero for a c of zero."""
+    guard = None if divides else zero_at_zero(skip(x, constants), constants)
+    node = producer(skip(x if guard is None else guard.value, constants), "Mul" if divides else "Div")
     for v, other in () if node is None else operands(node):
         number, largest = (other, given) if divides else (given, other)
+        if guard is not None and not same(guard.tested, largest, constants):
+            continue
         form = ActScale.PRODUCT if divides else ActScale.NORMALIZED
         for factor in Factor.of(form, constants.scalar(number), largest, constants):
-            yield Reading(v, largest, factor)
+            yield Reading(v, largest, factor._replace(guarded=guard is not None))
 
 
 @functools.cache

@@ -66,7 +66,8 @@ def clamped(value: ir.Value, constants: Constants) -> Clamped | None:
         return outer
     low = outer.low if inner.low is None else inner.low
     high = outer.high if inner.high is None else inner.high
-    return Clamped(inner.value, low, high) if low is None or high is None or low <= high else outer
+    crossed = low is not None and high is not None and low > high
+    return outer if crossed else Clamped(inner.value, low, _upper(high))
 
 
 def _clip(node: ir.Node, constants: Constants) -> Clamped | None:
@@ -82,7 +83,12 @@ def _clip(node: ir.Node, constants: Constants) -> Clamped | None:
             if bounds[i] is None:
                 return None
     low, high = bounds
-    return Clamped(node.inputs[0], low, None if high is not None and high >= _LARGEST else high)
+    return Clamped(node.inputs[0], low, _upper(high))
+
+
+def _upper(bound: float | None) -> float | None:
+    """None also for a bound that no number is above."""
+    return None if bound is not None and bound >= _LARGEST else bound
 
 
 def _one_bound(node: ir.Node, constants: Constants) -> Clamped | None:
@@ -122,24 +128,35 @@ def guarded(value: ir.Value, constants: Constants) -> Guarded | None:
 
     Instead of 1 it may be any number but zero.
     """
+    number, guard = _replaced_at_zero(value, constants)
+    return guard if number and np.isfinite(number) else None
+
+
+def zero_at_zero(value: ir.Value, constants: Constants) -> Guarded | None:
+    """``Where(m == 0, 0, v)`` and its like, for an m that is not negative; None for anything else."""
+    number, guard = _replaced_at_zero(value, constants)
+    return guard if number == 0 else None
+
+
+def _replaced_at_zero(value: ir.Value, constants: Constants) -> tuple[float | None, Guarded | None]:
+    """(what stands for the value where something is zero, the rest), Nones where that cannot be told."""
     node = producer(value, "Where", "ScatterND")
     selection = None if node is None else _selection(node, constants)
     found = None if selection is None else _comparison(selection.condition, constants)
     if selection is None or found is None:
-        return None
+        return None, None
     first, second = selection.where_true, selection.where_false
     (compare, negated), test = found, _COMPARISONS[found[0].op_type]
     left, right = compare.inputs
     on_left = filled_with(right, constants) == 0
     tested = left if on_left else right
     if tested is None or (not on_left and filled_with(left, constants) != 0):
-        return None
+        return None, None
     of_zero, of_more = test(0, 0) is not negated, (test(1, 0) if on_left else test(0, 1)) is not negated
     instead, kept = (first, second) if of_zero else (second, first)
-    number = filled_with(instead, constants)
-    if of_zero is of_more or not number or not np.isfinite(number):
-        return None
-    return Guarded(skip(kept, constants), tested)
+    if of_zero is of_more:
+        return None, None
+    return filled_with(instead, constants), Guarded(skip(kept, constants), tested)
 
 
 def _selection(node: ir.Node, constants: Constants) -> _Selection | None:

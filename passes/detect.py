@@ -210,7 +210,8 @@ def _bit_linear(
     )
     scale = weight_scale * epilogue.gain
     layer = _layer(name, product, epilogue, constants, op=op, ternary=ternary, scale=scale, bias=bias)
-    if activation.reshapes and (layer.x_layout or layer.y_layout or product.y_shape):
+    moves_scale = bool(layer.y_layout) and not activation.dequantised
+    if activation.reshapes and (layer.x_layout or moves_scale or product.y_shape):
         raise Refused("its input is reshaped and transposed", fix="quantise behind the Reshape")
     restored = activation.restored or epilogue.restored
     return replace(layer, reshapes=activation.reshapes, restored=restored, codes=activation.codes)

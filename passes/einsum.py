@@ -33,6 +33,8 @@ class Contraction(NamedTuple):
 def read_equation(equation: str, weight_index: int, rank: int | None) -> Contraction:
     """An equation such as ``bsk,nk->bsn``, ``...k,kn->...n``, or ``bsk,khd->bhsd`` of an attention's heads.
 
+    An ellipsis in the term of the weight is for axes of one element, or for copies: the caller knows that.
+
     Args:
         equation: Of the node.
         weight_index: Which operand is the weight.
@@ -51,7 +53,8 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
     hidden = rank - len(terms[1 - weight_index].replace(_ELLIPSIS, ""))
     x = _axes(terms[1 - weight_index], hidden)
     y = _axes(result, hidden)
-    weight = list(terms[weight_index])
+    of_batch = _ELLIPSIS in terms[1 - weight_index]
+    weight = list(terms[weight_index].removeprefix(_ELLIPSIS * of_batch))
     contracted = set(weight) & set(x) - set(y)
     kept = [axis for axis in weight if axis in set(y) - set(x)]
     tokens = [axis for axis in x if axis not in contracted]
@@ -70,6 +73,12 @@ def read_equation(equation: str, weight_index: int, rank: int | None) -> Contrac
     if k not in {weight[0], weight[-1]}:
         raise Refused(f"its equation `{equation}` sums over a middle axis of its weight", fix=_FIX)
     return Contraction(weight[-1] == k, (), () if y == canonical else y_layout, len(kept))
+
+
+def has_batch(equation: str) -> bool:
+    """Whether both operands begin with an ellipsis, so that the weight is one of a batch."""
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    return all(term.startswith(_ELLIPSIS) for term in terms)
 
 
 def _implicit_result(terms: list[str]) -> str:

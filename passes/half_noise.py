@@ -1,8 +1,8 @@
-"""Find the levels of weights that went through a straight-through estimator in half precision.
+"""Find the levels of weights that went through a straight-through estimator, mostly in half precision.
 
 ``w + (q * s - w)`` is a multiple of the spacing of values around w: coarse where w is many times s. Most
 weights are at their level, or beside it where it lies between two values; a few are far away; and zero codes
-are exactly zero.
+are exactly zero. In float32 all are close, and rows are all that needs this: ``ternary`` knows of one level.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _LEAST_AT_LEVEL = 0.75  # of the weights; without such a majority there is more 
 _NOISE = 3e-2
 _MOST_BEYOND = 0.01  # of the weights
 _FARTHEST = 0.4
+FINE = 1e-4
+"""The farthest in float32; scales of rows or groups are no closer to each other."""
 _HALVES = 1 << 15  # without their signs
 
 
@@ -117,10 +119,12 @@ def scales(matrix: Matrix, size: int) -> NDArray[np.float32] | None:
     """The levels of groups of ``size`` columns, [N, K / size]; None if one of them has more than one.
 
     Args:
-        matrix: In half precision.
+        matrix: In half precision, or in another type with less noise.
         size: K or a part of it.
     """
     found = []
+    spacing = SPACING.get(matrix.dtype.name, 0.0)
+    farthest = _FARTHEST if spacing else FINE
     spread, evidence = _Spread(0, 0, 0, 0.0), 0
     for rows in matrix.row_blocks():
         values = floats(matrix.rows(rows))
@@ -132,8 +136,8 @@ def scales(matrix: Matrix, size: int) -> NDArray[np.float32] | None:
         level = _medians(groups, known.number.reshape(-1, 1))
         found.append(level.reshape(values.shape[0], -1))
         away = _away(groups, level)[groups > 0]
-        spread = spread.and_of(_Spread.of(away, np.ones(away.shape, np.int64), SPACING[matrix.dtype.name]))
-        if spread.farthest > _FARTHEST:
+        spread = spread.and_of(_Spread.of(away, np.ones(away.shape, np.int64), spacing))
+        if not spread.farthest <= farthest:
             return None
     return np.concatenate(found) if spread.is_noise() and evidence >= 0 else None
 

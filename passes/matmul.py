@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bitcc.passes._refused import Refused
-from bitcc.passes.einsum import RANKS, read_equation
+from bitcc.passes.einsum import RANKS, has_batch, read_equation
 from bitcc.passes.integer_products import weight_input
 from bitcc.passes.layout import Layout, behind_transposes, composed, swapped, transposition
 from bitcc.passes.matmul_nbits import bias_of
@@ -89,8 +89,10 @@ def read_product(node: ir.Node, constants: Constants) -> Product:
     if index is None or x is None or weight is None:
         raise Refused("it has no constant weight")
     read = stored(weight, constants)
-    check_repetition(x, weight, read)
-    if node.op_type in _OF_STACKS and (count := math.prod(weight_shape(read.value, constants)[:-2])) > 1:
+    in_batch = node.op_type == "Einsum" and has_batch(equation_of(node))
+    check_repetition(x, weight, read, columns=1 if in_batch else 2)
+    count = math.prod(weight_shape(read.value, constants)[:-2])
+    if count > 1 and (node.op_type in _OF_STACKS or in_batch):
         raise Refused(f"its weight is a stack of {count} matrices", fix=_ONE)
     if node.op_type == "MatMulInteger" and any(
         v is not None and constants.scalar(v) != 0 for v in node.inputs[2:]
@@ -103,6 +105,9 @@ def read_product(node: ir.Node, constants: Constants) -> Product:
         product = replace(product, bias=bias_of(node))
     elif node.op_type == "Einsum":
         found = read_equation(equation_of(node), index, _rank(x))
+        if in_batch and (found.outputs > 1 or _rank(weight) != (_rank(x) or 0) + 1):
+            reason = "has a batch of weights with other axes than its input"
+            raise Refused(f"its equation `{equation_of(node)}` {reason}", fix=_ONE)
         product = replace(product, x_layout=found.x, y_layout=found.y)
         if found.outputs > 1:
             axes = weight_shape(weight, constants)

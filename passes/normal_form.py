@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 if TYPE_CHECKING:
@@ -32,13 +33,25 @@ def operands(node: ir.Node) -> tuple[tuple[ir.Value, ir.Value], ...]:
     return ((first, second), (second, first)) if commutes else ((first, second),)
 
 
-def skip(value: ir.Value, constants: Constants) -> ir.Value:
-    """The value behind Identity, float-to-float Cast, Dropout, and multiplication or division by one."""
+def skip(value: ir.Value, constants: Constants, *, rounds: bool = True) -> ir.Value:
+    """The value behind Identity, float-to-float Cast, Dropout, a Slice of everything, and times or by one.
+
+    Args:
+        value: What to look behind.
+        constants: Of the model.
+        rounds: Also behind Casts that round to a narrower type.
+    """
     while True:
         inner = _transparent(value, constants)
-        if inner is None:
+        if inner is None or not (rounds or _holds(value, inner)):
             return value
         value = inner
+
+
+def _holds(value: ir.Value, inner: ir.Value) -> bool:
+    """Whether a Cast of one to the other loses nothing."""
+    wide, narrow = value.dtype, inner.dtype
+    return wide == narrow or (wide in _WIDTH and narrow in _WIDTH and _WIDTH[wide] > _WIDTH[narrow])
 
 
 _WIDTH = {
@@ -64,13 +77,13 @@ def before_widening(value: ir.Value) -> ir.Value:
 
 
 def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
-    node = producer(value, "Identity", "Cast", "CastLike", "Dropout", "Mul", "Div")
+    node = producer(value, "Identity", "Cast", "CastLike", "Dropout", "Slice", "Mul", "Div")
     if node is None or node.inputs[0] is None:
         return None
     if node.op_type == "Dropout":
         return node.inputs[0] if value.index() == 0 and _is_inference(node, constants) else None
-    if node.op_type == "Identity":
-        return node.inputs[0]
+    if node.op_type in {"Identity", "Slice"}:
+        return node.inputs[0] if node.op_type == "Identity" or _takes_all(node, constants) else None
     if node.op_type == "CastLike":
         return node.inputs[0] if {value.dtype, node.inputs[0].dtype} <= FLOATS else None
     if node.op_type == "Cast":
@@ -78,6 +91,22 @@ def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
         from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in FLOATS
         return node.inputs[0] if to in FLOATS and from_float else None
     return next((v for v, one in operands(node) if constants.scalar(one) == 1.0), None)
+
+
+def _takes_all(node: ir.Node, constants: Constants) -> bool:
+    """Whether a Slice begins at the start of its axes, and ends where no tensor does, as ``x[..., None]``."""
+    if len(node.inputs) < len(_SLICE) - 1:  # as before opset 10
+        return False
+    given = {k: v for k, v in zip(_SLICE, node.inputs[1:], strict=False) if v is not None and k != "axes"}
+    if any(v not in constants for v in given.values()):
+        return False
+    numbers = {name: constants.array(v) for name, v in given.items()}
+    steps = numbers.get("steps", np.ones(1))
+    return bool((numbers["starts"] == 0).all() and (numbers["ends"] >= _BEYOND).all() and (steps == 1).all())
+
+
+_SLICE = ("starts", "ends", "axes", "steps")
+_BEYOND = 10**9  # TensorFlow's; torch writes the largest int64
 
 
 def _is_inference(dropout: ir.Node, constants: Constants) -> bool:

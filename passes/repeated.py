@@ -60,13 +60,14 @@ def stored(value: ir.Value, constants: Constants) -> Stored:
     return Stored(value)
 
 
-def check_repetition(x: ir.Value, weight: ir.Value, read: Stored) -> None:
+def check_repetition(x: ir.Value, weight: ir.Value, read: Stored, *, columns: int = 2) -> None:
     """Check that a weight is repeated for a batch that the input has, so that the output has no other.
 
     Args:
         x: The input.
         weight: What the node reads as its weight.
         read: What that is.
+        columns: Axes of the input that meet the matrix: rows and columns, or columns alone.
 
     Raises:
         Refused: it is not, or that cannot be told.
@@ -74,7 +75,7 @@ def check_repetition(x: ir.Value, weight: ir.Value, read: Stored) -> None:
     if not read.repeated:
         return
     batch = () if weight.shape is None else tuple(weight.shape)[:-2]
-    rows = () if x.shape is None else tuple(x.shape)[:-2]
+    rows = () if x.shape is None else tuple(x.shape)[:-columns]
     axes = [] if len(rows) < len(batch) else list(zip(batch, rows[len(rows) - len(batch) :], strict=True))
     alike = [b == 1 or (b == a and (isinstance(b, int) or b.value is not None)) for b, a in axes]
     if not read.in_one_step or not axes or not all(alike):

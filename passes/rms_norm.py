@@ -2,7 +2,8 @@
 
     y = x / sqrt(mean(x * x) + eps) * gain
 
-Written out (as torch exports it: Pow, ReduceMean, Add, Sqrt, Reciprocal, Mul, Mul), or as one op:
+Written out (as torch exports it: Pow, ReduceMean, Add, Sqrt, Reciprocal, Mul, Mul; TensorFlow multiplies
+the gain with the reciprocal first, and has a GlobalAveragePool for the mean), or as one op:
 RMSNormalization of ONNX, SimplifiedLayerNormalization of onnxruntime. Source: arXiv 1910.07467.
 """
 
@@ -78,7 +79,21 @@ def _written_out(value: ir.Value, k: int, constants: Constants) -> RmsNorm | Non
         gain = _gain(factor, k, constants)
         if gain is not None:
             return _divided(skip(inner, constants), gain, constants)
+        if (found := _scaled(inner, skip(factor, constants), k, constants)) is not None:
+            return found
     return _divided(value, ops.ONE, constants)
+
+
+def _scaled(x: ir.Value, factor: ir.Value, k: int, constants: Constants) -> RmsNorm | None:
+    """``x * (gain * (1 / root))``, which TensorFlow's norms are, but for the last place."""
+    node = producer(factor, "Mul", "Div")
+    for first, second in () if node is None else operands(node):
+        gain, divisor = _gain(first, k, constants), skip(second, constants)
+        root = divisor if producer(factor, "Div") is not None else inverted(divisor, constants)
+        eps = None if gain is None or root is None else _root(root, x, constants)
+        if gain is not None and eps is not None:
+            return RmsNorm(x, eps, gain)
+    return None
 
 
 def _divided(value: ir.Value, gain: NDArray[np.float32], constants: Constants) -> RmsNorm | None:
@@ -109,13 +124,15 @@ def _root(root: ir.Value, x: ir.Value, constants: Constants) -> float | None:
 
 
 def _is_mean_square(value: ir.Value, x: ir.Value, constants: Constants) -> bool:
-    mean = producer(value, "ReduceMean")
+    mean = producer(value, "ReduceMean", "GlobalAveragePool")
     if mean is None or mean.inputs[0] is None or mean.attributes.get_int("keepdims", 1) != 1:
         return False
     axes = list(mean.attributes.get_ints("axes") or ())
     if len(mean.inputs) > 1 and mean.inputs[1] in constants and mean.inputs[1] is not None:
         axes = [int(axis) for axis in constants.array(mean.inputs[1]).reshape(-1)]
     rank = None if x.shape is None else x.shape.rank()
+    if mean.op_type == "GlobalAveragePool":  # over all axes behind the second one
+        axes = list(range(2, rank or 2))
     if axes != [-1] and (rank is None or axes != [rank - 1]):
         return False
     square = producer(skip(mean.inputs[0], constants), "Pow", "Mul")

@@ -81,12 +81,20 @@ def check_outputs(node: ir.Node, inputs: Sequence[Array | None], opset: int, mos
         )
         elements = max(_count(types[str(v.name)]) for v in node.outputs if v.name)
     except Exception as error:  # the op does not take these types, or says nothing of its output
+        if node.op_type == "Range" and None not in inputs:
+            _check(node, _steps(*(float(a.reshape(())) for a in inputs if a is not None)), most)
+            return
         if node.op_type not in _ELEMENTWISE:
             reason = f"the size of the constant node `{node.name}` ({node.op_type}) cannot be told: {error}"
             raise Refused(reason) from error
         check_broadcast(node, inputs, most)
     else:
         _check(node, elements, most)
+
+
+def _steps(start: float, limit: float, delta: float) -> int:
+    """How many numbers a Range has."""
+    return max(0, math.ceil((limit - start) / delta))
 
 
 def _check(node: ir.Node, elements: int, most: int) -> None:

@@ -44,7 +44,6 @@ _MIN_WEIGHTS = 64  # fewer values prove nothing
 _MAX_ZEROS = 0.95
 _TOLERANCE = 2e-6  # of values that differ by the rounding of float32 alone
 _NOISE = 3e-2  # of a few distinct values around one level
-_FINE_NOISE = 1e-4  # of heavy-tailed float32 weights; scales of rows or groups are no closer to each other
 _NOISE_DISTINCT = 16
 _ROWS = 64
 _SAMPLE = slice(0, 16)  # rows of the content
@@ -239,17 +238,21 @@ def _orthogonal(codes: Int8) -> bool:
 def _scale(matrix: Matrix, extent: Extent) -> tuple[NDArray[np.float32], int, bool]:
     """(scale [1, 1], [N, 1] or [N, K / g], group size, noisy): exact ones first, even if they are finer.
 
-    Only noise of float32 comes before: of a few weights, it leaves most of the groups exact.
+    Only the noise that a few large weights have in float32 comes before: it leaves most groups exact.
     """
     k = matrix.shape[1]
     if not np.isfinite(extent.largest):
         raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
     if not extent.number:
         raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
-    scale = _noisy_scale(matrix, extent) if extent.stray() <= _FINE_NOISE else None
+    scale = _noisy_scale(matrix, extent) if extent.stray() <= half_noise.FINE else None
     if scale is not None:
         return scale, k // scale.shape[1], True
     scale = exact_scales(matrix, extent, _TOLERANCE)
+    if (scale is None or scale.shape[1] > 1) and matrix.dtype.name not in HALVES:
+        rows = half_noise.scales(matrix, k)
+        if rows is not None:
+            return rows, k, True
     if scale is not None:
         return scale, k // scale.shape[1], False
     scale = _noisy_scale(matrix, extent)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitcc.passes._refused import Refused
-from bitcc.passes.einsum import read_equation
+from bitcc.passes.between import HALVES
+from bitcc.passes.einsum import has_batch, read_equation
 from bitcc.passes.integer_products import CONVOLUTIONS, weight_input, without_zero_point
 from bitcc.passes.layout import Layout, swapped, transposition
 from bitcc.passes.matmul_nbits import MATMUL_NBITS, dequantized
@@ -113,14 +114,18 @@ def weight_shape(weight: ir.Value, constants: Constants) -> tuple[int, ...]:
 def weight_matrix(node: ir.Node, constants: Constants) -> Matrix:
     """The weights as an [N, K] matrix, the codes before a straight-through residue where the graph has one.
 
-    The filters of a convolution are [outputs, inputs * kernel].
+    The filters of a convolution are [outputs, inputs * kernel]. Weights that the node reads in half precision
+    are those of before they were rounded to it.
 
     Raises:
         Refused: the weight is not a matrix or cannot be evaluated.
     """
+    index = weight_index(node, constants)
+    given = None if index is None else node.inputs[index]
+    in_half = given is not None and given.dtype in HALVES
 
     def before(value: ir.Value) -> ir.Value:
-        value = skip(value, constants)
+        value = skip(value, constants, rounds=in_half)
         return without_residue(value, constants) or value
 
     return _matrix(node, constants, before)
@@ -193,7 +198,8 @@ def _sides(shape: tuple[int, ...], node: ir.Node, *, by_rows: bool) -> tuple[int
     """
     if len(shape) < 2:
         return None
-    if node.op_type in CONVOLUTIONS or (node.op_type == "Einsum" and not by_rows):
+    is_of_axes = node.op_type == "Einsum" and not by_rows and not has_batch(equation_of(node))
+    if node.op_type in CONVOLUTIONS or is_of_axes:
         return shape[0], math.prod(shape[1:])
     return math.prod(shape[:-1]), shape[-1]
 

@@ -46,6 +46,9 @@ _KNOWN = {
     "many": np.array([20, 30, K]),
     "start": np.array([0]),
     "swapped": np.array([1, 0, 2]),
+    "two": np.float32(2),
+    "beyond": np.array([10**9]),
+    "fifty": np.array([50]),
 }
 
 

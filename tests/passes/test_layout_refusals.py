@@ -127,6 +127,29 @@ REFUSED = {
         Case("7, 100", "1, 7, 60", 1, "y = MatMul (q, batched)"),
         "its weight has more axes than its input is known to have",
     ),
+    "a weight that an equation repeats for a batch that the input does not have": (
+        Case(
+            "1, 7, 100",
+            "3, 7, 60",
+            2,
+            "u = Unsqueeze (columns, zero_one) w = Expand (u, copies_for_three) "
+            + EINSUM.format("...k,...kn->...n", "w"),
+        ),
+        "its weight is repeated for a batch that may be another",
+    ),
+    "a batch axis that the input of an equation does not have": (
+        Case(
+            "7, 100",
+            "7, 60",
+            1,
+            "u = Unsqueeze (columns, zero_one) " + EINSUM.format("...k,...kn->...n", "u"),
+        ),
+        "a batch of weights with other axes than its input",
+    ),
+    "a stack of weights in an equation": (
+        Case("2, 100", "2, 30", 1, EINSUM.format("...k,...kn->...n", "stack")),
+        "its weight is a stack of 2 matrices",
+    ),
     "an implicit result that multiplies": (
         Case("7, 100", "7, 100, 60", 1, EINSUM.format("sk,tn", "columns")),
         EQUATION,

@@ -90,6 +90,20 @@ CASES = {
     "einsum, an implicit result behind an ellipsis": Case(
         "2, 7, 100", "2, 7, 60", 2, EINSUM.format("...k,kn", "columns")
     ),
+    "einsum, a weight in a batch of one": Case(
+        "7, 100", "7, 60", 1, "w = Unsqueeze (columns, zero) " + EINSUM.format("...k,...kn->...n", "w")
+    ),
+    "einsum, a weight of rows in a batch of one": Case(
+        "7, 100", "7, 60", 1, EINSUM.format("...k,...nk->...n", "batched_rows")
+    ),
+    "einsum, a weight that is repeated for all tokens but the batch": Case(
+        "batch, 7, 100",
+        "batch, 7, 60",
+        2,
+        """u = Unsqueeze (columns, zero_one) w = Expand (u, copies)
+        """
+        + EINSUM.format("...k,...kn->...n", "w"),
+    ),
     "einsum, weight first": Case(
         "2, 7, 100", "2, 7, 60", 2, 'y = Einsum <equation = "nk,bsk->bsn"> (rows, q)'
     ),
@@ -158,6 +172,14 @@ CASES = {
         3,
         """t = Transpose <perm = [0, 3, 1, 2]> (q) p = Conv <strides = [1, 1]> (t, filters, bias)
         y = Transpose <perm = [0, 2, 3, 1]> (p)""",
+    ),
+    "conv, of tokens as a line of pixels": Case(
+        "2, 7, 100",
+        "2, 7, 60",
+        -1,
+        """u = Unsqueeze (q, one) t = Transpose <perm = [0, 3, 1, 2]> (u) p = Conv (t, filters, bias)
+        s = Squeeze (p, two) y = Transpose <perm = [0, 2, 1]> (s)""",
+        ("Squeeze", "Transpose", "Transpose", "Unsqueeze"),
     ),
     "conv, and a norm of batches": Case(
         "2, 100, 5, 3",

@@ -26,6 +26,18 @@ WRITTEN_OUT = {
     },
     "x / root": {"rsqrt = Reciprocal (val_5)": "", "Mul (x, rsqrt)": "Div (x, val_5)"},
     "the gain on the other side": {'Mul ("norm.weight", mul_9)': 'Mul (mul_9, "norm.weight")'},
+    "the gain times the reciprocal": {
+        "mul_9 = Mul (x, rsqrt)": 'mul_9 = Mul (rsqrt, "norm.weight")',
+        'Mul ("norm.weight", mul_9)': "Mul (x, mul_9)",
+    },
+    "the gain through the root": {
+        "rsqrt = Reciprocal (val_5)": "",
+        "mul_9 = Mul (x, rsqrt)": 'mul_9 = Div ("norm.weight", val_5)',
+        'Mul ("norm.weight", mul_9)': "Mul (mul_9, x)",
+    },
+    "a pool of averages": {
+        "ReduceMean <noop_with_empty_axes = 0, keepdims = 1> (pow_1, val_3)": "GlobalAveragePool (pow_1)"
+    },
     "casts": {
         "Pow (x, val_0)": "Pow (cast, val_0)",
         "pow_1 =": "cast = Cast <to = 1> (x) pow_1 =",

@@ -47,6 +47,33 @@ SPELLED = {
         "scaled": "r = Reciprocal (c) s = Mul (r, qmax) t = Unsqueeze (s, last) v = Mul (x, t)",
         "dequantised": "step = Div (c, qmax) back = Unsqueeze (step, last) q = Mul (codes, back)",
     },
+    "an axis that is added, and a slice of everything": {
+        "maximum": """n = ReduceMax <keepdims = 0> (a, last) o = Unsqueeze (n, last)
+          m = Slice (o, start, beyond, last, k)"""
+    },
+    "a pool over everything": {"maximum": "m = GlobalMaxPool (a)"},
+    "the root of the largest square": {
+        "magnitude": "a = Mul (x, x)",
+        "maximum": "t = ReduceMax <keepdims = 1> (a, last) m = Sqrt (t)",
+    },
+    "the root of a pool over squares": {
+        "magnitude": "a = Pow (x, two)",
+        "maximum": "t = GlobalMaxPool (a) m = Sqrt (t)",
+    },
+    "the largest root of squares": {"magnitude": "b = Pow (x, two) a = Sqrt (b)"},
+    "a floor of zero and one that is more": {"bounded": "n = Max (zero, m) c = Max (n, eps)"},
+    "a floor of zero, which is expanded": {
+        "maximum": "m = ReduceMax <keepdims = 0> (a, last)",
+        "bounded": "n = Max (zero, m) o = Unsqueeze (n, last) c = Max (o, eps)",
+    },
+    "a floor and an epsilon": {"bounded": "n = Max (m, eps) c = Add (n, eps)"},
+    "a bound that is none, of Min": {"bounded": "t = Min (m, most) c = Max (t, eps)"},
+    "a bound that is none, behind the floor": {"bounded": "t = Max (m, eps) c = Min (t, most)"},
+    "a quotient that is zero for zero": {
+        "bounded": "c = Identity (m)",
+        "scaled": "d = Div (x, c) e = Equal (c, zero) t = Where (e, zero, d) v = Mul (t, qmax)",
+        "dequantised": "s = Mul (c, inverse) q = Mul (codes, s)",
+    },
     "a scale that is expanded": {
         "scaled": """r = Reciprocal (c) s = Mul (r, qmax) d = Shape (x) scale = Expand (s, d)
           v = Mul (x, scale)"""
@@ -223,6 +250,33 @@ OTHERS = {
     "an epsilon twice": {"magnitude": "b = Abs (x) a = Add (b, eps)", "bounded": "c = Add (m, eps)"},
     "an epsilon and a floor": {"magnitude": "b = Abs (x) a = Add (b, eps)"},
     "an upper bound": {"bounded": "c = Clip (m, eps, qmax)"},
+    "an upper bound, of Min": {"bounded": "t = Min (m, qmax) c = Max (t, eps)"},
+    "an upper bound and a floor": {"bounded": "t = Min (m, qmax) n = Max (t, zero) c = Max (n, eps)"},
+    "the root of the largest product": {
+        "magnitude": "b = Abs (x) d = Add (b, one) a = Mul (b, d)",
+        "maximum": "t = ReduceMax (a, last) m = Sqrt (t)",
+    },
+    "the root of the largest magnitude": {"maximum": "t = ReduceMax (a, last) m = Sqrt (t)"},
+    "the largest square": {"magnitude": "a = Mul (x, x)"},
+    "the largest root": {"magnitude": "b = Abs (x) a = Sqrt (b)"},
+    "the root of the largest first power": {
+        "magnitude": "b = Abs (x) a = Pow (b, one)",
+        "maximum": "t = ReduceMax (a, last) m = Sqrt (t)",
+    },
+    "a pool over the averages": {"maximum": "m = GlobalAveragePool (a)"},
+    "a slice of the first ones": {
+        "magnitude": "b = Abs (x) a = Slice (b, start, fifty, last, k)",
+    },
+    "a quotient that is one for zero": {
+        "bounded": "c = Identity (m)",
+        "scaled": "d = Div (x, c) e = Equal (c, zero) t = Where (e, one, d) v = Mul (t, qmax)",
+        "dequantised": "s = Mul (c, inverse) q = Mul (codes, s)",
+    },
+    "a quotient that is zero for ones": {
+        "bounded": "c = Identity (m)",
+        "scaled": "d = Div (x, c) e = Equal (c, one) t = Where (e, zero, d) v = Mul (t, qmax)",
+        "dequantised": "s = Mul (c, inverse) q = Mul (codes, s)",
+    },
     "a comparison with something else": {"bounded": "g = Greater (m, eps) c = Where (g, m, one)"},
     "a comparison the other way round": {"bounded": "g = Greater (m, eps) c = Where (g, eps, m)"},
     "a step with an epsilon, of a maximum with one": {
@@ -296,6 +350,13 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_computes_other_codes_keeps_its_quantizer(name: str) -> None:
     original = models.assemble(**OTHERS[name])
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation) == (PACKED, "float")
+    models.assert_same(original)
+
+
+def test_a_pool_over_two_axes_is_none_of_tokens() -> None:
+    original = models.assemble(rows="2, 1, 3", maximum="m = GlobalMaxPool (a)")
     (layer,) = models.pack(original)[1]
     assert (layer.status, layer.activation) == (PACKED, "float")
     models.assert_same(original)

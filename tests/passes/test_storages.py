@@ -313,3 +313,48 @@ def test_other_quantizers_of_qonnx_are_kept(attributes: str, bits: int, reason: 
     layer = only(parse(body, {"latent": LATENT, **numbers}))
     assert layer.status == KEPT
     assert reason in layer.reason
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_a_scale_that_was_rounded_to_half_precision_is_the_rounded_one(half: str) -> None:
+    """Weights of float32 between two Casts: what the product reads counts, in float32."""
+    type_number = helper.np_dtype_to_tensor_dtype(np.dtype(models.HALVES[half]))
+    body = f"""{QUANTIZER} w = Mul (weight_codes, weight_scale) narrow = Cast <to = {type_number}> (w)
+      wide = Cast <to = 1> (narrow) y = MatMul (quantized, wide)"""
+    scale = np.float32(SCALE)
+    known = {"weight_codes": np.ascontiguousarray(CODES.T).astype(np.float32), "weight_scale": scale}
+    model = parse(body, known)
+    layer = only(model)
+    assert (layer.status, layer.activation, layer.numerics) == (PACKED, "int8_token", "exact")
+    rounded = scale.astype(models.HALVES[half]).astype(np.float32)
+    assert layer.scale == rounded != scale
+    x = models.tokens(3, k=K)
+    (got,), (want,) = models.run(models.pack(model)[0], x), models.run(model, x)
+    assert models.largest_difference(got, want) < 1e-5
+
+
+def test_shifts_that_are_a_range_of_bytes() -> None:
+    """ONNX has no Range of uint8, but jax2onnx writes it; packed, the model runs."""
+    four = (CODES.T + 1).astype(np.uint8).reshape(K // 4, 4, N)
+    packed = four[:, 0] | four[:, 1] << 2 | four[:, 2] << 4 | four[:, 3] << 6
+    body = f"""{QUANTIZER} steps = Range (zero, eight, two) shifts = Reshape (steps, column)
+      rows = Unsqueeze (packed, one) shifted = BitShift <direction = "RIGHT"> (rows, shifts)
+      masked = BitwiseAnd (shifted, three) flat = Reshape (masked, sides) wide = Cast <to = 1> (flat)
+      w = Sub (wide, "1") y = MatMul (quantized, w)"""
+    bytes_of = {"zero": 0, "eight": 8, "two": 2, "three": 3}
+    known = {
+        **{name: np.uint8(value) for name, value in bytes_of.items()},
+        "column": np.array([4, 1]),
+        "one": np.array([1]),
+        "sides": np.array([K, N]),
+        "1": np.float32(1),
+        "packed": packed,
+    }
+    model = parse(body, known)
+    layer = only(model)
+    assert (layer.status, layer.activation, layer.scheme) == (PACKED, "int8_token", "ternary")
+    x = models.tokens(3, k=K)
+    (got,) = models.run(models.pack(model)[0], x)
+    plain = parse(f"{QUANTIZER} y = MatMul (quantized, w)", {"w": CODES.T.astype(np.float32)})
+    (want,) = models.run(plain, x)
+    assert models.largest_difference(got, want) < 1e-5

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from models.random_codes import DTYPES, codes_of, dequantised, shapes
 
 from bitcc.passes._refused import Refused
+from bitcc.passes.elementwise import Elementwise
+from bitcc.passes.matrix import Matrix
 from bitcc.passes.ternary import to_ternary
 
 if TYPE_CHECKING:
@@ -82,6 +84,29 @@ def test_noise_of_a_few_large_weights_makes_no_groups() -> None:
     assert (found.scope, found.noisy) == ("tensor", True)
     assert found.scale == scale
     np.testing.assert_array_equal(found.codes.read(), codes)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_merged_matrices_with_the_noise_of_a_few_large_weights_are_rows(*, transposed: bool) -> None:
+    """As onnxsim merges the projections of an attention: a scale for each third of the rows."""
+    codes = codes_of((96, 512), 0, 0.3)
+    scales = np.repeat(np.float32([0.0219, 0.0183, 0.0207]), 32)[:, None]
+    sizes = 0.5 + np.abs(np.random.default_rng(0).standard_t(1.5, codes.shape)).astype(np.float32)
+    latent = codes * sizes * scales
+    weights = latent + (codes * scales - latent)
+    content = Elementwise.of(np.ascontiguousarray(weights.T) if transposed else weights)
+    found = to_ternary(Matrix(content, transposed=transposed))
+    assert (found.scope, found.noisy) == ("row", True)
+    np.testing.assert_array_equal(found.scale, scales)
+    np.testing.assert_array_equal(found.codes.read(), codes)
+
+
+def test_rows_with_as_little_noise_of_many_values_are_dense() -> None:
+    codes = codes_of((64, 512), 0, 0.3)
+    scales = np.linspace(0.01, 0.02, 64, dtype=np.float32)[:, None]
+    noise = np.random.default_rng(0).uniform(1 - 5e-5, 1 + 5e-5, codes.shape).astype(np.float32)
+    with pytest.raises(Refused, match="the weights are dense"):
+        to_ternary(codes * scales * noise)
 
 
 @pytest.mark.parametrize("rows", [8, 16])
