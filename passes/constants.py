@@ -21,6 +21,7 @@ from bitcc.passes import elementwise, qonnx, reductions, sequences, sizes
 from bitcc.passes._refused import Refused
 from bitcc.passes.elementwise import Elementwise
 from bitcc.passes.integer_types import in_one_type
+from bitcc.passes.picked import picked
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -59,13 +60,14 @@ class Constants:
                 self._fixed.update(node.outputs)
                 if _can_be_evaluated(node) and _depends_on(node, self._constant):
                     self._constant.update(node.outputs)
+        self._picked = picked(model, self._fixed, _depends_on)
 
     def __contains__(self, value: ir.Value | None) -> bool:
         """Whether the value depends on constants alone."""
         return value in self._constant
 
     def independent_of_inputs(self, value: ir.Value | None) -> bool:
-        """Whether the value depends on initializers alone, even if it is not the same at every run."""
+        """Whether it depends on initializers alone, even if it is another at every run or turn of a loop."""
         return value in self._fixed
 
     def array(self, value: ir.Value) -> Array:
@@ -141,6 +143,11 @@ class Constants:
                     fix="export the weights as a plain tensor",
                 )
         for leaf in (value, *(v for node in order for v in node.inputs if v is not None)):
+            if leaf in self._picked:
+                return Refused(
+                    "its weights are others in every turn of the loop that it is in",
+                    fix="export the layers one by one, with a Python loop in place of a scan or while_loop",
+                )
             if leaf.is_initializer() and leaf not in self._constant:
                 return Refused(
                     f"its weight `{leaf.name}` is a graph input too, so that a caller may override it",

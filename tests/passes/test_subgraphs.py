@@ -62,6 +62,9 @@ def arrays() -> dict[str, Array]:
         "start": np.zeros(K, np.float32),
         "half": np.float32(0.5),
         "zero": np.array([0]),
+        "one": np.int64(1),
+        "none": np.int64(0),
+        "stack": np.stack([square, square[::-1], square.T]),
         **models.QUANTIZER_CONSTANTS,
     }
 
@@ -133,7 +136,9 @@ def test_a_weight_that_a_loop_changes_is_no_constant() -> None:
         => (bool again, float[3, 100] next, float[100, 100] changed)
         { again = Identity (go) next = MatMul (state, weight) changed = Neg (weight) }> (trips, , x, square)
     """
-    assert models.pack(parse(body))[1] == ()
+    (layer,) = models.pack(parse(body))[1]
+    assert (layer.status, layer.scheme) == (KEPT, "dense")
+    assert "in every turn of the loop" in layer.reason
 
 
 def test_a_dense_weight_in_a_body_is_kept() -> None:
@@ -145,3 +150,36 @@ def test_two_layers_of_one_input_in_a_body_become_one() -> None:
     two = "[one] l = MatMul (q, left) [two] r = MatMul (q, right) a = Concat <axis = -1> (l, r)"
     packed = assert_packed(parse(IF.format(then=IN_X + two, other="b = Neg (x)")), layers=2)
     assert [n.op_type for n in branch(packed).node] == ["BitLinear", "Split", "Concat"]
+
+
+PICKED = {
+    "a loop over a stack": """
+      y = Loop <body = step (int64 i, bool go, float[3, 100] state) => (bool again, float[3, 100] next)
+        { again = Identity (go) w = Gather <axis = 0> (stack, i) next = MatMul (state, w) } > (trips, , x)""",
+    "a loop that counts for itself, over a stack that it carries": """
+      last, same, y = Loop <
+        body = step (int64 i, bool go, int64 n, float[3, 100, 100] all, float[3, 100] state)
+          => (bool again, int64 more, float[3, 100, 100] kept, float[3, 100] next)
+        { again = Identity (go) more = Add (n, one) kept = Identity (all) w = Gather <axis = 0> (all, n)
+          r = Round (w) next = MatMul (state, r) } > (trips, , none, stack, x)""",
+    "a scan over a stack": """
+      y = Scan <num_scan_inputs = 1, body = step (float[3, 100] state, float[100, 100] w)
+        => (float[3, 100] next) { next = MatMul (state, w) } > (x, stack)""",
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_weights_that_a_loop_picks_are_told_of(name: str) -> None:
+    (layer,) = models.pack(parse(PICKED[name]))[1]
+    assert layer.status == KEPT
+    assert layer.reason == "its weights are others in every turn of the loop that it is in"
+    assert layer.fix.startswith("export the layers one by one")
+
+
+def test_a_matrix_that_a_loop_computes_of_its_input_is_no_weight() -> None:
+    body = """
+      y, w = Loop <body = step (int64 i, bool go, float[3, 100] state, float[100, 100] weight)
+        => (bool again, float[3, 100] next, float[100, 100] other)
+        { again = Identity (go) next = MatMul (state, weight) t = Transpose (next)
+          other = MatMul (t, next) } > (trips, , x, square)"""
+    assert models.pack(parse(body))[1] == ()
