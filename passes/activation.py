@@ -29,7 +29,7 @@ from bitcc.passes.act_codes import (
     skip_codes,
 )
 from bitcc.passes.act_scale import least_floor, readings
-from bitcc.passes.layout import RESHAPES, before_token_shape, is_of_tokens, same_tokens
+from bitcc.passes.layout import RESHAPES, before_token_shape, is_of_tokens, same_tokens, transposition
 from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
 from bitcc.passes.scales import ONE, read_factor
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 _MAX_EPS = 1e30  # what the op library reads
+_MOVED = "quantise behind the Transpose"
 _UNKNOWN_FORM = "the activation scale has no known form"
 _FORM = "compute the scale as 127 / max|x| and multiply by it, or as max|x| / 127 and divide by it"
 
@@ -65,7 +66,7 @@ class Activation:
         dequantised: Whether the codes are multiplied by ``c / qmax`` before they are used.
         gain: 1, or a constant that they are multiplied by as well.
         reshapes: The nodes that give the quantised tensor another shape before it is multiplied, first to
-            last; its rows of K stay what they are.
+            last; its rows of K stay what they are. The first may be a Transpose of the rows.
         restored: Whether the last of them gives it the shape of ``x`` back.
     """
 
@@ -108,7 +109,7 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
     reshape = producer(value, *RESHAPES)
     inner = None if reshape is None or axis != -1 else reshape.inputs[0]
     if reshape is not None and inner is not None and last_dim(inner) == k:
-        return _reshaped(match_activation(inner, k, constants), reshape, k)
+        return _reshaped(_of_moved_tokens(inner, k, constants), reshape, k)
     value = without_residue(value, constants) or value
     if (found := read_codes(value, k if axis == -1 else None, constants)) is None:
         raise _no_codes(value, constants)
@@ -120,6 +121,19 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
     return quantizer
 
 
+def _of_moved_tokens(value: ir.Value, k: int, constants: Constants) -> Activation:
+    """The quantizer of tokens that a Transpose may bring in another order, before they are reshaped."""
+    value = skip(value, constants)
+    found = transposition(value)
+    node = value.producer()
+    if found is None or node is None or found[1][-1] != len(found[1]) - 1:
+        return match_activation(value, k, constants)
+    quantizer = match_activation(found[0], k, constants)
+    if quantizer.reshapes or not quantizer.dequantised:  # the scale is in the order of the tokens
+        raise Refused("its tokens are moved between quantizer and product", fix=_MOVED)
+    return replace(quantizer, reshapes=(node,))
+
+
 def _reshaped(quantizer: Activation, reshape: ir.Node, k: int) -> Activation:
     """With a Reshape behind it.
 
@@ -128,7 +142,8 @@ def _reshaped(quantizer: Activation, reshape: ir.Node, k: int) -> Activation:
     quantizer = replace(quantizer, reshapes=(*quantizer.reshapes, reshape), restored=False)
     front = producer(quantizer.x, *RESHAPES)
     inner = None if front is None else front.inputs[0]
-    if front is None or inner is None or last_dim(inner) != k or _rank(inner) < _rank(quantizer.x):
+    moved = quantizer.reshapes[0].op_type == "Transpose"
+    if moved or front is None or inner is None or last_dim(inner) != k or _rank(inner) < _rank(quantizer.x):
         return quantizer
     if not same_tokens(inner.shape, reshape.outputs[0].shape, k):
         return quantizer

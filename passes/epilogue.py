@@ -228,6 +228,8 @@ def _restored(reader: _Reader, state: Epilogue, node: ir.Node) -> Epilogue | Non
     y, activation = node.outputs[0], reader.activation
     if activation is None or not activation.reshapes or activation.restored or state.restored:
         return None
+    if activation.reshapes[0].op_type == "Transpose":
+        return None
     if state.rescaled and any(v not in reader.constants for v in node.inputs[1:]):
         return None
     if not same_tokens(activation.x.shape, y.shape, reader.n):

@@ -34,7 +34,7 @@ def operands(node: ir.Node) -> tuple[tuple[ir.Value, ir.Value], ...]:
 
 
 def skip(value: ir.Value, constants: Constants, *, rounds: bool = True) -> ir.Value:
-    """The value behind Identity, float-to-float Cast, Dropout, a Slice of everything, and times or by one.
+    """The value behind Identity, float-to-float Cast, Dropout, times or by one, and moves that move nothing.
 
     Args:
         value: What to look behind.
@@ -77,13 +77,13 @@ def before_widening(value: ir.Value) -> ir.Value:
 
 
 def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
-    node = producer(value, "Identity", "Cast", "CastLike", "Dropout", "Slice", "Mul", "Div")
+    node = producer(value, "Identity", "Cast", "CastLike", "Dropout", "Slice", "Transpose", "Mul", "Div")
     if node is None or node.inputs[0] is None:
         return None
     if node.op_type == "Dropout":
         return node.inputs[0] if value.index() == 0 and _is_inference(node, constants) else None
-    if node.op_type in {"Identity", "Slice"}:
-        return node.inputs[0] if node.op_type == "Identity" or _takes_all(node, constants) else None
+    if node.op_type in {"Identity", "Slice", "Transpose"}:
+        return node.inputs[0] if _moves_nothing(node, constants) else None
     if node.op_type == "CastLike":
         return node.inputs[0] if {value.dtype, node.inputs[0].dtype} <= FLOATS else None
     if node.op_type == "Cast":
@@ -91,6 +91,14 @@ def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
         from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in FLOATS
         return node.inputs[0] if to in FLOATS and from_float else None
     return next((v for v, one in operands(node) if constants.scalar(one) == 1.0), None)
+
+
+def _moves_nothing(node: ir.Node, constants: Constants) -> bool:
+    """Whether an Identity, Slice or Transpose leaves everything where it is."""
+    if node.op_type == "Transpose":
+        perm = node.attributes.get_ints("perm")
+        return perm is not None and list(perm) == sorted(perm)
+    return node.op_type == "Identity" or _takes_all(node, constants)
 
 
 def _takes_all(node: ir.Node, constants: Constants) -> bool:

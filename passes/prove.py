@@ -26,12 +26,14 @@ import onnx_ir as ir
 from bitcc import formats, ops, ternary_linear
 from bitcc.passes._refused import Refused
 from bitcc.passes.between import HALVES, between, in_half_precision
-from bitcc.passes.layout import inverse, transposed
+from bitcc.passes.layout import inverse, transposed, transposition
 from bitcc.passes.matmul import as_read
 from bitcc.passes.prove_weights import weight_error
 from bitcc.passes.trial_tokens import shapes_in_front, tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bitcc.passes.constants import Constants
@@ -96,7 +98,7 @@ def _error_of(
         want = transposed(result.astype(np.float64), inverse(layer.y_layout))
         got = _computed(layer, trial, x).astype(np.float64)
         if layer.reshapes and not layer.restored:
-            got = _reshaped(got, layer.reshapes[-1].outputs[0], want)
+            got = _reshaped(got, layer.reshapes, want)
         if layer.product.y_shape:
             want = want.reshape(got.shape)
         if want.shape != got.shape:
@@ -105,8 +107,11 @@ def _error_of(
     return worst
 
 
-def _reshaped(got: Array, x: ir.Value, want: Array) -> Array:
-    """What the op makes of tokens that were given the shape of ``x``."""
+def _reshaped(got: Array, reshapes: Sequence[ir.Node], want: Array) -> Array:
+    """What the op makes of tokens that were moved and given another shape."""
+    x = reshapes[-1].outputs[0]
+    if (moved := transposition(reshapes[0].outputs[0])) is not None:
+        got = transposed(got, moved[1])
     if x.shape is None or x.shape.rank() != want.ndim:
         reason = "its input is reshaped, and its output has another rank, or one that is not known"
         raise Refused(reason, fix="quantise behind the Reshape")

@@ -102,6 +102,23 @@ CASES = {
         y="6",
         left=("Reshape",),
     ),
+    "rows in another order": Case(
+        STEPS + "t = Transpose <perm = [1, 0, 2]> (d) q = Reshape (t, rows)",
+        "y = Identity (p)",
+        y="6",
+        left=("Transpose", "Reshape", "Identity"),
+    ),
+    "rows in another order, which seem to be given back": Case(
+        STEPS + "t = Transpose <perm = [1, 0, 2]> (d) q = Reshape (t, rows)",
+        "y = Reshape (p, by_two_and_three)",
+        left=("Transpose", "Reshape", "Reshape"),
+    ),
+    "rows that are moved to where they are": Case(
+        STEPS + "t = Transpose <perm = [0, 1, 2]> (d) q = Reshape (t, rows)",
+        "y = Identity (p)",
+        y="6",
+        left=("Reshape", "Identity"),
+    ),
     "a Dropout in front": Case(STEPS + "q = Dropout (d)", "y = Add (p, bias)"),
     "a Dropout behind": Case(STEPS + "q = Identity (d)", "r, mask = Dropout (p, ratio) y = Add (r, bias)"),
 }
@@ -139,6 +156,19 @@ OTHERS = {
     ),
     "a scale that is reshaped while the tokens are not": Case(
         "q = Identity (codes)", "t = Reshape (scale, column) y = Div (p, t)", "1, 3", "1, 3"
+    ),
+    "scales in front of rows in another order": Case(
+        "t = Transpose <perm = [1, 0, 2]> (codes) q = Reshape (t, rows)",
+        "r = Reshape (p, by_two_and_three) y = Div (r, scale)",
+    ),
+    "columns among the rows": Case(
+        STEPS + "t = Transpose <perm = [2, 1, 0]> (d) q = Reshape (t, rows)", "y = Identity (p)", y="6"
+    ),
+    "pairs in another order": Case(
+        STEPS + "r = Reshape (d, pairs) t = Transpose <perm = [1, 0, 2]> (r) q = Reshape (t, rows)",
+        "y = Identity (p)",
+        x="3, 2",
+        y="6",
     ),
     "an axis between the tokens": Case(
         "q = Unsqueeze (codes, second)", "y = Div (p, scale)", x="3, 3", y="3, 3, 3"
