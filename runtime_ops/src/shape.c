@@ -15,8 +15,8 @@ static int64_t attribute_n(const OrtApi *api, const OrtShapeInferContext *contex
   return -1;
 }
 
-/* A dimension without a size and a name, as of a Reshape to -1: onnxruntime would take it for one of size
-   -1, which no node behind can have, and refuse the model. */
+/* A dimension without a size and a name, as of a Reshape to -1: onnxruntime would take it for one
+   of size -1, which no node behind can have, and refuse the model. */
 static bool has_nameless(const int64_t *dims, const char **symbols, size_t rank) {
   for (size_t i = 0; i < rank; i++)
     if (dims[i] < 0 && (symbols[i] == NULL || symbols[i][0] == '\0'))
