@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 4096  # of weights in the data file: mapped pages are used in place
 _MIN_EXTERNAL = 1024  # bytes; smaller tensors stay in the model file
+_SPOOL = "packed.tmp"
 _MAX_VERIFIED = 256 << 20  # bytes of model that are verified as a whole without being asked
 
 
@@ -137,7 +138,7 @@ def _settled(request: Request, chosen: Collection[targets.Target]) -> Request:
 
 def _pack(model: ir.Model, staging: Path, request: Request, say: Progress) -> tuple[LayerFacts, ...]:
     """Run the passes; packed weights go to a file that is no part of the bundle until they are saved."""
-    spool = staging / "packed.tmp"
+    spool = staging / _SPOOL
 
     def store(data: Bytes) -> ir.TensorProtocol:
         with spool.open("ab") as stream:
@@ -187,11 +188,12 @@ def _refuse_any_left(layers: tuple[LayerFacts, ...], where: str) -> None:
 
 def _write_model(model: ir.Model, path: Path | None, staging: Path, *, changed: bool) -> None:
     if not changed and path is not None:
+        (staging / _SPOOL).unlink(missing_ok=True)  # of a layer that was packed and then refused
         _copy_model(model, path, staging)
         return
     with _data_moved(model, staging):
         ir.save(model, staging / bundle.MODEL)
-    (staging / "packed.tmp").unlink(missing_ok=True)
+    (staging / _SPOOL).unlink(missing_ok=True)
     (staging / bundle.DATA).touch()  # every bundle has one, also where all weights are tiny
 
 
@@ -221,11 +223,19 @@ def _data_moved(model: ir.Model, staging: Path) -> Iterator[None]:
 
 
 def _copy_model(model: ir.Model, path: Path, staging: Path) -> None:
-    """Byte for byte: nothing was found to change."""
+    """Byte for byte: nothing was found to change.
+
+    Raises:
+        ModelError: a data file would be a file of the bundle, also where file systems ignore case.
+    """
     shutil.copyfile(path, staging / bundle.MODEL)
-    for location in sorted({str(tensor.location) for tensor in source.external_tensors(model)}):
-        if location in {bundle.MODEL, bundle.MANIFEST}:
-            raise ModelError(f"its external data is called `{location}`", where=f"`{path}`")
+    for location in sorted({source.location(tensor) for tensor in source.external_tensors(model)}):
+        if location.split("/")[0].casefold() in {bundle.MODEL, bundle.MANIFEST}:
+            raise ModelError(
+                f"its external data is called `{location}`, as a file of the bundle is",
+                where=f"`{path}`",
+                hint="save the model with another `location` of its data",
+            )
         (staging / location).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path.parent / location, staging / location)
 

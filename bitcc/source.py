@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -85,6 +85,11 @@ def external_tensors(model: ir.Model) -> Iterable[ir.ExternalTensor]:
         yield from _external_attributes(node)
 
 
+def location(tensor: ir.ExternalTensor) -> str:
+    """The file of a tensor's data below the model's folder, in the one spelling that bundles have."""
+    return PurePath(tensor.location).as_posix()
+
+
 def _external_attributes(node: ir.Node) -> Iterable[ir.ExternalTensor]:
     for attribute in node.attributes.values():
         if attribute.type in {ir.AttributeType.TENSOR, ir.AttributeType.TENSORS} and not attribute.is_ref():
@@ -108,13 +113,22 @@ def _check_functions(model: ir.Model, where: str) -> None:
 
 def _check_external(tensor: ir.ExternalTensor, where: str) -> None:
     path = Path(tensor.path)
-    if not path.resolve().is_relative_to(Path(tensor.base_dir).resolve()):
-        raise ModelError(
-            f"the data of `{tensor.name}` is outside of the model's folder",
-            where=where,
-            hint="copy the model and its data into one folder, as files and not as links: cp -L",
+    try:
+        outside = _may_leave(str(tensor.location)) or not path.resolve().is_relative_to(
+            Path(tensor.base_dir).resolve()
         )
-    if not path.is_file():
+        missing = not path.is_file()
+    except (OSError, ValueError) as error:  # no file can be called that, or a folder may not be entered
+        problem = f"the data of `{tensor.name}` cannot be read: {getattr(error, 'strerror', error)}"
+        raise ModelError(problem, where=where, hint="export the model again") from error
+    if outside:
+        raise ModelError(
+            f"the data of `{tensor.name}` is outside of the model's folder, or its location may lead there",
+            where=where,
+            hint="copy the model and its data into one folder, as files and not as links: cp -L; "
+            "`location` must be a name below that folder without `..`",
+        )
+    if missing:
         raise ModelError(
             f"the data of `{tensor.name}` should be in `{path.name}`, which is missing",
             where=where,
@@ -127,3 +141,9 @@ def _check_external(tensor: ir.ExternalTensor, where: str) -> None:
             where=where,
             hint="copy the data file again, or export the model again",
         )
+
+
+def _may_leave(location: str) -> bool:
+    """Whether a location names another folder on some system: bundles are read on others than models are."""
+    windows = PureWindowsPath(location)  # takes both separators
+    return bool(windows.anchor) or ".." in windows.parts

@@ -80,7 +80,7 @@ def check_weights(built: Bundle) -> None:
         PackedWeightError: one is not what its layout allows; the error names the node.
     """
     model = source.load(built.model)
-    for location in {str(tensor.location) for tensor in source.external_tensors(model)}:
+    for location in {source.location(tensor) for tensor in source.external_tensors(model)}:
         if location not in built.manifest.files:
             problem = f"`{bundle.MANIFEST}` does not know `{location}`, which has data of the model"
             raise BundleError(problem, where=f"bundle `{built.path}`")
