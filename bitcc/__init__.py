@@ -64,7 +64,8 @@ def compile(  # noqa: A001 - the name that users expect
         The bundle. ``bundle.packed`` is empty if the model holds no BitLinear; it is unchanged then.
 
     Raises:
-        BitccError: with the reason and what to do.
+        BitccError: with the reason and what to do; ``output`` is then as it was before. If the compiled model
+            does not compute what the original does, it is a ``VerificationError``.
     """
     from bitcc import pipeline  # noqa: PLC0415 - heavy
 

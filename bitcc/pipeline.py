@@ -17,7 +17,7 @@ import onnx_ir as ir
 from bitcc import bundle, libraries, passes, source, targets, verify
 from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.digest import sha256
-from bitcc.errors import BitccError, ModelError, TargetError
+from bitcc.errors import BitccError, ModelError, TargetError, VerificationError
 from bitcc.facts import KEPT, PACKED, FormatChoice, Numerics
 from bitcc.version import __version__
 
@@ -34,6 +34,10 @@ _ALIGNMENT = 4096  # of weights in the data file: mapped pages are used in place
 _MIN_EXTERNAL = 1024  # bytes; smaller tensors stay in the model file
 _SPOOL = "packed.tmp"
 _MAX_VERIFIED = 256 << 20  # bytes of model that are verified as a whole without being asked
+_NOT_WRITTEN = (
+    "nothing was written; please report the model; --no-verify (in Python verify=False) writes the bundle "
+    "all the same, for looking into it"
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def compile_model(
         progress: Called with (what, done, all); all is 0 where it is not known.
 
     Raises:
-        BitccError: with the reason and what to do; ``output`` is then as it was before.
+        VerificationError: the compiled model does not compute what the original does.
+        BitccError: with the reason and what to do; ``output`` is then as it was before, in every case.
     """
     say = progress or (lambda _what, _done, _all: None)
     chosen = _chosen(request.targets or (libraries.host_target(),))
@@ -85,26 +90,29 @@ def compile_model(
     with bundle.writing(Path(output), force=request.force) as staging:
         loaded = model if isinstance(model, ir.Model) else source.load(Path(model))
         source.check_not_compiled(loaded, f"`{path or 'the model'}`")
-        layers = _pack(loaded, staging, _settled(request, chosen.values()), say)
-        if request.strict:
-            _refuse_any_left(layers, f"`{path or 'the model'}`")
-        changed = any(layer.status == PACKED for layer in layers)
-        say("writing the model", 0, 0)
-        _write_model(loaded, path, staging, changed=changed)
+        with source.reading(loaded, path):
+            layers = _pack(loaded, staging, _settled(request, chosen.values()), say)
+            if request.strict:
+                _refuse_any_left(layers, f"`{path or 'the model'}`")
+            changed = any(layer.status == PACKED for layer in layers)
+            say("writing the model", 0, 0)
+            _write_model(loaded, path, staging, changed=changed)
+            of_source = _source(path)
         entries = [
             _add_library(name, staging, say, tiles=tiles.get(t.name), alone=len(chosen) == 1)
             for name, t in (chosen.items() if changed else ())
         ]
         manifest = Manifest(
             bitcc=__version__,
-            source=_source(path),
+            source=of_source,
             files=_digests(staging, entries),
             targets=tuple(entries),
             layers=layers,
             versions={name: version(name) for name in ("apache-tvm", "onnx-ir", "onnxruntime", "ziglang")},
         )
         built = Bundle(staging, manifest)
-        built = replace(built, manifest=replace(manifest, verify=_verify(built, path, request, say)))
+        verified = _verify(built, Path(output), path, request, say)
+        built = replace(built, manifest=replace(manifest, verify=verified))
         (staging / bundle.MANIFEST).write_text(built.manifest.to_json(), encoding="utf-8")
     return Bundle(Path(output), built.manifest)
 
@@ -125,7 +133,7 @@ def examine(
     # models are looked at on machines, too, that nothing can be compiled for
     of_host = targets.of_machine(sys.platform, platform.machine())[:1]
     chosen = [targets.get(name) for name in request.targets or ()] or of_host
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, source.reading(loaded, path):
         return _pack(loaded, Path(name), _settled(request, chosen), progress or (lambda *_: None))
 
 
@@ -289,7 +297,14 @@ def _digests(staging: Path, entries: list[TargetEntry]) -> dict[str, str]:
     return {name: sha256(staging / name) for name in names if name not in libraries_}
 
 
-def _verify(built: Bundle, path: Path | None, request: Request, say: Progress) -> dict[str, Any]:
+def _verify(
+    built: Bundle, output: Path, path: Path | None, request: Request, say: Progress
+) -> dict[str, Any]:
+    """What the bundle's manifest says of it; one that failed is not written.
+
+    Raises:
+        VerificationError: the compiled model does not run, or computes something else.
+    """
     if request.verify is False:
         return verify.not_run("it was switched off")
     if path is None:
@@ -302,4 +317,10 @@ def _verify(built: Bundle, path: Path | None, request: Request, say: Progress) -
             f"the model is larger than {_MAX_VERIFIED >> 20} MB; run `bitcc verify --against`"
         )
     say("verifying", 0, 0)
-    return verify.compare(built, path).to_dict()
+    try:
+        certificate = verify.compare(built, path)
+        verify.require(certificate)
+    except VerificationError as error:  # the staging folder, which onnxruntime names, will be gone
+        problem = error.problem.replace(str(built.path), str(output))
+        raise VerificationError(problem, where=error.where, hint=_NOT_WRITTEN) from error
+    return certificate.to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from bitcc import model_file, ops
 from bitcc.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 def load(path: Path) -> ir.Model:
@@ -88,6 +89,27 @@ def external_tensors(model: ir.Model) -> Iterable[ir.ExternalTensor]:
 def location(tensor: ir.ExternalTensor) -> str:
     """The file of a tensor's data below the model's folder, in the one spelling that bundles have."""
     return PurePath(tensor.location).as_posix()
+
+
+@contextmanager
+def reading(model: ir.Model, path: Path | None) -> Iterator[None]:
+    """Where the files of a model are read: what the disk refuses of them is told of as such.
+
+    Args:
+        model: Its data is read in the block.
+        path: Its file; None for one in memory.
+
+    Raises:
+        ModelError: a file of the model could not be read; other errors are left as they are.
+    """
+    files = {Path(tensor.path) for tensor in external_tensors(model)} | ({path} if path else set())
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename) not in files:
+            raise
+        problem = f"`{error.filename}` cannot be read: {error.strerror}"
+        raise ModelError(problem, where=f"`{path or 'the model'}`") from error
 
 
 def _external_attributes(node: ir.Node) -> Iterable[ir.ExternalTensor]:

@@ -34,7 +34,6 @@ def compile(  # noqa: A001 - the name of the command
 ) -> None:
     """Compile a model into a bundle: packed model, kernel library, manifest."""
     from bitcc import pipeline, report
-    from bitcc.verify.certificate import Certificate, require
 
     request = pipeline.Request(
         targets=tuple(target) if target else None,
@@ -56,7 +55,6 @@ def compile(  # noqa: A001 - the name of the command
         if any(entry.gpus for entry in bundle.manifest.targets):
             show(report.on_gpu(bundle.packed))
         show(f"{report.verdict(bundle.manifest.verify)}\n{output}")
-    require(Certificate(**bundle.manifest.verify))
     if not bundle.packed:
         what = f"no BitLinear was packed; `{output}` holds the model unchanged"
         nothing_found(what, "`bitcc inspect` says of each layer why", bundle.manifest.layers)

@@ -17,7 +17,7 @@ import numpy as np
 from bitcc import bundle, formats, libraries, ops, runtime, source
 from bitcc.errors import BundleError, ModelError, PackedWeightError, TargetError, first_line
 from bitcc.verify import runs
-from bitcc.verify.certificate import BODY, FAILED, NOT_RUN, ORIGINAL, PASSED, TOLERANCE, Certificate
+from bitcc.verify.certificate import BODY, FAILED, NOT_RUN, ORIGINAL, PASSED, TOLERANCE, Certificate, require
 from bitcc.verify.inputs import load_inputs, random_inputs
 from bitcc.verify.outputs import distance, equal, flat
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bitcc.verify.inputs import Feeds
     from bitcc.verify.outputs import Outputs
 
-__all__ = ["check_weights", "compare", "distance", "not_run", "random_inputs", "verify_bundle"]
+__all__ = ["check_weights", "compare", "distance", "not_run", "random_inputs", "require", "verify_bundle"]
 
 
 def not_run(reason: str) -> dict[str, Any]:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 import onnxruntime as ort
 
 from bitcc import ops, paths, runtime
-from bitcc.errors import VerificationError, first_line
+from bitcc.errors import BundleError, VerificationError, first_line
 from bitcc.verify.outputs import flat
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bitcc.bundle import Bundle
     from bitcc.verify.inputs import Feeds
     from bitcc.verify.outputs import Outputs
+
+_LIBRARY = "with the library"
 
 
 def plain_session(path: Path) -> ort.InferenceSession:
@@ -37,7 +41,7 @@ def by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:
         return by_body
     options = _options()
     runtime.register_library(built, options)
-    return _run(runtime.open_session(built, options), feeds, "with the library")
+    return _run(_open(built, options, runtime.CPU, _LIBRARY), feeds, _LIBRARY)
 
 
 def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
@@ -51,7 +55,7 @@ def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
     with tempfile.TemporaryDirectory(prefix="bitcc-verify-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = runtime.open_session(built, options, runtime.EXACT_CUDA)
+        session = _open(built, options, runtime.EXACT_CUDA, gpu)
         outputs = _run(session, feeds, gpu)
         ran = runtime.places(Path(session.end_profiling()), ops.BIT_LINEAR)
     on_gpu = ran[runtime.CUDA]
@@ -64,6 +68,15 @@ def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
             else "no layer of this model has int8 activations, and only such layers run on a GPU",
         )
     return outputs, f"{on_gpu} {ops.BIT_LINEAR} nodes ran on {gpu}"
+
+
+def _open(
+    built: Bundle, options: ort.SessionOptions, providers: Sequence[runtime.Provider], where: str
+) -> ort.InferenceSession:
+    try:
+        return runtime.open_session(built, options, providers)
+    except BundleError as error:  # its files are whole, so it is what the compiler made of the model
+        raise VerificationError(error.problem, where=where) from error
 
 
 def _run(session: ort.InferenceSession, feeds: Feeds, where: str) -> Outputs:

@@ -11,7 +11,7 @@ from e2e.command import Run, refused
 from onnx import TensorProto, helper
 
 import bitcc
-from bitcc import verify
+from bitcc import pipeline, verify
 from bitcc.errors import ModelError
 
 if TYPE_CHECKING:
@@ -87,3 +87,15 @@ def test_a_location_that_no_file_can_have(bitcc_command: Run, tmp_path: Path, lo
     path = dense(tmp_path / "m", location, "weights.bin")
     for arguments in (("inspect", path), ("compile", path, "-o", tmp_path / "b")):
         refused(bitcc_command(*arguments), 1, "the data of `w` cannot be read")
+
+
+def test_data_that_cannot_be_read_any_more_is_no_full_disk(tmp_path: Path) -> None:
+    path = dense(tmp_path / "m", "weights.bin")
+
+    def remove(what: str, *_: object) -> None:
+        if what == "writing the model":
+            (tmp_path / "m" / "weights.bin").unlink()
+
+    with pytest.raises(ModelError, match=r"weights\.bin` cannot be read: No such file"):
+        pipeline.compile_model(path, tmp_path / "b", pipeline.Request(), remove)
+    assert [found.name for found in tmp_path.iterdir()] == ["m"]
