@@ -45,7 +45,8 @@ class Manifest:
         files: Digest of every other file of the bundle, by path.
         targets: The libraries.
         layers: One entry for each place where the source model multiplies by a constant matrix.
-        verify: ``status`` (``passed``, ``failed`` or ``not run``), ``reason``, and what was measured.
+        verify: ``status`` (``passed``, ``partly passed`` or ``not run``; older bitcc wrote ``failed``, too),
+            ``reason``, and what was measured.
         versions: Of the tools whose work is in the bundle.
     """
 

@@ -17,12 +17,24 @@ import numpy as np
 from bitcc import bundle, formats, libraries, ops, runtime, source
 from bitcc.errors import BundleError, ModelError, PackedWeightError, TargetError, first_line
 from bitcc.verify import runs
-from bitcc.verify.certificate import BODY, FAILED, NOT_RUN, ORIGINAL, PASSED, TOLERANCE, Certificate, require
+from bitcc.verify.certificate import (
+    BODY,
+    FAILED,
+    NOT_RUN,
+    ORIGINAL,
+    PARTLY,
+    PASSED,
+    TOLERANCE,
+    Certificate,
+    require,
+)
 from bitcc.verify.inputs import load_inputs, random_inputs
 from bitcc.verify.outputs import distance, equal, flat
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnxruntime as ort
 
     from bitcc.bundle import Bundle
     from bitcc.verify.inputs import Feeds
@@ -53,7 +65,8 @@ def verify_bundle(
         target: ``cuda`` to run the library on this machine's GPU; None for its CPU.
 
     Raises:
-        BundleError: a file is missing or not what the compiler wrote.
+        BundleError: a file is missing or not what the compiler wrote; there is no library for the target; or
+            there is nothing that could be compared here.
         PackedWeightError: a packed weight is not what its layout allows.
         ModelError: the inputs cannot be read.
         TargetError: this machine cannot run that target.
@@ -61,6 +74,8 @@ def verify_bundle(
     """
     built = bundle.read(path)
     gpu = runtime.check_target(target)
+    if target is not None and not gpu and built.manifest.targets:
+        runtime.library_entry(built)  # what was asked for; without, what runs here is compared
     built.check_digests()
     check_weights(built)
     feeds = None if inputs is None else load_inputs(inputs)
@@ -68,6 +83,12 @@ def verify_bundle(
     if not found.inputs:
         raise ModelError(
             found.reason, hint="check the paths; give inputs that the model takes with --inputs FILE.npz"
+        )
+    if found.status == NOT_RUN:
+        raise BundleError(
+            f"its files and packed weights are whole, but nothing was compared: {found.reason}",
+            where=f"bundle `{path}`",
+            hint="give the original model with --against, or run this on a machine that a library is for",
         )
     return found
 
@@ -128,8 +149,7 @@ def compare(
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return Certificate(NOT_RUN, f"onnxruntime cannot load `{reference.name}`: {first_line(error)}")
     try:
-        feeds = random_inputs(first) if feeds is None else feeds
-        want = flat(first.run(None, feeds))
+        feeds, want = _first_run(first, feeds)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return Certificate(NOT_RUN, f"`{reference.name}` does not run on {described}: {first_line(error)}")
     del first
@@ -143,16 +163,30 @@ def compare(
         runs_here, (by_library, remark) = True, runs.by_gpu(built, feeds, gpu)
     else:
         runs_here, remark = _where_it_runs(built)
-        by_library = runs.by_library(built, feeds, by_body) if runs_here else None
+        differ = original is not None or built.manifest.targets  # else it is one model, run once
+        by_library = runs.by_library(built, feeds, by_body) if runs_here and differ else None
     of_body = None if original is None else distance(by_body, want)
     of_library = None if by_library is None else distance(by_library, want)
     worst = max(error for error in (of_body, of_library, 0.0) if error is not None)
     left_out = "" if original else "not compared with the original: give it with --against"
-    status, reason = (PASSED if runs_here else NOT_RUN), "; ".join(filter(None, [left_out, remark]))
+    compared = not (of_body is None and of_library is None)
+    status = (PASSED if runs_here else PARTLY) if compared else NOT_RUN
+    reason = "; ".join(filter(None, [left_out, remark]))
     if not worst <= tolerance:  # written so that NaN fails
         status, reason = FAILED, _difference(worst, tolerance)
     same = None if by_library is None else equal(by_library, by_body)
     return Certificate(status, reason, described, against, tolerance, of_library, of_body, same)
+
+
+def _first_run(session: ort.InferenceSession, feeds: Feeds | None) -> tuple[Feeds, Outputs]:
+    """What it is run on, and what it gives: on random inputs of unlike sizes, if it takes them."""
+    if feeds is None:
+        feeds = random_inputs(session, unlike=True)
+        try:
+            return feeds, flat(session.run(None, feeds))
+        except Exception:  # noqa: BLE001 - onnxruntime's errors have no common base
+            feeds = random_inputs(session)  # sizes that have to be one, though their names are not
+    return feeds, flat(session.run(None, feeds))
 
 
 def _where_it_runs(built: Bundle) -> tuple[bool, str]:

@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from bitcc.errors import VerificationError
 
-PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+PASSED, PARTLY, FAILED, NOT_RUN = "passed", "partly passed", "failed", "not run"
 TOLERANCE = 1e-2
 ORIGINAL, BODY = "original", "function body"
 
@@ -19,7 +19,9 @@ class Certificate:
     """What a comparison of two models found.
 
     Attributes:
-        status: ``passed``, ``failed``, or ``not run`` if the library or both models did not run.
+        status: ``passed``; ``partly passed`` if the library did not run, as on another machine than it is
+            for, and the compiled model without it computes what the original does; ``failed``; or ``not run``
+            if nothing was compared.
         reason: Why it failed or was not run, or what was left out.
         inputs: What the models were run on; empty if none ran.
         against: What the differences are from: ``original``, or ``function body``, the compiled model without

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Feeds: TypeAlias = "dict[str, NDArray[Any]]"
 
-_DYNAMIC_DIM = 4
+_DYNAMIC_DIM = 4  # and more, where they are to differ
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -29,21 +29,31 @@ _TYPES = {
 }
 
 
-def random_inputs(session: ort.InferenceSession) -> Feeds:
-    """Small random inputs: dynamic dimensions of one name have one size; integers are 0 or 1.
+def random_inputs(session: ort.InferenceSession, *, unlike: bool = False) -> Feeds:
+    """Small random inputs; integers are 0 or 1.
+
+    Args:
+        session: Of the model.
+        unlike: Give dynamic dimensions another size each, but one size to those of one name: what mixes them
+            up is seen then. Else all have one size, which more models take.
 
     Raises:
         ModelError: an input is not a tensor of a type that can be drawn.
     """
     rng = np.random.default_rng(0)
     feeds: Feeds = {}
+    sizes: dict[str, int] = {}
     for value in session.get_inputs():
         if value.type not in _TYPES:
             raise ModelError(
                 f"the input `{value.name}` is {value.type}; random values make no sense for it",
                 hint="give inputs with --inputs FILE.npz",
             )
-        shape = [d if isinstance(d, int) else _DYNAMIC_DIM for d in value.shape]
+        shape = []
+        for axis, dim in enumerate(value.shape):
+            name = dim or f"{value.name} {axis}"  # a name that no other has, where it has none
+            new = _DYNAMIC_DIM + (len(sizes) if unlike else 0)
+            shape.append(dim if isinstance(dim, int) else sizes.setdefault(name, new))
         dtype = np.dtype(_TYPES[value.type])
         array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
         feeds[value.name] = array.astype(dtype)
