@@ -48,8 +48,8 @@ class WeightFormat:
         packed_shape: (n, k) -> the shape of the packed uint8 array.
         pack: (n, k) int8 weights in {-1, 0, 1}, in memory of any order -> packed uint8. Raises
             ``PackedWeightError``.
-        unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for a wrong shape, a
-            byte that no packer writes, or padding that is not zero.
+        unpack: packed uint8, n, k -> (n, k) int8. Raises ``PackedWeightError`` for n or k below 1, a wrong
+            shape, a byte that no packer writes, or padding that is not zero.
         holds: packed uint8, (n, k) int8 weights in memory of any order -> whether ``unpack`` gives them;
             False where it refuses. Raises ``PackedWeightError`` for a wrong shape.
     """

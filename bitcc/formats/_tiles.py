@@ -82,9 +82,11 @@ class Tiling:
         """uint8 [tiles, vectors, 64] -> (n, k) int8, the inverse of ``pack``.
 
         Raises:
-            PackedWeightError: the shape is not that of an (n, k) matrix, a byte is none that ``pack`` writes,
-                or the padding holds something else than weight 0.
+            PackedWeightError: there is no weight, the shape is not that of an (n, k) matrix, a byte is none
+                that ``pack`` writes, or the padding holds something else than weight 0.
         """
+        if n < 1 or k < 1:
+            raise PackedWeightError(f"N = {n}, K = {k}: there is no weight")
         check_packed(packed, self.packed_shape(n, k), n, k)
         weights = np.empty((n, k), np.int8, order=order)
         (self._unpack_columns if order == "F" else self._unpack_rows)(packed, weights)

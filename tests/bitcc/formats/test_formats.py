@@ -153,6 +153,14 @@ def test_packed_weights_of_another_shape_are_refused(fmt: WeightFormat) -> None:
 
 
 @every_format
+@pytest.mark.parametrize("size", [(0, 64), (16, 0), (0, 0), (-16, -64)])
+def test_packed_weights_of_no_size_are_refused(fmt: WeightFormat, size: tuple[int, int]) -> None:
+    shape = [max(0, length) for length in fmt.packed_shape(*size)]
+    with pytest.raises(PackedWeightError, match=rf"N = {size[0]}, K = {size[1]}: there is no weight"):
+        fmt.unpack(np.zeros(shape, np.uint8), *size)
+
+
+@every_format
 def test_packed_weights_of_another_type_are_refused(fmt: WeightFormat) -> None:
     packed = fmt.pack(weights_of((20, 70), 0)).view(np.int8)
     with pytest.raises(PackedWeightError, match="packed weights are int8"):
