@@ -84,7 +84,11 @@ def usage() -> Usage:
         TargetError: its folder cannot be made.
     """
     folder = root()
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    sizes = []
+    for parent, _, names in os.walk(folder):  # which passes over folders that are gone
+        for name in names:
+            with suppress(OSError):  # of a build that has just ended
+                sizes.append((Path(parent) / name).stat().st_size)
     return Usage(folder, sum(sizes), sum(1 for _ in (folder / "libraries").glob("*.sha256")))
 
 

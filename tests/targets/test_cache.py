@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,29 @@ def test_a_missing_tool_is_named(shim: Shim, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_missing_source_is_named(shim: Shim) -> None:
     with pytest.raises(TargetError, match=r"`.*gone\.c` cannot be read: No such file"):
         _cache.key(TARGET, replace(shim, sources=(shim.include / "gone.c",)))
+
+
+def test_what_is_used_is_counted_while_builds_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Their files and folders are there when they are listed, and gone when they are looked at."""
+    monkeypatch.setenv("BITCC_CACHE_DIR", str(tmp_path))
+    (tmp_path / "kept").write_bytes(b"x" * 100)
+    done = threading.Event()
+
+    def build() -> None:
+        while not done.is_set():
+            folder = tmp_path / "build-1"
+            folder.mkdir()
+            for i in range(20):
+                (folder / f"{i}.o").touch()
+            shutil.rmtree(folder)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    try:
+        assert {targets.usage().bytes for _ in range(500)} == {100}
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_a_cache_folder_that_cannot_be_made_is_an_error_with_a_way_out(
