@@ -12,8 +12,6 @@ from bitcc.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEFAULT_SECONDS = 120.0
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -39,7 +37,7 @@ def tune(
     target: str | None = None,
     isa: str | None = None,
     *,
-    seconds: float = DEFAULT_SECONDS,
+    seconds: float,
     remote: targets.Remote | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Tuned:
@@ -56,6 +54,12 @@ def tune(
         TargetError: there is no such target or variant, or the machine cannot run it or be reached.
     """
     name = target or libraries.host_target()
+    targets.get(name)
+    if remote is None and name not in libraries.host_targets():
+        raise TargetError(
+            f"this machine ({libraries.host_target()}) cannot run {name}, so nothing can be measured here",
+            hint="give --rpc HOST:PORT, a machine that can",
+        )
     if remote is not None and isa is None:
         raise TargetError("which kernels to tune on another machine has to be said", hint="give --isa")
     chosen = isa or runtime_ops.library_info(libraries.library_path(name, progress)).selected

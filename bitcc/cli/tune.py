@@ -59,6 +59,6 @@ def _remote(rpc: str | None, key: str) -> Remote | None:
             raise typer.BadParameter("--key belongs to --rpc")
         return None
     host, _, port = rpc.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal():
         raise typer.BadParameter("write --rpc HOST:PORT")
     return Remote(host, int(port), key)

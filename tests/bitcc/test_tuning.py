@@ -55,7 +55,7 @@ def test_what_is_found_is_stored_and_told(asked: dict[str, Any], tmp_path: Path)
 
 def test_json_names_every_kernel(asked: dict[str, Any], tmp_path: Path) -> None:
     done = run("tune", "--target", "x86-64", "--isa", "scalar", "-o", tmp_path / "t.json", "--json")
-    assert asked["seconds"] == tuning.DEFAULT_SECONDS
+    assert asked["seconds"] == 120
     plain = json.loads(done.output)
     assert (plain["target"], plain["isa"]) == ("x86-64", "scalar")
     assert [(kernel["kernel"], kernel["ratio"]) for kernel in plain["kernels"]] == [
@@ -72,7 +72,8 @@ def test_another_machine_may_measure(asked: dict[str, Any], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--rpc", "board"), ("--rpc", ":1"), ("--rpc", "board:x"), ("--key", "arm")]
+    "wrong",
+    [("--rpc", "board"), ("--rpc", ":1"), ("--rpc", "board:x"), ("--rpc", "board:²"), ("--key", "arm")],
 )
 @pytest.mark.usefixtures("asked")
 def test_wrong_usage_is_told(tmp_path: Path, wrong: tuple[str, str]) -> None:
@@ -95,8 +96,21 @@ def test_a_file_that_cannot_be_written_is_told_before_the_search(
 @pytest.mark.usefixtures("asked")
 def test_the_kernels_of_another_machine_have_to_be_named() -> None:
     with pytest.raises(TargetError, match="which kernels to tune on another machine") as raised:
-        tuning.tune("x86-64", remote=targets.Remote("board", 1))
+        tuning.tune("x86-64", seconds=1, remote=targets.Remote("board", 1))
     assert raised.value.hint == "give --isa"
+
+
+@pytest.mark.parametrize("isa", [(), ("--isa", "neon")])
+def test_what_this_machine_cannot_run_is_not_tuned_on_it(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, isa: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(libraries, "host_targets", lambda: ("x86-64",))
+    done = run("tune", "--target", "arm64", *isa, "-o", tmp_path / "t.json")
+    assert isinstance(done.exception, TargetError)
+    assert "this machine (x86-64) cannot run arm64" in str(done.exception)
+    assert done.exception.hint.startswith("give --rpc HOST:PORT")
+    assert not asked
+    assert not (tmp_path / "t.json").exists()
 
 
 def write(path: Path, target: str) -> Path:
