@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TERNARY_LINEAR = "TernaryLinear"
-GROUP_ALIGNMENT = 16  # group_size is K or a multiple of it
 
 
 @dataclass(frozen=True)

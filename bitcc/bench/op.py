@@ -19,7 +19,7 @@ from bitcc.bench import machine
 from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, T5, Layer, random_layer
 from bitcc.bench.results import CACHED, STREAMED, Case, CaseResult, OpBench, Timing, means
 from bitcc.bench.rounds import Pace, Samples, interleave, ratio, spread
-from bitcc.errors import VerificationError
+from bitcc.errors import VerificationError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -201,7 +201,7 @@ class _Step:
             except Exception as error:  # onnxruntime's errors have no common base
                 if contender is self.ours:
                     raise
-                timing = replace(timing, reason=(str(error).strip() or repr(error)).splitlines()[0])
+                timing = replace(timing, reason=first_line(error))
             else:
                 timing = replace(timing, reason=self.fault(contender, timing))
             if not timing.reason:
