@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnxruntime as ort
 
 from bitcc import bundle as bundles
-from bitcc import ops, paths, runtime, source, verify
+from bitcc import ops, paths, runtime, source, ternary_linear, verify
 from bitcc.bench import machine, profile
 from bitcc.bench.models import session_options
 from bitcc.bench.rounds import Pace, Spread, interleave, ratio, spread
 from bitcc.errors import ModelError, first_line
+from bitcc.verify.outputs import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Open: TypeAlias = Callable[[ort.SessionOptions], ort.InferenceSession]
 
 _PROFILED_RUNS = 10
+_PACKED_OPS = frozenset({ops.BIT_LINEAR, ternary_linear.TERNARY_LINEAR})
 COMPILED, ORIGINAL = "compiled", "original"
 
 
@@ -62,7 +64,7 @@ class ModelBench:
         library_bytes: Size of the op library, which the compiled model needs too.
         ratio: The original's time over the compiled model's in the same round, the median over the rounds.
         difference: The largest difference of the outputs relative to max|y|.
-        layers: The BitLinear nodes of the compiled model.
+        layers: The BitLinear and TernaryLinear nodes of the compiled model.
     """
 
     machine: Machine
@@ -142,7 +144,7 @@ def _measure(
         library_bytes=library.stat().st_size if library else 0,
         ratio=ratio(samples[ORIGINAL], samples[COMPILED]) if both else None,
         difference=verify.distance(outputs[COMPILED], outputs[ORIGINAL]) if both else None,
-        layers=tuple(node for node in nodes[COMPILED] if node.op == ops.BIT_LINEAR),
+        layers=tuple(node for node in nodes[COMPILED] if node.op in _PACKED_OPS),
     )
 
 
@@ -194,14 +196,13 @@ def _open(model: Path, options: ort.SessionOptions, providers: tuple[str, ...]) 
 
 def _first_run(session: ort.InferenceSession, feeds: Feeds, model: _Model) -> Outputs:
     try:
-        outputs: Outputs = session.run(None, feeds)
+        return flat(session.run(None, feeds))
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(
             f"it does not run on these inputs: {first_line(error)}",
             where=f"`{model.path}`",
-            hint="give inputs with --inputs FILE.npz, or sizes of its dynamic dimensions",
+            hint="give inputs with --inputs FILE.npz, or sizes of dynamic dimensions with --dim NAME=SIZE",
         ) from error
-    return outputs
 
 
 def _call(session: ort.InferenceSession, feeds: Feeds) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -50,7 +51,9 @@ def model_table(bench: ModelBench) -> Group:
     lines = [f"inputs: {shapes}; threads: {bench.threads or 'default'}; {bench.rounds} rounds"]
     if bench.ratio is not None:
         lines.append(f"{bench.ratio:.2f} times as fast; outputs differ by {bench.difference:.1e} of max|y|")
-    lines.append(f"op library: {bench.library_bytes / 1e6:.2f} MB; {len(bench.layers)} BitLinear nodes")
+    counted = Counter(node.op for node in bench.layers)
+    nodes = ", ".join(f"{count} {op} nodes" for op, count in sorted(counted.items())) or "nothing is packed"
+    lines.append(f"op library: {bench.library_bytes / 1e6:.2f} MB; {nodes}")
     return Group(_machine(bench.machine), table, *map(Text, lines), *map(_ops, timings))
 
 

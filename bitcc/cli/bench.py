@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitcc.cli.options import Against, Json, OnGpu, TileSizes
+from bitcc.cli.options import Against, Inputs, Json, OnGpu, TileSizes
 from bitcc.cli.terminal import print_json, show, working
 
 
@@ -16,6 +16,7 @@ def bench(
         Path | None, typer.Argument(help="A bundle; without one, the op is timed.", show_default=False)
     ] = None,
     against: Against = None,
+    inputs: Inputs = None,
     dim: Annotated[
         list[str] | None, typer.Option(help="Size of a dynamic dimension, NAME=SIZE; may be repeated.")
     ] = None,
@@ -28,8 +29,12 @@ def bench(
     """Time the op against onnxruntime's own kernels, or a bundle against its model, in interleaved rounds."""
     from bitcc import libraries, runtime
     from bitcc.bench import cuda, model, op, table
+    from bitcc.verify.inputs import load_inputs
 
-    _refuse_unused(bundle, against=against, dim=dim, threads=threads, quick=quick, tiles=tiles)
+    _refuse_unused(bundle, against=against, inputs=inputs, dim=dim, threads=threads, quick=quick, tiles=tiles)
+    if inputs and dim:
+        raise typer.BadParameter("--dim is for random inputs, without --inputs")
+    dims = _dims(dim or [])
     with working(as_json=as_json) as say:
         gpu = runtime.check_target(target)
         if bundle is None:
@@ -39,7 +44,8 @@ def bench(
             data, rendered = of_op.to_dict(), table.op_table(of_op)
         else:
             say("timing", 0, 0)
-            of_model = model.run(bundle, against, dims=_dims(dim or []), threads=threads, gpu=gpu)
+            feeds = None if inputs is None else load_inputs(inputs)
+            of_model = model.run(bundle, against, feeds=feeds, dims=dims, threads=threads, gpu=gpu)
             data, rendered = of_model.to_dict(), table.model_table(of_model)
     if as_json:
         print_json(data)
@@ -58,6 +64,6 @@ def _refuse_unused(bundle: Path | None, **options: object) -> None:
 
 def _dims(arguments: list[str]) -> dict[str, int]:
     pairs = [argument.rpartition("=") for argument in arguments]
-    if not all(name and size.isdigit() for name, _, size in pairs):
+    if not all(name and size.isdecimal() for name, _, size in pairs):
         raise typer.BadParameter("write --dim NAME=SIZE, such as --dim sequence=1")
     return {name: int(size) for name, _, size in pairs}

@@ -52,6 +52,11 @@ WeightFormat = Annotated[
 
 Against = Annotated[Path | None, typer.Option("--against", help="The original model.", show_default=False)]
 
+Inputs = Annotated[
+    Path | None,
+    typer.Option(help="A .npz file of inputs by name. Default: random ones.", show_default=False),
+]
+
 OnGpu = Annotated[
     str | None,
     typer.Option(

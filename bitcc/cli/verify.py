@@ -7,17 +7,14 @@ from typing import Annotated
 
 import typer
 
-from bitcc.cli.options import Against, Json, OnGpu
+from bitcc.cli.options import Against, Inputs, Json, OnGpu
 from bitcc.cli.terminal import print_json, show, working
 
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The folder that `bitcc compile` made.", show_default=False)],
     against: Against = None,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(help="A .npz file of inputs by name. Default: random ones.", show_default=False),
-    ] = None,
+    inputs: Inputs = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference relative to max|y|.")] = 1e-2,
     target: OnGpu = None,
     as_json: Json = False,

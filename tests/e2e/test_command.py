@@ -138,6 +138,9 @@ def test_a_folder_is_no_model(bitcc_command: Run, tmp_path: Path) -> None:
     [
         (("bench", "--threads", "2"), "--threads is for a bench of a bundle"),
         (("bench", "--dim", "x=1"), "--dim is for a bench of a bundle"),
+        (("bench", "--inputs", "x.npz"), "--inputs is for a bench of a bundle"),
+        (("bench", "bundle", "--inputs", "x.npz", "--dim", "x=1"), "--dim is for random inputs"),
+        (("bench", "bundle", "--dim", "x=²"), "write --dim NAME=SIZE"),
         (("bench", "bundle", "--quick"), "--quick is for a bench without a bundle"),
         (("bench", "bundle", "--against", "m", "--dim", "x"), "write --dim NAME=SIZE"),
         (("tune", "-o", "tiles", "--key", "board"), "--key belongs to --rpc"),

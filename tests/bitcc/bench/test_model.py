@@ -18,6 +18,8 @@ from bitcc.errors import BundleError, ModelError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from e2e.command import Run
+
     from bitcc.bundle import Bundle
 
 
@@ -81,6 +83,36 @@ def test_an_unknown_dimension_is_named_with_those_that_exist(bundle: Bundle) -> 
 def test_inputs_that_do_not_fit_are_refused(bundle: Bundle) -> None:
     with pytest.raises(ModelError, match="it does not run on these inputs"):
         model.run(bundle, feeds={"x": np.zeros((2, 5, models.K + 1), np.float32)})
+
+
+def test_inputs_of_a_file_are_taken(bitcc_command: Run, bundle: Bundle, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=models.tokens(2, 5))
+    np.savez(tmp_path / "z.npz", z=models.tokens(2, 5))
+    done = bitcc_command("bench", bundle.path, "--inputs", tmp_path / "x.npz", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["inputs"] == {"x": [2, 5, models.K]}
+    done = bitcc_command("bench", bundle.path, "--inputs", tmp_path / "z.npz")
+    assert done.returncode == 1
+    assert (
+        "hint: give inputs with --inputs FILE.npz, or sizes of dynamic dimensions with --dim" in done.stderr
+    )
+
+
+def test_layers_with_float_activations_are_counted_and_sequences_compared(
+    tmp_path: Path, one_round: Pace
+) -> None:
+    codes = np.random.default_rng(0).integers(-1, 2, (64, 64)).astype(np.float32)
+    content = """<ir_version: 8, opset_import: ["": 17]>
+        two (float[n, 64] x) => (seq(float[n, 64]) y) {
+            h = MatMul(x, w)
+            y = SequenceConstruct(h, x)
+        }"""
+    onnx.save(models.parse(content, {"w": codes}), tmp_path / "m.onnx")
+    built = bitcc.compile(tmp_path / "m.onnx", tmp_path / "b", min_weights=0)
+    found = model.run(built, tmp_path / "m.onnx", pace=one_round)
+    assert [layer.op for layer in found.layers] == ["TernaryLinear"]
+    assert found.difference is not None
+    assert found.difference < 1e-5
 
 
 def test_an_original_that_does_not_load_is_refused(bundle: Bundle, tmp_path: Path) -> None:

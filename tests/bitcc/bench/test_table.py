@@ -53,6 +53,11 @@ def test_the_model_table_compares_both(tiny: results.OpBench) -> None:
         layers=(profile.NodeTime("fc1", "BitLinear", 0.001),),
     )
     text = table.to_text(table.model_table(bench))
+    assert "op library: 0.20 MB; 1 BitLinear nodes" in text
+    float_layers = tuple(replace(layer, op="TernaryLinear") for layer in bench.layers)
+    other = replace(bench, layers=float_layers * 2)
+    assert "op library: 0.20 MB; 2 TernaryLinear nodes" in table.to_text(table.model_table(other))
+    assert "nothing is packed" in table.to_text(table.model_table(replace(bench, layers=())))
     assert "2.50 times as fast; outputs differ by 1.0e-06 of max|y|" in text
     assert "2.000 (1.000-3.000)" in text
     assert "12.3 MB" in text
