@@ -1,19 +1,13 @@
-"""What this machine has, which kernels it would run, and whether the toolchain is fine."""
+"""The kernel library that is built here, what it needs, and where it is kept."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import platform
-import subprocess
-import sys
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
-from bitcc import host, libraries, nvidia, runtime, runtime_ops, targets
+from bitcc import libraries, nvidia, runtime, runtime_ops, targets
+from bitcc.doctor.check import Check
 from bitcc.errors import BitccError
 
 if TYPE_CHECKING:
@@ -22,80 +16,21 @@ if TYPE_CHECKING:
     from bitcc.runtime_ops import LibraryInfo
     from bitcc.targets import Target
 
-_PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy", "apache-tvm", "apache-tvm-ffi", "ziglang")
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What it is.
-        ok: Whether it is fine.
-        detail: What was found.
-        hint: What to do if it is not fine.
-    """
-
-    name: str
-    ok: bool
-    detail: str
-    hint: str = ""
-
-
-def examine(progress: Callable[[str], None] | None = None, target: str | None = None) -> list[Check]:
-    """Look at everything; a failure of one thing does not stop the others.
-
-    Args:
-        progress: Called with a few words when a step starts.
-        target: Build its library and say which kernels it takes on which CPU; None to ask the library of
-            this machine what it takes here.
+def check(target: str | None) -> None:
+    """Whether ``look`` could begin.
 
     Raises:
         TargetError: there is no such target.
     """
-    say = progress or (lambda _: None)
-    asked = targets.get(target) if target else None
-    say("machine")
-    checks = [
-        Check(
-            "machine",
-            ok=True,
-            detail=f"{platform.system()} {platform.machine()}, {host.cpu_name()}, {os.cpu_count()} CPUs",
-        ),
-        Check("python", sys.version_info >= (3, 10), platform.python_version(), "use Python 3.10 or newer"),
-    ]
-    checks += [_package(name) for name in _PACKAGES]
-    say("code generator")
-    checks.append(_import("tvm", "reinstall bitcc: it pins the tvm packages that work together"))
-    say("C compiler")
-    checks.append(_zig())
-    say("kernel library")
-    checks += _library(say) if target is None or asked is None else _library_for(target, asked, say)
-    checks.append(_cache())
-    return checks
+    if target is not None:
+        targets.get(target)
 
 
-def _package(name: str) -> Check:
-    try:
-        return Check(name, ok=True, detail=version(name))
-    except PackageNotFoundError:
-        return Check(name, ok=False, detail="not installed", hint="pip install --force-reinstall bitcc")
-
-
-def _import(module: str, hint: str) -> Check:
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - a broken package raises anything
-        return Check(f"import {module}", ok=False, detail=f"{type(error).__name__}: {error}", hint=hint)
-    return Check(f"import {module}", ok=True, detail="works")
-
-
-def _zig() -> Check:
-    command = [sys.executable, "-m", "ziglang", "version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
-    good = done.returncode == 0
-    text = (done.stdout if good else done.stderr).strip().splitlines()
-    return Check("zig", good, text[-1] if text else "no output", "pip install --force-reinstall ziglang")
+def look(target: str | None, say: Callable[[str], None]) -> list[Check]:
+    """At the library of a target, or at that of this machine."""
+    checks = _library(say) if target is None else _library_for(target, targets.get(target), say)
+    return [*checks, _cache()]
 
 
 def _library(say: Callable[[str], None]) -> list[Check]:
