@@ -10,23 +10,25 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bitcc.cli.bench import bench
 from bitcc.cli.compile import compile  # noqa: A004 - the name of the command
 from bitcc.cli.doctor import doctor
 from bitcc.cli.inspect import inspect
 from bitcc.cli.targets import targets
-from bitcc.cli.terminal import print_error
+from bitcc.cli.terminal import print_error, print_json
 from bitcc.cli.tune import tune
 from bitcc.cli.verify import verify
 from bitcc.errors import BitccError
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["app", "main"]
 
@@ -42,7 +44,40 @@ _COMMANDS: dict[Callable[..., None], str] = {  # with examples, in the order of 
     doctor: "Examples: `bitcc doctor`, `bitcc doctor --target arm64`",
 }
 
+
+_UsageError: Any = typer.BadParameter.__bases__[0]  # which Typer does not export
+_AS_JSON = "bitcc.as_json"
+
+
+class _Commands(TyperGroup):
+    """Wrong usage is a JSON document, too, where JSON is asked for; Typer prints its words to stderr."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        """Parse what is in front of the command."""
+        as_json = "--json" in args
+        with _told(as_json=as_json):
+            context = super().make_context(info_name, args, *rest, **more)
+        context.meta[_AS_JSON] = as_json
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the rest, and run the command."""
+        with _told(as_json=ctx.meta[_AS_JSON]):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told(*, as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        if as_json:
+            print_json({"error": error.format_message(), "hint": "see --help"})
+        raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -28,10 +28,18 @@ def inspect(
     """Say of every layer what it is, and why it would be left alone."""
     from bitcc import bundle, html_report, report
 
+    is_bundle = os.path.isdir(model)  # noqa: PTH112 - Path.is_dir fails on names that are too long
+    if is_bundle:
+        _refuse_any(
+            target=bool(target),
+            min_weights=min_weights is not None,
+            numerics=numerics is not Numerics.FP32,
+            weight_format=weight_format is not FormatChoice.AUTO,
+        )
     with working(as_json=as_json) as say:
         if html is not None:
             check_output(html, model)
-        if os.path.isdir(model):  # noqa: PTH112 - Path.is_dir fails on names that are too long
+        if is_bundle:
             layers = bundle.read(model).manifest.layers
         else:
             from bitcc import pipeline  # takes a second, and a manifest needs none of it
@@ -52,3 +60,10 @@ def inspect(
         show(report.summary(layers))
     if not any(layer.status == "packed" for layer in layers):
         nothing_found("no BitLinear would be packed", "the reason of each layer is above", layers)
+
+
+def _refuse_any(**given: bool) -> None:
+    """A bundle has been compiled: nothing about it can be chosen any more."""
+    for name, is_given in given.items():
+        if is_given:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is for a model, and this is a folder")

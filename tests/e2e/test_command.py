@@ -24,6 +24,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for
 source.load = lambda _: os.kill(os.getpid(), number)
 cli.main()
 """
+BUNDLE_OPTIONS = [
+    ("--target", "nonsense"),
+    ("--min-weights", "0"),
+    ("--numerics", "faithful"),
+    ("--weight-format", "t5"),
+]
 
 
 def test_it_says_its_version(bitcc_command: Run) -> None:
@@ -153,3 +159,33 @@ def test_options_that_would_be_ignored_are_refused(
     done = bitcc_command(*arguments)
     assert done.returncode == 2
     assert words in " ".join(done.stderr.replace("│", " ").split())
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", BUNDLE_OPTIONS)
+def test_options_of_a_compilation_are_refused_for_a_bundle(
+    bitcc_command: Run, example_bundle: Path, arguments: tuple[str, ...]
+) -> None:
+    done = bitcc_command("inspect", example_bundle, *arguments)
+    assert done.returncode == 2
+    assert f"{arguments[0]} is for a model" in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bench", "--dim", "x=1", "--json"), "--dim is for a bench of a bundle"),
+        (("inspect", "m", "--json", "--nonsense"), "No such option: --nonsense"),
+        (("inspect", "--json"), "Missing "),
+        (("nothing", "--json"), "No such command 'nothing'"),
+        (("--nonsense", "inspect", "m", "--json"), "No such option: --nonsense"),
+        (("compile", "m", "-o", "b", "--min-weights", "x", "--json"), "Invalid value for '--min-weights'"),
+    ],
+)
+def test_wrong_usage_is_json_where_that_is_asked_for(
+    bitcc_command: Run, arguments: tuple[str, ...], words: str
+) -> None:
+    done = bitcc_command(*arguments)
+    assert done.returncode == 2
+    assert "Usage: " in done.stderr
+    assert words in json.loads(done.stdout)["error"]
