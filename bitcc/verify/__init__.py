@@ -88,7 +88,8 @@ def verify_bundle(
         raise BundleError(
             f"its files and packed weights are whole, but nothing was compared: {found.reason}",
             where=f"bundle `{path}`",
-            hint="give the original model with --against, or run this on a machine that a library is for",
+            hint="give the original model with --against"
+            + (", or run this on a machine that a library is for" if built.manifest.targets else ""),
         )
     return found
 

@@ -186,8 +186,9 @@ def test_without_the_original_and_a_library_nothing_is_compared(tmp_path: Path) 
     onnx.save(models.parse(SLICED, SLICES), path)
     built = bitcc.compile(path, tmp_path / "b")
     assert not built.manifest.targets
-    with pytest.raises(BundleError, match="are whole, but nothing was compared"):
+    with pytest.raises(BundleError, match="are whole, but nothing was compared") as caught:
         verify.verify_bundle(built.path, None, None)
+    assert caught.value.hint == "give the original model with --against"
     assert verify.verify_bundle(built.path, path, None).status == "passed"
 
 
