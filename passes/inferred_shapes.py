@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def inferred_shapes(model: ir.Model) -> Iterator[None]:
-    """Infer shapes for the matchers, and afterwards give every value back what the file said of it."""
+    """Infer shapes for the matchers, and afterwards give every value back what the file said of it.
+
+    And every output of a graph, whatever value it is then: only what a pass makes within keeps its shape.
+    """
     graphs = list(model.graphs())
+    outputs = [(graph, [(v.type, v.shape) for v in graph.outputs]) for graph in graphs]
     initializers = [v for graph in graphs for v in graph.initializers.values()]
     values = [v for graph in graphs for node in graph for v in node.outputs] + initializers
     declared = [(v, v.type, v.shape) for v in values]
@@ -41,6 +45,9 @@ def inferred_shapes(model: ir.Model) -> Iterator[None]:
     finally:
         for value, tensor_type, shape in declared:
             value.type, value.shape = tensor_type, shape
+        for graph, said in outputs:
+            for output, (tensor_type, shape) in zip(graph.outputs, said, strict=True):
+                output.type, output.shape = tensor_type, shape
 
 
 def _is_vague(value: ir.Value, named: Container[ir.SymbolicDim]) -> bool:

@@ -51,6 +51,25 @@ def test_a_bias_behind_a_value_that_is_an_output_stays_an_add() -> None:
     assert not models.initializers(packed)[models.bit_linears(packed)[0].input[3]].any()
 
 
+@pytest.mark.parametrize("rows", ["2, 3", "a, b", "?, ?"])
+@pytest.mark.parametrize("last", ["60", "n", "?", None])
+def test_the_declared_output_of_a_layer_that_ends_the_model_stays(rows: str, last: str | None) -> None:
+    """A size that is inferred is not one that was declared."""
+    shape = f"[{rows}, {last}]" if last else ""
+    head = {
+        "[$rows, 20] y)": f"{shape} y)",
+        "[node_linear] linear =": "[node_linear] y =",
+        '  [node_head] val_39 = MatMul (linear, "head.weight")\n  y = Add (val_39, "head.bias")\n': "",
+    }
+    model = models.build("dynamo", replace=head)
+    if last is None:
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    packed, _ = models.pack(model)
+    assert models.op_types(packed) == ["BitLinear"]
+    assert packed.graph.output == model.graph.output
+    assert packed.graph.input == model.graph.input
+
+
 def test_a_layer_that_ends_the_model_keeps_the_name_and_type_of_the_output() -> None:
     head = {
         "[$rows, 20] y)": "[$rows, 60] y)",
