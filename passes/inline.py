@@ -13,6 +13,7 @@ from onnx_ir.passes.common import InlinePass
 
 from bitcc import ops
 from bitcc.facts import LayerFacts
+from bitcc.passes.calls import check_calls
 from bitcc.passes.constants import Constants
 from bitcc.passes.detect import candidates, detect
 from bitcc.passes.inferred_shapes import inferred_shapes
@@ -44,9 +45,15 @@ class InlineLayersPass(ir.passes.InPlacePass):
         self._min_weights = min_weights
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite the model; ``model.meta[FACTS_INSIDE]`` tells of products that are out of sight then."""
-        if all(function.domain in _DOMAINS_WITH_KERNELS for function in model.functions.values()):
+        """Rewrite the model; ``model.meta[FACTS_INSIDE]`` tells of products that are out of sight then.
+
+        Raises:
+            ModelError: its functions would become too many nodes, or call each other in a circle.
+        """
+        functions = [function for function in model.functions.values() if _may_be_inlined(function)]
+        if not functions:
             return ir.passes.PassResult(model, modified=False)
+        check_calls(model, functions)
         needed, inside = self._examine(_inlined_copy(model))
         model.meta[FACTS_INSIDE] = inside
         return InlinePass(lambda function: _label(function) in needed)(model)
@@ -72,8 +79,12 @@ def _inlined_copy(model: ir.Model) -> ir.Model:
     for function in copy.functions.values():
         for node in function.all_nodes():
             node.metadata_props[_label(function)] = ""
-    InlinePass(lambda function: function.domain not in _DOMAINS_WITH_KERNELS)(copy)
+    InlinePass(_may_be_inlined)(copy)
     return copy
+
+
+def _may_be_inlined(function: ir.Function) -> bool:
+    return function.domain not in _DOMAINS_WITH_KERNELS
 
 
 def _label(function: ir.Function) -> str:

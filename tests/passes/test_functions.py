@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import TYPE_CHECKING
 
 import models
+import onnx_ir as ir
+import pytest
 
+from bitcc.errors import ModelError
 from bitcc.facts import KEPT, PACKED
 
 if TYPE_CHECKING:
@@ -126,3 +131,42 @@ def test_a_function_that_a_layer_and_a_dense_product_share_is_inlined() -> None:
     packed = models.assert_same(build({**shared, **DENSE_HEAD}, DENSE))
     assert models.op_types(packed) == ["BitLinear", "MatMul", "Add"]
     assert functions(packed) == set()
+
+
+def chain(depth: int, width: int) -> list[str]:
+    """Functions that call the one below so many times each, and all of them once what a layer is made of."""
+    bodies = ["f0 (a) => (b) { b = Relu (a) }"]
+    for level in range(1, depth + 1):
+        names = ["a", *(f"c{i}" for i in range(1, width)), "b"]
+        calls = (f"{y} = local.f{level - 1} ({x})" for x, y in itertools.pairwise(names))
+        bodies.append(f"f{level} (a) => (b) {{ {' '.join(calls)} }}")
+    return bodies
+
+
+def test_functions_that_call_each_other_a_thousand_times_are_read() -> None:
+    packed = models.assert_same(build(behind_the_layer("local.f3"), *chain(3, 10)))
+    assert functions(packed) == {"f0", "f1", "f2", "f3"}
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "copies"), [(4, 10, 10**4), (40, 10, 10**40), (1, 9000, 9000), (20, 2, 2**20)]
+)
+def test_functions_that_become_too_many_nodes_are_refused(depth: int, width: int, copies: int) -> None:
+    started = time.monotonic()
+    with pytest.raises(ir.passes.PassError) as refused:
+        models.pack(build(behind_the_layer(f"local.f{depth}"), *chain(depth, width)))
+    assert time.monotonic() - started < 20
+    cause = refused.value.__cause__
+    assert isinstance(cause, ModelError)
+    assert f"up to {copies} copies of each" in str(cause)
+    assert "inline_local_functions" in cause.hint
+
+
+def test_functions_that_call_each_other_in_a_circle_are_refused() -> None:
+    model = build(behind_the_layer("local.f0"), *chain(1, 1))
+    (node,) = next(function.node for function in model.functions if function.name == "f0")
+    node.domain, node.op_type = "local", "f1"
+    with pytest.raises(ir.passes.PassError) as refused:
+        models.pack(model)
+    assert isinstance(refused.value.__cause__, ModelError)
+    assert "call each other in a circle: `f0` -> `f1` -> `f0`" in str(refused.value.__cause__)
