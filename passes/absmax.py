@@ -8,7 +8,7 @@ from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped, guarded
 from bitcc.passes.einsum import RANKS
-from bitcc.passes.layout import RESHAPES, is_of_tokens
+from bitcc.passes.layout import RESHAPES, is_of_tokens, rank_of
 from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
         raise _no_absmax()
     reduce = found.reduce
     flat = reduce.inputs[0] is not None and _is_flat(reduce.inputs[0]) and not _is_flat(x)
-    given_back = axis == -1 and _rank(scale) is not None and _rank(scale) == _rank(x)
+    given_back = axis == -1 and rank_of(scale) is not None and rank_of(scale) == rank_of(x)
     scope = ActScope.TENSOR if flat else _scope(reduce, constants, axis, given_back=given_back)
     if scope is not ActScope.TOKEN:
         return Absmax(scope, max(floor, found.floor), eps or found.eps, is_guarded)
@@ -256,7 +256,7 @@ def _axes(reduce: ir.Node, constants: Constants) -> list[int]:
     if reduce.op_type == "TopK":
         return [reduce.attributes.get_int("axis", -1) or 0]
     if reduce.op_type == "GlobalMaxPool":  # over all axes behind the second one
-        if (rank := _rank(reduce.inputs[0])) is None:
+        if (rank := rank_of(reduce.inputs[0])) is None:
             raise Refused("the rank of what a GlobalMaxPool pools is not known", fix=RANKS)
         return list(range(2, rank))
     axes = list(reduce.attributes.get_ints("axes") or ())
@@ -292,7 +292,7 @@ def _scope(reduce: ir.Node, constants: Constants, axis: int, *, given_back: bool
     axes = _axes(reduce, constants)
     if not axes and reduce.attributes.get_int("noop_with_empty_axes", 0) != 0:
         raise Refused("the absolute maximum is taken over no axis", fix=_AXIS)
-    rank = _rank(reduce.inputs[0])
+    rank = rank_of(reduce.inputs[0])
     columns = axes == [axis] or (rank is not None and axes == [rank + axis])
     if columns and (reduce.attributes.get_int("keepdims", 1) != 0 or given_back):
         return ActScope.TOKEN
@@ -303,10 +303,6 @@ def _scope(reduce: ir.Node, constants: Constants, axis: int, *, given_back: bool
     wanted = "the last axis" if axis == -1 else f"axis {axis}, which the product sums over,"
     reason = f"the absolute maximum is taken over axes {axes}, neither over {wanted} nor over all"
     raise Refused(reason, fix=_AXIS)
-
-
-def _rank(value: ir.Value | None) -> int | None:
-    return None if value is None or value.shape is None else value.shape.rank()
 
 
 def _no_absmax() -> Refused:

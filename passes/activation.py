@@ -29,7 +29,14 @@ from bitcc.passes.act_codes import (
     skip_codes,
 )
 from bitcc.passes.act_scale import least_floor, readings
-from bitcc.passes.layout import RESHAPES, before_token_shape, is_of_tokens, same_tokens, transposition
+from bitcc.passes.layout import (
+    RESHAPES,
+    before_token_shape,
+    is_of_tokens,
+    rank_of,
+    same_tokens,
+    transposition,
+)
 from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
 from bitcc.passes.scales import ONE, read_factor
 
@@ -89,8 +96,8 @@ class Activation:
 
     def meets(self, scale: ir.Value, tensor: ir.Value) -> bool:
         """Whether a factor made of ``largest`` has the axes of a tensor with the tokens of ``x``."""
-        ranks = {None if v.shape is None else v.shape.rank() for v in (scale, tensor)}
-        return not self.dropped or (len(ranks) == 1 and None not in ranks)
+        axes = rank_of(scale)
+        return not self.dropped or (axes is not None and axes == rank_of(tensor))
 
 
 def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = -1) -> Activation:
@@ -143,7 +150,10 @@ def _reshaped(quantizer: Activation, reshape: ir.Node, k: int) -> Activation:
     front = producer(quantizer.x, *RESHAPES)
     inner = None if front is None else front.inputs[0]
     moved = quantizer.reshapes[0].op_type == "Transpose"
-    if moved or front is None or inner is None or last_dim(inner) != k or _rank(inner) < _rank(quantizer.x):
+    if moved or front is None or inner is None or last_dim(inner) != k:
+        return quantizer
+    axes, before = rank_of(quantizer.x), rank_of(inner)
+    if axes is None or before is None or before < axes:  # of more axes the last one may be a part of K
         return quantizer
     if not same_tokens(inner.shape, reshape.outputs[0].shape, k):
         return quantizer
@@ -183,10 +193,6 @@ def _no_codes(value: ir.Value, constants: Constants) -> Refused:
         "the scale of its activation quantizer is fixed, and not that of a token or a tensor",
         fix="for integer kernels, scale by the largest magnitude, as BitNet b1.58 does",
     )
-
-
-def _rank(value: ir.Value) -> int:
-    return 0 if value.shape is None else value.shape.rank()
 
 
 def _dequantised(found: Activation, codes: Codes, constants: Constants) -> Activation:

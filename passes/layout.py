@@ -28,6 +28,11 @@ RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _UNKNOWN = (0, ir.SymbolicDim(None))  # sizes that say nothing of the other ones
 
 
+def rank_of(value: ir.Value | None) -> int | None:
+    """How many axes a value has; None if that is not known."""
+    return None if value is None or value.shape is None else value.shape.rank()
+
+
 def swapped(rank: int) -> Layout:
     """The transposition of the last two axes."""
     return (*range(rank - 2), rank - 1, rank - 2)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bitcc.passes._refused import Refused
 from bitcc.passes.einsum import RANKS, has_batch, read_equation
 from bitcc.passes.integer_products import weight_input
-from bitcc.passes.layout import Layout, behind_transposes, composed, swapped, transposition
+from bitcc.passes.layout import Layout, behind_transposes, composed, rank_of, swapped, transposition
 from bitcc.passes.matmul_nbits import bias_of
 from bitcc.passes.repeated import check_repetition, stored
 from bitcc.passes.weight import equation_of, is_rows, weight_index, weight_shape
@@ -104,15 +104,15 @@ def read_product(node: ir.Node, constants: Constants) -> Product:
     elif node.op_type == "MatMulNBits":
         product = replace(product, bias=bias_of(node))
     elif node.op_type == "Einsum":
-        found = read_equation(equation_of(node), index, _rank(x))
-        if in_batch and (found.outputs > 1 or _rank(weight) != (_rank(x) or 0) + 1):
+        found = read_equation(equation_of(node), index, rank_of(x))
+        if in_batch and (found.outputs > 1 or rank_of(weight) != (rank_of(x) or 0) + 1):
             reason = "has a batch of weights with other axes than its input"
             raise Refused(f"its equation `{equation_of(node)}` {reason}", fix=_ONE)
         product = replace(product, x_layout=found.x, y_layout=found.y)
         if found.outputs > 1:
             axes = weight_shape(weight, constants)
             outputs = axes[:-1] if found.transposed else axes[1:]
-            product = replace(product, y_shape=(*(0,) * ((_rank(x) or 1) - 1), *outputs))
+            product = replace(product, y_shape=(*(0,) * ((rank_of(x) or 1) - 1), *outputs))
     else:
         product = _with_flags(product, index)
     x, x_layout = behind_transposes(product.x, product.x_layout)
@@ -135,8 +135,8 @@ def _with_flags(product: Product, index: int) -> Product:
     on_left = index == 0
     # of a weight on the left, what is [K, tokens] as it is becomes [tokens, K], and so does the result
     swaps_input = bool(get_int("transA" if index == 1 else "transB", 0)) is not on_left
-    rank = 2 if node.op_type == "Gemm" else _rank(product.x)
-    if (axes := _rank(product.weight) or 2) > 2 and (rank is None or rank < axes):
+    rank = 2 if node.op_type == "Gemm" else rank_of(product.x)
+    if (axes := rank_of(product.weight) or 2) > 2 and (rank is None or rank < axes):
         raise Refused(
             "its weight has more axes than its input is known to have", fix="store the weight as [K, N]"
         )
@@ -165,7 +165,7 @@ def _pointwise(product: Product, constants: Constants) -> Product:
     unpadded = not any(get_ints("pads") or ())
     if not one or not unpadded or node.attributes.get_int("group", 1) != 1 or rank < 3:
         raise Refused("it is a convolution; only matrix products and 1x1 convolutions are packed")
-    if _rank(product.x) != rank:
+    if rank_of(product.x) != rank:
         raise Refused(_TRANSPOSED_INPUT, fix=RANKS)
     return replace(
         product,
@@ -178,7 +178,7 @@ def _pointwise(product: Product, constants: Constants) -> Product:
 def as_read(product: Product, matrix: Array, constants: Constants) -> Array:
     """[N, K] in the layout in which the node reads its weight."""
     index, k = weight_index(product.node, constants), matrix.shape[1]
-    rank = _rank(product.weight) or len(weight_shape(product.weight, constants))
+    rank = rank_of(product.weight) or len(weight_shape(product.weight, constants))
     by_rows = index is not None and is_rows(product.node, index)
     stored = matrix if by_rows else np.ascontiguousarray(matrix.T)
     if outputs := tuple(size for size in product.y_shape if size):
@@ -186,7 +186,3 @@ def as_read(product: Product, matrix: Array, constants: Constants) -> Array:
     ones = (1,) * (rank - 2)
     is_filter = product.node.op_type == "Conv"
     return stored.reshape((*stored.shape, *ones) if is_filter else (*ones, *stored.shape))
-
-
-def _rank(value: ir.Value) -> int | None:
-    return None if value.shape is None else value.shape.rank()

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
 
 _FIX = "multiply with the matrix itself, which torch.matmul and MatMul repeat"
-
-
 _KEEPS_VALUES = ("Expand", "Identity", "Reshape", "Tile", "Transpose", "Unsqueeze")
 
 
@@ -45,9 +43,7 @@ def stored(value: ir.Value, constants: Constants) -> Stored:
     if constants.independent_of_inputs(value):
         return Stored(value)
     found, sides_swap, repeats = value, False, False
-    while (
-        node := producer(found, "Expand", "Identity", "Reshape", "Tile", "Transpose", "Unsqueeze")
-    ) is not None:
+    while (node := producer(found, *_KEEPS_VALUES)) is not None:
         moved = transposition(found)
         sides_swap ^= moved is not None and moved[1] == swapped(len(moved[1]))
         repeats |= node.op_type in {"Expand", "Tile"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from bitcc.errors import first_line
 from bitcc.passes._refused import Refused
 from bitcc.passes.between import HALVES
 from bitcc.passes.normal_form import producer
@@ -153,8 +154,7 @@ def _exact(attribute: ir.Attr) -> ir.Attr:
 
 
 def _unproven(error: Exception) -> Refused:
-    words = (str(error).strip() or repr(error)).splitlines()[0]
     return Refused(
-        f"onnxruntime cannot run its original nodes, so that nothing is proven: {words}",
+        f"onnxruntime cannot run its original nodes, so that nothing is proven: {first_line(error)}",
         fix="update onnxruntime, or export the model for a newer opset",
     )

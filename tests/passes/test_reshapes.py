@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import models
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from models.optimisers import onnxruntime_basic
 
 from bitcc.facts import PACKED
+from bitcc.passes.activation import match_activation
+from bitcc.passes.constants import Constants
+from bitcc.passes.inferred_shapes import inferred_shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -264,3 +268,19 @@ def test_a_shape_that_a_tool_did_not_follow_is_inferred_again(order: str, activa
     original = models.parse(content, KNOWN)
     (layer,) = models.pack(original)[1]
     assert (layer.status, layer.activation) == (PACKED, activation)
+
+
+@pytest.mark.parametrize(("given", "restored"), [("int64[2]", True), ("int64[n]", False)])
+def test_a_reshape_in_front_is_undone_if_it_is_known_to_make_no_more_axes(
+    given: str, *, restored: bool
+) -> None:
+    """With more of them a token could be a part of a row."""
+    original = models.parse(
+        f"""<ir_version: 10, opset_import: ["" : 18]>
+        reshaped (float[2, 3, {K}] x, {given} sizes) => (float[2, 3, {K}] q) <float[6, {K}] d> {{
+          t = Reshape (x, sizes) {models.quantizer("t")} {STEPS} q = Reshape (d, by_two_and_three) }}""",
+        {**KNOWN, "by_two_and_three": np.array([2, 3, K])},
+    )
+    graph = ir.from_proto(original)
+    with inferred_shapes(graph):
+        assert match_activation(graph.graph.outputs[0], K, Constants(graph)).restored is restored
