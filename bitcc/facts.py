@@ -68,7 +68,8 @@ class LayerFacts:
             of such an original, and only the sums and the output scale in float32; ``snapped`` if its weights
             were a few values around each level, and are the level now; empty for a layer left alone.
         max_error: Largest difference from the original layer relative to max|y| of a token, on random and
-            adversarial tokens; None if it was not measured.
+            adversarial tokens; None if it was not measured. Where ``numerics`` is not ``exact``, the
+            original is taken with the packed weights, and in float32.
         merged: Name of the node that computes this layer together with others that quantise the same
             activations; empty for a layer that has a node of its own.
         fix: What the user can do about ``reason``, in words, or empty.
@@ -80,6 +81,9 @@ class LayerFacts:
         nearest: What a dense weight comes closest to, in words, such as ``4 levels (2 bits)``.
         weight_format: The layout of the packed weight, such as ``t2``; empty for a layer left alone.
         norm: ``rms`` if the op has the norm in front of the layer, else empty.
+        weight_error: Of weights that are the levels of what the original computes with noise or in half
+            precision, the largest norm of a row of the difference relative to that of the row: as large as
+            the output's part in random inputs; None for others, and if it was not measured.
     """
 
     name: str
@@ -106,3 +110,4 @@ class LayerFacts:
     shares: tuple[float, ...] = ()
     entropy: float | None = None
     nearest: str = ""
+    weight_error: float | None = None

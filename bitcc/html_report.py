@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from bitcc.facts import PACKED
-from bitcc.report import activations, bits, error, shape, size, weights
+from bitcc.report import NUMERICS, activations, bits, error, shape, size, weights
 from bitcc.version import __version__
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def page(name: str, layers: Sequence[LayerFacts]) -> str:
     before = sum(layer.bytes_before for layer in layers)
     after = sum(layer.bytes_after for layer in layers)
     rows = "\n".join(_row(layer) for layer in layers)
+    kinds = [kind for kind in NUMERICS if any(layer.numerics == kind for layer in layers)]
+    notes = "".join(f"\n<p>{escape(kind.capitalize())}: {escape(NUMERICS[kind])}.</p>" for kind in kinds)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -75,7 +77,7 @@ def page(name: str, layers: Sequence[LayerFacts]) -> str:
 </table>
 </div>
 <p>bitcc {escape(__version__)}. Error: largest difference from the original layer, relative to max|y| of a
-token, on random and adversarial tokens.</p>
+token, on random and adversarial tokens.</p>{notes}
 </body>
 </html>
 """

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 _KILO = 1024
 _RESULTS = ("bytes", "error", "")
+NUMERICS = {
+    "snapped": "its weights had the noise of rounding around their levels, and are the levels now; the error "
+    "is that of the arithmetic, and that of the weights is beside it",
+    "float32": "what the original rounds to half precision or int8 is computed in float32; the error is that "
+    "of the arithmetic in float32, without this rounding",
+    "faithful": "activation codes are rounded as in the original, sums are not; the error is that of the "
+    "arithmetic in float32",
+}
+"""What words for numerics mean, except ``exact``."""
 _RIGHT = frozenset({"N x K", "bits", "bytes", "error"})
 
 
@@ -66,7 +75,7 @@ def layers_table(layers: Sequence[LayerFacts], *, detailed: bool = False) -> Gro
             error(layer) or "-",
             Text(layer.status, style="green" if packed else "yellow"),
         )
-    return Group(table, *_reasons(layers), *_merged(layers))
+    return Group(table, *_reasons(layers), *_numerics(layers), *_merged(layers))
 
 
 def shape(layer: LayerFacts) -> str:
@@ -96,8 +105,11 @@ def activations(layer: LayerFacts) -> str:
 
 
 def error(layer: LayerFacts) -> str:
-    """The largest difference that was measured, if one was."""
-    return "" if layer.max_error is None else f"{layer.max_error:.0e}"
+    """The largest differences that were measured, if they were, and which numerics are not the original's."""
+    parts = [] if layer.max_error is None else [f"{layer.max_error:.0e}"]
+    parts += [] if layer.numerics in {"", "exact"} else [layer.numerics]
+    parts += [f"weights {layer.weight_error:.0e}"] if layer.weight_error else []
+    return ", ".join(parts)
 
 
 def _reasons(layers: Sequence[LayerFacts]) -> Iterator[Text]:
@@ -111,6 +123,15 @@ def _reasons(layers: Sequence[LayerFacts]) -> Iterator[Text]:
         yield Text(f"{status} {names[0]}{more}: {reason}", style="" if status == PACKED else "yellow")
         if fix:
             yield Text(f"  fix: {fix}")
+
+
+def _numerics(layers: Sequence[LayerFacts]) -> Iterator[Text]:
+    """One line for each kind of numerics that is not the original's."""
+    for kind, meaning in NUMERICS.items():
+        names = [layer.name for layer in layers if layer.numerics == kind]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        if names:
+            yield Text(f"{kind} {names[0]}{more}: {meaning}")
 
 
 def _merged(layers: Sequence[LayerFacts]) -> Iterator[Text]:

@@ -7,15 +7,19 @@ are exactly zero. In float32 all are close, and rows are all that needs this: ``
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 
 from bitcc.passes.levels import levels_of
 from bitcc.passes.magnitudes import floats, magnitudes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from bitcc.passes.extent import Extent
@@ -31,6 +35,12 @@ _FARTHEST = 0.4
 FINE = 1e-4
 """The farthest in float32; scales of rows or groups are no closer to each other."""
 _HALVES = 1 << 15  # without their signs
+_IN_FLOAT32 = {
+    ir.DataType.FLOAT: 2**-23,
+    ir.DataType.FLOAT16: SPACING["float16"],
+    ir.DataType.BFLOAT16: SPACING["bfloat16"],
+}
+_MOST_NOISE = 2.0  # spacings in the mean of all weights
 
 
 class _Spread(NamedTuple):
@@ -56,6 +66,28 @@ class _Spread(NamedTuple):
         """Whether it is that of a straight-through estimator around one level."""
         are_at_level = self.at_level >= _LEAST_AT_LEVEL * self.number
         return are_at_level and self.beyond <= _MOST_BEYOND * self.number and self.farthest <= _FARTHEST
+
+
+def is_rounding(counts: Mapping[float, int], level: float, number: int) -> bool:
+    """Whether magnitudes around a level, stored in float32, are the noise of a type in which they all are.
+
+    ``w + (q * s - w)`` is rounded twice, each time by half the spacing around w at most. With s the mean of
+    all |w|, that is one spacing around s in the mean; twice that leaves room for other scales. A second
+    level is further away, or no value of the type, or one of many.
+
+    Args:
+        counts: How often each magnitude but zero occurs.
+        level: Of them.
+        number: How many weights there are, zeros included.
+    """
+    values, times = np.array(list(counts)), np.array(list(counts.values()))
+    far = _away(values, np.float32(level))
+    if times[far > _NOISE].sum() > _MOST_BEYOND * times.sum():
+        return False
+    away = float((far * times).sum()) / number
+    types = [t for t, spacing in _IN_FLOAT32.items() if away <= _MOST_NOISE * spacing]
+    with np.errstate(all="ignore"):  # what float16 does not hold is infinite
+        return any(np.array_equal(values.astype(t.numpy()).astype(values.dtype), values) for t in types)
 
 
 def scale_of_all(matrix: Matrix, extent: Extent) -> NDArray[np.float32] | None:
@@ -125,7 +157,7 @@ def scales(matrix: Matrix, size: int) -> NDArray[np.float32] | None:
     found = []
     spacing = SPACING.get(matrix.dtype.name, 0.0)
     farthest = _FARTHEST if spacing else FINE
-    spread, evidence = _Spread(0, 0, 0, 0.0), 0
+    spread, evidence, noise = _Spread(0, 0, 0, 0.0), 0, 0.0
     for rows in matrix.row_blocks():
         values = floats(matrix.rows(rows))
         known = levels_of(values, size)
@@ -139,6 +171,9 @@ def scales(matrix: Matrix, size: int) -> NDArray[np.float32] | None:
         spread = spread.and_of(_Spread.of(away, np.ones(away.shape, np.int64), spacing))
         if not spread.farthest <= farthest:
             return None
+        noise += float(away.sum())
+    if not spacing and noise > _MOST_NOISE * _IN_FLOAT32[ir.DataType.FLOAT] * math.prod(matrix.shape):
+        return None
     return np.concatenate(found) if spread.is_noise() and evidence >= 0 else None
 
 

@@ -25,7 +25,7 @@ from bitcc.passes.layer import Layer
 from bitcc.passes.lower_qonnx import lower_quantizers
 from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
-from bitcc.passes.prove import TOLERANCE, largest_error
+from bitcc.passes.prove import TOLERANCE, Proof, largest_error
 from bitcc.passes.prove_codes import check_codes
 from bitcc.passes.runner import Runner
 from bitcc.passes.siblings import merge_siblings
@@ -162,17 +162,21 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         layer, data = prepared.layer, prepared.data
         if self._numerics is Numerics.FAITHFUL:
             layer = faithful(layer, where.constants)
-        error = self._largest_error(layer, data, where)
-        if error is not None and not error <= TOLERANCE:  # written so that NaN fails
-            reason = f"packed, it differs from the original by {error:.1e} of max|y|, over {TOLERANCE:.0e}"
+        proof = self._proof(layer, data, where)
+        if proof is not None and not proof.error <= TOLERANCE:  # written so that NaN fails
+            reason = (
+                f"packed, it differs from the original by {proof.error:.1e} of max|y|, over {TOLERANCE:.0e}"
+            )
             raise Refused(reason, fix=_REPORT)
         digest = hashlib.sha256(data.data).digest() + repr(data.shape).encode()
         if digest not in stored:
             stored[digest] = self._store(data)
-        numerics = _numerics(layer, where.constants, self._numerics)
-        return PackedLayer(layer, stored[digest]), replace(prepared.facts, max_error=error, numerics=numerics)
+        facts = replace(prepared.facts, numerics=_numerics(layer, where.constants, self._numerics))
+        if proof is not None:
+            facts = replace(facts, max_error=proof.error, weight_error=proof.weight_error)
+        return PackedLayer(layer, stored[digest]), facts
 
-    def _largest_error(self, layer: Layer, data: formats.Bytes, where: _Where) -> float | None:
+    def _proof(self, layer: Layer, data: formats.Bytes, where: _Where) -> Proof | None:
         if not self._prove:
             return None
         if self._numerics is Numerics.FAITHFUL and in_half_precision(layer, where.constants):

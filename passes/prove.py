@@ -10,7 +10,8 @@
 
 Half-precision layers are compared in float32, with the weights as half precision rounded them: there the
 original's rounded scales and codes are noise of some percent, and onnxruntime cannot run bfloat16 at all.
-So are layers whose float32 weights carry the noise of half precision around their levels.
+So are layers whose float32 weights carry the noise of half precision around their levels. How far these
+weights are from the original's is measured, and told beside the error of the arithmetic.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.between import HALVES, between, in_half_precision
 from bitcc.passes.layout import inverse, transposed, transposition
 from bitcc.passes.matmul import as_read
-from bitcc.passes.prove_weights import weight_error
+from bitcc.passes.prove_weights import check_nearest, weight_error
 from bitcc.passes.trial_tokens import shapes_in_front, tokens
 
 if TYPE_CHECKING:
@@ -47,6 +48,20 @@ _HALF_TYPES = frozenset(h.numpy() for h in HALVES)
 _COLUMNS = 64  # that are run, if the layer has more; at least one for each scale of a row
 
 
+class Proof(NamedTuple):
+    """How far a layer is from what it was.
+
+    Attributes:
+        error: The largest difference: of weights relative to the scale or the norm of a row, of outputs
+            relative to max|y| of a token. NaN if one of them is.
+        weight_error: Of weights that need only be nearest to the original's, the largest norm of a row of
+            the difference relative to that of the row; None for others, which are in ``error``.
+    """
+
+    error: float
+    weight_error: float | None
+
+
 class _Trial(NamedTuple):
     """The layer with other weights and no more columns than it takes.
 
@@ -61,21 +76,20 @@ class _Trial(NamedTuple):
     weight: dict[ir.Value, Array]
 
 
-def largest_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> float:
+def largest_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> Proof:
     """The largest difference between the layer as it was and as it will be.
-
-    Of weights relative to the scale or the norm of a row, of outputs relative to max|y| of a token. NaN if
-    one of them is.
 
     Raises:
         Refused: onnxruntime cannot run the original nodes, so that nothing is proven, or they use
             something else of the graph, or the packed weights are others.
     """
-    rounded = in_half_precision(layer, constants) or layer.ternary.noisy
-    weights = weight_error(layer, packed, constants, runner, rounded=rounded)
-    return float(
-        np.maximum(weights, _arithmetic_error(layer, packed, constants, runner))
-    )  # max() would drop NaN
+    if in_half_precision(layer, constants) or layer.ternary.noisy:
+        check_nearest(layer, packed, constants)
+        snapped = weight_error(layer, packed, constants, runner)
+        return Proof(_arithmetic_error(layer, packed, constants, runner), snapped)
+    weights = weight_error(layer, packed, constants, runner)
+    error = np.maximum(weights, _arithmetic_error(layer, packed, constants, runner))  # max() would drop NaN
+    return Proof(float(error), None)
 
 
 def _arithmetic_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> float:

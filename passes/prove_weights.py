@@ -41,35 +41,44 @@ _MANY_NODES = 1 << 16  # elements that these compute together: onnxruntime's tem
 _STRAY = 5e-6  # of the scale: what each weight may be away from its level
 
 
-def weight_error(
-    layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner, *, rounded: bool
-) -> float:
-    """How far the packed weights are from the original ones.
+def weight_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> float:
+    """How far the packed weights are from those that the product reads.
 
     The largest |W - W'| relative to the scale; where that is over 5e-6, the largest norm of a row of W - W'
-    relative to that of W'.
+    relative to that of W.
 
     Args:
         layer: What was found.
         packed: Its weights in the format of its op.
         constants: Of the model.
         runner: Of the model.
-        rounded: Whether the original computed its weights in half precision: then they need only be nearest
-            to the levels that were packed, and the error is 0.
 
     Raises:
-        Refused: the packed weights have another shape, or are not nearest to the original's.
+        Refused: the packed weights have another shape.
     """
-    matrix = (weight_matrix if rounded else weight_as_read)(layer.node, constants)
+    matrix = weight_as_read(layer.node, constants)
+    codes = _codes(layer, packed, matrix)
+    with np.errstate(all="ignore"):  # a table has infinities and NaN, whether they are used or not
+        return _error(matrix, codes, layer, runner)
+
+
+def check_nearest(layer: Layer, packed: formats.Bytes, constants: Constants) -> None:
+    """Check that the packed weights are the levels nearest to what the original computes before it rounds.
+
+    Raises:
+        Refused: they are not, or have another shape.
+    """
+    matrix = weight_matrix(layer.node, constants)
+    codes = _codes(layer, packed, matrix)
+    with np.errstate(all="ignore"):
+        _check_nearest(matrix, codes, layer)
+
+
+def _codes(layer: Layer, packed: formats.Bytes, matrix: Matrix) -> PackedMatrix:
     if matrix.shape != (layer.op.N, layer.op.K):
         raise Refused("packed, its weights have another shape")
     layout = formats.get(layer.op.weight_format, layer.op.layout_version)
-    codes = formats.PackedMatrix(layout, matrix.shape, packed)
-    with np.errstate(all="ignore"):  # a table has infinities and NaN, whether they are used or not
-        if rounded:
-            _check_nearest(matrix, codes, layer)
-            return 0.0
-        return _error(matrix, codes, layer, runner)
+    return formats.PackedMatrix(layout, matrix.shape, packed)
 
 
 def _error(matrix: Matrix, codes: PackedMatrix, layer: Layer, runner: Runner) -> float:
@@ -172,7 +181,7 @@ def _largest_stray(matrix: Matrix, codes: PackedMatrix, layer: Layer, evaluate: 
 
 
 def _row_error(matrix: Matrix, codes: PackedMatrix, layer: Layer, evaluate: Evaluate) -> float:
-    """The largest |W - W'| / |W'| of a row."""
+    """The largest |W - W'| / |W| of a row."""
     away, size = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[0])
     for at, values, packed in _parts(matrix, codes, evaluate):
         units = _units(layer, values, at)

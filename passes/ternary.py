@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -245,9 +246,10 @@ def _scale(matrix: Matrix, extent: Extent) -> tuple[NDArray[np.float32], int, bo
         raise Refused("the weights hold NaN or infinity", fix="check the weights before the export")
     if not extent.number:
         raise Refused("the weights are all zero", fix="check that the weights were loaded before the export")
-    scale = _noisy_scale(matrix, extent) if extent.stray() <= half_noise.FINE else None
-    if scale is not None:
-        return scale, k // scale.shape[1], True
+    if extent.stray() <= half_noise.FINE:
+        with suppress(Refused):
+            if (scale := _noisy_scale(matrix, extent)) is not None:
+                return scale, k // scale.shape[1], True
     scale = exact_scales(matrix, extent, _TOLERANCE)
     if (scale is None or scale.shape[1] > 1) and matrix.dtype.name not in HALVES:
         rows = half_noise.scales(matrix, k)
@@ -267,7 +269,11 @@ def _full(scale: float) -> NDArray[np.float32]:
 
 
 def _noisy_scale(matrix: Matrix, extent: Extent) -> NDArray[np.float32] | None:
-    """The level of all weights under noise, or in half precision the levels of any scope."""
+    """The level of all weights under noise, or in half precision the levels of any scope.
+
+    Raises:
+        Refused: there is one level, and what is around it no rounding leaves.
+    """
     is_evident = not extent.has_more() and extent.number >= EVIDENCE
     if matrix.dtype.name in HALVES:
         scale = half_noise.scale_of_all(matrix, extent) if is_evident else None
@@ -275,8 +281,20 @@ def _noisy_scale(matrix: Matrix, extent: Extent) -> NDArray[np.float32] | None:
         return scale if scale is not None else next((found for found in finer if found is not None), None)
     if not is_evident or extent.stray() > _NOISE:
         return None
-    mode = _level_of_noise(matrix)
-    return None if mode is None else _full(mode)
+    counts = _magnitude_counts(matrix)
+    if counts is None:
+        return None
+    (mode, count), *_ = counts.most_common(1)
+    if len(counts) > counts.total() / EVIDENCE or count < _LEAST_SHARE * counts.total():
+        return None
+    if not half_noise.is_rounding(counts, mode, math.prod(matrix.shape)):
+        away = max(abs(value / mode - 1) for value in counts)
+        raise Refused(
+            f"some of its weights are up to {away:.2g} of the scale away from -1, 0 and 1 times it, which "
+            "rounding does not explain",
+            fix="export it with its weight quantizer in the graph, or round the weights to their levels",
+        )
+    return _full(mode)
 
 
 def _sample_mode(matrix: Matrix) -> float:
@@ -288,8 +306,8 @@ def _sample_mode(matrix: Matrix) -> float:
     raise AssertionError  # the caller knows of a nonzero value
 
 
-def _level_of_noise(matrix: Matrix) -> float | None:
-    """The most frequent magnitude if it is most of them and there are few others, else None."""
+def _magnitude_counts(matrix: Matrix) -> Counter[float] | None:
+    """How often each nonzero magnitude occurs; None if there are many."""
     counts: Counter[float] = Counter()
     for rows, columns in matrix.tiles():
         values = _magnitudes(matrix, rows, columns)
@@ -298,10 +316,8 @@ def _level_of_noise(matrix: Matrix) -> float | None:
         while values.size:
             if len(counts) >= _NOISE_DISTINCT:
                 return None
-            values = _counted(values, values[0], counts)
-    (mode, count), *_ = counts.most_common(1)
-    few = len(counts) <= counts.total() / EVIDENCE
-    return float(mode) if few and count >= _LEAST_SHARE * counts.total() else None
+            values = _counted(values, float(values[0]), counts)
+    return counts
 
 
 def _counted(values: NDArray[Any], value: float, counts: Counter[float]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import models
 import numpy as np
 import pytest
 
-from bitcc.facts import PACKED
+from bitcc.facts import KEPT, PACKED
 
 if TYPE_CHECKING:
     import onnx
@@ -64,6 +64,7 @@ def test_a_dense_weight_of_three_levels_is_packed(name: str) -> None:
     weight, scope, numerics = VALUES[name]
     facts = with_dense(weight, min_weights=0)[1]
     assert (facts.status, facts.scope, facts.numerics) == (PACKED, scope, numerics)
+    assert facts.weight_error is None
     assert facts.scheme == ("binary" if name == "binary" else "ternary")
     models.assert_same(dense_model(weight), min_weights=0)
 
@@ -82,12 +83,30 @@ def test_noise_of_half_precision_is_dropped(dtype: Any, sign: int) -> None:
     assert np.abs(codes * scale[0] - weight).max() < 0.03 * scale[0, 0]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("value", [0.99, 1.01])
-def test_noise_on_one_side_of_the_level_is_noise_too(value: float) -> None:
+def test_noise_on_one_side_of_the_level_is_noise_too(value: float, dtype: Any) -> None:
+    """And how far away the rows are is told beside the error of the arithmetic."""
     weight = CODES * np.float32(SCALE)
     weight[:, ::7] *= np.float32(value)
-    _, facts = with_dense(weight)
+    weight = weight.astype(dtype).astype(np.float32)
+    model, facts = with_dense(weight)
     assert (facts.status, facts.numerics) == (PACKED, "snapped")
+    codes, scale, _ = models.read(model)[1]
+    away = np.linalg.norm(weight - codes * scale[0], axis=1) / np.linalg.norm(codes * scale[0], axis=1)
+    assert facts.weight_error == pytest.approx(away.max(), rel=0.02)
+    assert facts.weight_error > 1e-3
+    assert facts.max_error is not None
+    assert facts.max_error < 2e-6
+
+
+def test_values_that_rounding_does_not_explain_are_not_packed() -> None:
+    weight = CODES * np.float32(0.02)
+    weight[np.random.default_rng(0).random(weight.shape) < 0.2] *= np.float32(1.06)
+    _, facts = with_dense(weight)
+    assert (facts.status, facts.numerics, facts.weight_error) == (KEPT, "", None)
+    assert "which rounding does not explain" in facts.reason
+    assert facts.fix
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])

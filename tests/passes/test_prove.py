@@ -191,6 +191,7 @@ def test_noise_that_is_dropped_hides_no_wrong_code(monkeypatch: pytest.MonkeyPat
     codes, scale = models.quantized(models.latent())
     dense = codes.T * np.float32(scale)
     dense[::9] *= np.float32(1.01)
+    dense = dense.astype(ml_dtypes.bfloat16).astype(np.float32)
     model = models.build("weight_only/dense", values={"fc.dense": dense})
     layer, modified = facts_of(monkeypatch, FLOAT_WRONG[wrong], model=model)
     assert (layer.status, layer.scheme, modified) == (KEPT, "ternary", False)

@@ -60,15 +60,40 @@ def test_the_level_of_noise_is_the_median_of_all_weights(first: int) -> None:
     np.testing.assert_array_equal(found.codes.read(), codes)
 
 
-@pytest.mark.parametrize("value", [0.98, 0.999, 1.001, 1.02])
-def test_a_few_values_beside_the_level_are_noise(value: float) -> None:
+def with_values_beside_the_level(value: float, dtype: str) -> tuple[Array, Array]:
+    """(codes, values of the type in float32), a fifth of them that many times the others."""
     codes = codes_of((60, 96), 0, 0.3)
     matrix = codes * np.float32(0.5)
     matrix[:, ::5] *= np.float32(value)
+    return codes, matrix.astype(DTYPES[dtype]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(0.98, "bfloat16"), (1.02, "bfloat16"), (0.992, "float16"), (0.999, "float16"), (1.001, "float16")],
+)
+def test_a_few_values_beside_the_level_are_noise(value: float, dtype: str) -> None:
+    """As far away as rounding to their type leaves them."""
+    codes, matrix = with_values_beside_the_level(value, dtype)
     found = to_ternary(matrix)
     assert (found.scope, found.noisy) == ("tensor", True)
     assert found.scale == np.float32(0.5)
     np.testing.assert_array_equal(found.codes.read(), codes)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        *((value, "float32") for value in (0.95, 0.98, 0.999, 0.99999, 1.00001, 1.001, 1.02, 1.06)),
+        *((value, "float16") for value in (0.95, 0.98, 1.02, 1.06)),
+        *((value, "bfloat16") for value in (0.95, 1.05)),
+    ],
+)
+def test_values_further_away_than_rounding_to_their_type_are_no_noise(value: float, dtype: str) -> None:
+    _, matrix = with_values_beside_the_level(value, dtype)
+    with pytest.raises(Refused, match="which rounding does not explain") as refused:
+        to_ternary(matrix)
+    assert "weight quantizer" in refused.value.fix
 
 
 def test_noise_of_a_few_large_weights_makes_no_groups() -> None:
