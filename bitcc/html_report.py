@@ -97,7 +97,7 @@ def _row(layer: LayerFacts) -> str:
 <td>{escape(activations(layer))}</td>
 <td class="number">{size(layer.bytes_before)}</td>
 <td class="number">{size(layer.bytes_after) if packed else ""}</td>
-<td class="number">{error(layer)}</td>
+<td class="number">{escape(error(layer))}</td>
 <td class="result {escape(layer.status)}"><b>{escape(layer.status)}</b>{why}{fix}</td>
 </tr>"""
 
