@@ -17,7 +17,8 @@ from bitcc.passes.layer import Layer
 from bitcc.passes.layout import behind_transposes, columns_of_input, minimal
 from bitcc.passes.matmul import Product, read_product
 from bitcc.passes.precision import check_single, type_of
-from bitcc.passes.ternary import Ternary, check_structure, to_ternary
+from bitcc.passes.structure import check_structure
+from bitcc.passes.ternary import Ternary, to_ternary
 from bitcc.passes.weight import stored_weights, weight_index, weight_matrix
 from bitcc.passes.weight_facts import WeightFacts, of_dense, of_ternary
 from bitcc.ternary_linear import TernaryLinear

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from models.random_codes import DTYPES, codes_of, dequantised, scales, seeds, shapes
 
 from bitcc.passes._refused import Refused
-from bitcc.passes.ternary import check_structure, to_ternary
+from bitcc.passes.structure import check_structure
+from bitcc.passes.ternary import to_ternary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
