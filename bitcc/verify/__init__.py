@@ -20,6 +20,7 @@ from bitcc.verify import runs
 from bitcc.verify.certificate import (
     BODY,
     FAILED,
+    HALF_TOLERANCE,
     NOT_RUN,
     ORIGINAL,
     PARTLY,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from bitcc.verify.inputs import Feeds
     from bitcc.verify.outputs import Outputs
 
+_COMPUTED_FINER = frozenset({"float32", "faithful"})  # than the original does
+
 __all__ = ["check_weights", "compare", "distance", "not_run", "random_inputs", "require", "verify_bundle"]
 
 
@@ -52,7 +55,7 @@ def verify_bundle(
     path: Path,
     against: Path | None,
     inputs: Path | None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     target: str | None = None,
 ) -> Certificate:
     """Check a bundle: its files, its packed weights, and what it computes.
@@ -61,7 +64,7 @@ def verify_bundle(
         path: The bundle's folder.
         against: The original model; None to compare only the library with the function body.
         inputs: A .npz file of inputs by name; None for random ones.
-        tolerance: Bound on the difference, relative to max|y|.
+        tolerance: Bound on the difference, relative to max|y|; None for that of the model's precision.
         target: ``cuda`` to run the library on this machine's GPU; None for its CPU.
 
     Raises:
@@ -127,7 +130,7 @@ def compare(
     built: Bundle,
     original: Path | None,
     feeds: Feeds | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     *,
     gpu: str = "",
 ) -> Certificate:
@@ -137,12 +140,14 @@ def compare(
         built: The bundle.
         original: The model that it was compiled from; None to compare the bundle with itself.
         feeds: Inputs by name; default: small random ones.
-        tolerance: Bound on the difference, relative to max|y|.
+        tolerance: Bound on the difference, relative to max|y|; None for that of the model's precision.
         gpu: Name of the GPU that runs the library; empty for the CPU, which runs everything else.
 
     Raises:
         VerificationError: the bundle does not run with its library, or the GPU does not run its layers.
     """
+    if tolerance is None:
+        tolerance = _bound(built)
     described = "random inputs, seed 0" if feeds is None else "given inputs"
     reference, against = (original, ORIGINAL) if original else (built.model, BODY)
     try:
@@ -204,6 +209,12 @@ def _where_it_runs(built: Bundle) -> tuple[bool, str]:
     if any(entry.gpus for entry in built.manifest.targets):
         words.append("not run: the CUDA kernels; `bitcc verify --target cuda` does so on a GPU")
     return bool({*hosts} & {*names}) or not names, "; ".join(words)
+
+
+def _bound(built: Bundle) -> float:
+    """On the difference from the original."""
+    computed_finer = any(layer.numerics in _COMPUTED_FINER for layer in built.packed)
+    return HALF_TOLERANCE if computed_finer else TOLERANCE
 
 
 def _difference(worst: float, tolerance: float) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Feeds: TypeAlias = "dict[str, NDArray[Any]]"
 
-_DYNAMIC_DIM = 4  # and more, where they are to differ
+_DYNAMIC_DIM, _FIRST_OF_UNLIKE = 4, 2
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -52,7 +52,7 @@ def random_inputs(session: ort.InferenceSession, *, unlike: bool = False) -> Fee
         shape = []
         for axis, dim in enumerate(value.shape):
             name = dim or f"{value.name} {axis}"  # a name that no other has, where it has none
-            new = _DYNAMIC_DIM + (len(sizes) if unlike else 0)
+            new = _FIRST_OF_UNLIKE + len(sizes) if unlike else _DYNAMIC_DIM
             shape.append(dim if isinstance(dim, int) else sizes.setdefault(name, new))
         dtype = np.dtype(_TYPES[value.type])
         array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
