@@ -111,7 +111,7 @@ def _of_magnitudes(value: ir.Value, x: ir.Value, constants: Constants) -> _Maxim
     Raises:
         Refused: it is none.
     """
-    root = producer(value, "Sqrt")  # of a square it is the magnitude, to the last bit
+    root = producer(value, "Sqrt")  # of a square that float32 holds it is the magnitude, to the last bit
     maximum = value if root is None or root.inputs[0] is None else _behind_reshapes(root.inputs[0], constants)
     reduce = producer(maximum, *_MAXIMA)
     if reduce is None or reduce.inputs[0] is None or not _is_maximum(maximum, reduce, constants):

@@ -25,7 +25,7 @@ from bitcc.passes.layer import Layer
 from bitcc.passes.lower_qonnx import lower_quantizers
 from bitcc.passes.numerics import faithful
 from bitcc.passes.pack import PackedLayer, replace_layers
-from bitcc.passes.prove import TOLERANCE, Proof, largest_error
+from bitcc.passes.prove import TOLERANCE, Proof, prove_layer
 from bitcc.passes.prove_codes import check_codes
 from bitcc.passes.runner import Runner
 from bitcc.passes.siblings import merge_siblings
@@ -181,7 +181,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
             return None
         if self._numerics is Numerics.FAITHFUL and in_half_precision(layer, where.constants):
             check_codes(layer, where.model, where.constants)
-        return largest_error(layer, data, where.constants, where.runner)
+        return prove_layer(layer, data, where.constants, where.runner)
 
 
 class _Prepared(NamedTuple):

@@ -76,8 +76,8 @@ class _Trial(NamedTuple):
     weight: dict[ir.Value, Array]
 
 
-def largest_error(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> Proof:
-    """The largest difference between the layer as it was and as it will be.
+def prove_layer(layer: Layer, packed: formats.Bytes, constants: Constants, runner: Runner) -> Proof:
+    """How far the layer will be from what it was.
 
     Raises:
         Refused: onnxruntime cannot run the original nodes, so that nothing is proven, or they use

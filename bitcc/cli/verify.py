@@ -19,7 +19,7 @@ def verify(
         float | None,
         typer.Option(
             min=0.0,
-            help="Largest difference relative to max|y|. Default: 0.01, or 0.1 where the original computes "
+            help="Largest difference relative to max|y|. Default: 0.01, or 0.05 where the original computes "
             "in half precision.",
             show_default=False,
         ),

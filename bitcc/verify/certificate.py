@@ -11,9 +11,9 @@ from bitcc.errors import VerificationError
 
 PASSED, PARTLY, FAILED, NOT_RUN = "passed", "partly passed", "failed", "not run"
 TOLERANCE = 1e-2
-HALF_TOLERANCE = 1e-1
-"""Where the original rounds in half precision what the compiled model computes in float32: each code of an
-activation that falls to the other side is 1 of 127."""
+HALF_TOLERANCE = 5e-2
+"""Where the original rounds in half precision what the compiled model computes in float32, so that codes of
+activations fall to the other side: exported models of two layers were up to 2e-2 away by that."""
 ORIGINAL, BODY = "original", "function body"
 
 

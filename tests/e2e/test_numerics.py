@@ -45,12 +45,12 @@ def test_the_manifest_of_the_python_interface_is_the_same(half: Path, tmp_path: 
 def test_a_model_in_half_precision_may_be_further_from_what_it_rounds_itself(
     half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "by_library", lambda _built, _feeds, by_body: [y * 1.05 for y in by_body])
+    monkeypatch.setattr(runs, "by_library", lambda _built, _feeds, by_body: [y * 1.03 for y in by_body])
     verdict = bitcc.compile(half, tmp_path / "b").manifest.verify
-    assert (verdict["status"], verdict["tolerance"]) == ("passed", 0.1)
+    assert (verdict["status"], verdict["tolerance"]) == ("passed", 0.05)
     assert verdict["max_error_library"] > 0.01
     onnx.save(models.build("dynamo"), tmp_path / "single.onnx")
-    with pytest.raises(bitcc.BitccError, match=r"the difference of 5.0e-02 of max\|y\| is over 1e-02"):
+    with pytest.raises(bitcc.BitccError, match=r"the difference of 3.0e-02 of max\|y\| is over 1e-02"):
         bitcc.compile(tmp_path / "single.onnx", tmp_path / "c")
 
 
