@@ -1,7 +1,7 @@
-"""A tiny BitNetForCausalLM that knows one sentence by heart, as each of transformers' kinds of checkpoint.
+"""Tiny networks of BitNetForCausalLM, as each of transformers' kinds of checkpoint.
 
-A random network would say nothing for sure: its likeliest tokens are nearly ties. One that was trained says
-its sentence, and says another if a layer, a position or the cache is wrong.
+One was trained on one sentence: it says that, and says another if a layer, a position or the cache is wrong.
+One is random, as transformers makes it: it says little, but float noise is all that may differ.
 """
 
 from __future__ import annotations
@@ -31,17 +31,38 @@ KINDS = {
     "offline": BitNetQuantConfig(linear_class="autobitlinear", quantization_mode="offline"),
     "online": BitNetQuantConfig(linear_class="autobitlinear", quantization_mode="online"),
 }
+VOCABULARY = 256
+CLEAR = 1e-4  # codes; of ten thousand activations one has more float noise than this
 _STEPS = 120
 _HEAD = "lm_head"
 
 
 def trained() -> BitNetForCausalLM:
     """A network with online quantizers, trained on the sentence; a token is a byte."""
-    torch.manual_seed(0)
+    model = _network(seed=0, width=128)
+    tokens = torch.tensor([list(TEXT)])
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(_STEPS):
+        optimizer.zero_grad()
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def random(seed: int) -> BitNetForCausalLM:
+    """A network with online quantizers as it is before training.
+
+    It is narrow: the fewer activations, the more often all of a text are clear of rounding boundaries.
+    """
+    return _network(seed, width=32).eval()
+
+
+def _network(seed: int, width: int) -> BitNetForCausalLM:
+    torch.manual_seed(seed)
     config = BitNetConfig(
-        vocab_size=256,
-        hidden_size=128,
-        intermediate_size=256,
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -55,17 +76,11 @@ def trained() -> BitNetForCausalLM:
     replace_with_bitnet_linear(model, [_HEAD], KINDS["online"])
     for name, layer in dense.items():
         model.get_submodule(name).weight = layer.weight
-    tokens = torch.tensor([list(TEXT)])
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for _ in range(_STEPS):
-        optimizer.zero_grad()
-        model(input_ids=tokens, labels=tokens).loss.backward()
-        optimizer.step()
-    return model.eval()
+    return model
 
 
 def save(model: BitNetForCausalLM, kind: str, folder: Path) -> None:
-    """A checkpoint of the trained network for ``from_pretrained``."""
+    """A checkpoint of a network with online quantizers for ``from_pretrained``."""
     model.config.quantization_config = KINDS[kind].to_dict()
     model.config.save_pretrained(folder)
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_HEAD)}
@@ -92,26 +107,26 @@ def load(folder: Path) -> BitNetForCausalLM:
     return BitNetForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def greedy(model: BitNetForCausalLM, prompt: list[int], count: int) -> list[int]:
-    """What transformers generates after a prompt."""
-    generated = model.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False)
-    return generated[0, len(prompt) :].tolist()
+def greedy(model: BitNetForCausalLM, prompts: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """What transformers generates after prompts [batch, sequence]: tokens [batch, count]."""
+    generated = model.generate(torch.from_numpy(prompts), max_new_tokens=count, do_sample=False)
+    return generated[:, prompts.shape[1] :].numpy()
 
 
 def logits_and_margins(
     model: BitNetForCausalLM, tokens: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits [batch, sequence, vocabulary], and how near each text came to other codes [batch].
+    """Logits [batch, sequence, vocabulary], and how near each token came to other codes [batch, sequence].
 
-    The margin of a text is the least distance of its scaled activations to a rounding boundary, in codes.
+    The margin of a token is the least distance of its scaled activations to a rounding boundary, in codes.
     Float noise decides a code that is nearer than the noise is large.
     """
-    margins = torch.full(tokens.shape[:1], torch.inf)
+    margins = torch.full(tokens.shape, torch.inf)
 
     def watch(_layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         x = arguments[0]
         scaled = x * (127 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5))
-        distance = (scaled - scaled.floor() - 0.5).abs().flatten(1).amin(dim=1)
+        distance = (scaled - scaled.floor() - 0.5).abs().amin(dim=-1)
         torch.minimum(margins, distance, out=margins)
 
     hooks = [layer.register_forward_pre_hook(watch) for layer in bit_linears(model).values()]
