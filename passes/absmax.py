@@ -8,6 +8,7 @@ from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped, guarded
 from bitcc.passes.einsum import RANKS
+from bitcc.passes.largest import largest_magnitude
 from bitcc.passes.layout import RESHAPES, is_of_tokens, rank_of
 from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
 
@@ -55,6 +56,31 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
     Raises:
         Refused: it is computed from something else, or bounded in another way.
     """
+    try:
+        return _reduced(x, bounded, scale, constants, axis)
+    except Refused:
+        if axis != -1 or (found := _selected(x, bounded, scale, constants)) is None:
+            raise
+    return found
+
+
+def _selected(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Constants) -> Absmax | None:
+    """The same of a maximum of tokens that comparisons of any kind select; None for anything else."""
+    value, eps = skip(bounded, constants), 0.0
+    if (guard := guarded(value, constants)) is not None and same(guard.tested, guard.value, constants):
+        value = skip(guard.value, constants)
+    elif producer(value, "Add") is not None:
+        value, _, eps = _bounded(value, constants)
+    found = largest_magnitude(value, x, constants)
+    if found is None or (eps and found.floor):
+        return None
+    fits = is_of_tokens(scale, x) if found.is_reshaped else rank_of(scale) == rank_of(x)
+    is_guarded = guard is not None
+    return Absmax(ActScope.TOKEN, found.floor, eps, is_guarded, found.dropped) if fits else None
+
+
+def _reduced(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Constants, axis: int) -> Absmax:
+    """The same of a maximum that one node takes of the magnitudes, or two of both ends."""
     value = _behind_reshapes(bounded, constants)
     guard = guarded(value, constants)
     is_guarded = guard is not None and same(guard.tested, guard.value, constants)

@@ -64,7 +64,10 @@ def between(
         constant = value in constants
         reduced = constant and (loose or (node is not None and node.op_type.startswith("Reduce")))
         if node is None and not constant:
-            raise Refused("its nodes cannot be told apart from those in front of it")
+            raise Refused(
+                "its nodes cannot be told apart from those in front of it",
+                fix="let nothing behind the quantizer read what is in front of the tensor that it quantises",
+            )
         if node is None or reduced or value in given:
             leaves[value] = None
         else:
