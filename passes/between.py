@@ -50,16 +50,23 @@ def between(
     layer: Layer, given: Container[ir.Value], constants: Constants, *, loose: bool
 ) -> tuple[list[ir.Node], list[ir.Value]]:
     """(nodes, producers first; leaves) of the graph from x to y; if ``loose``, all constants are leaves."""
+    return nodes_between(layer.x, layer.y, given, constants, loose=loose)
+
+
+def nodes_between(
+    x: ir.Value, y: ir.Value, given: Container[ir.Value], constants: Constants, *, loose: bool
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """The same of any two values."""
     nodes: dict[ir.Node, None] = {}
     leaves: dict[ir.Value, None] = {}
-    stack: list[tuple[ir.Value, bool]] = [(layer.y, False)]
+    stack: list[tuple[ir.Value, bool]] = [(y, False)]
     while stack:
         value, inputs_done = stack.pop()
         node = value.producer()
         if inputs_done and node is not None:
             nodes[node] = None
             continue
-        if value is layer.x or value in leaves or node in nodes:
+        if value is x or value in leaves or node in nodes:
             continue
         constant = value in constants
         reduced = constant and (loose or (node is not None and node.op_type.startswith("Reduce")))

@@ -62,7 +62,7 @@ def replace_layers(model: ir.Model, packed: Sequence[PackedLayer], constants: Co
         parts = [replace(part, x=outputs.get(part.x, part.x)) for part in item.parts]
         read_shape_of(x, parts, constants)
         outputs.update(_replace(model, item, names, x, ones))
-    _remove_dead(dead)
+    remove_dead(dead)
     opset = model.opset_imports[""]
     for op in dict.fromkeys(type(item.layer.op) for item in packed):
         (fmt,) = {_format(item.layer) for item in packed if isinstance(item.layer.op, op)}
@@ -253,7 +253,7 @@ def _reshape(value: ir.Value, shape: ir.Value, name: str, graph: ir.Graph, *, be
     return output
 
 
-def _remove_dead(nodes: list[ir.Node]) -> None:
+def remove_dead(nodes: list[ir.Node]) -> None:
     """Remove these nodes and what only they used."""
     while nodes:
         node = nodes.pop()

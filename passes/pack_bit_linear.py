@@ -21,6 +21,7 @@ from bitcc.passes.detect import Finding, candidates, detect
 from bitcc.passes.fuse_norms import fuse_norms
 from bitcc.passes.inferred_shapes import inferred_shapes
 from bitcc.passes.inline import FACTS_INSIDE
+from bitcc.passes.joined import joined, settle
 from bitcc.passes.layer import Layer
 from bitcc.passes.lower_qonnx import lower_quantizers
 from bitcc.passes.numerics import faithful
@@ -106,9 +107,10 @@ class PackBitLinearPass(ir.passes.InPlacePass):
         packed: list[PackedLayer] = []
         facts: dict[ir.Node, LayerFacts] = {}
         stored: dict[bytes, ir.TensorProtocol] = {}
-        with unfused(model), inferred_shapes(model):
-            constants, runner = Constants(model), Runner(model)
-            nodes = candidates(model, constants)
+        runner = Runner(model)
+        with unfused(model), inferred_shapes(model), joined(model, runner) as joins:
+            constants, hidden = Constants(model), {node for join in joins for node in join.hidden}
+            nodes = [node for node in candidates(model, constants) if node not in hidden]
             weight_format = chosen_format(self._weight_format, nodes, constants)
             where = _Where(model, constants, runner, weight_format)
             for i, node in enumerate(nodes):
@@ -120,6 +122,7 @@ class PackBitLinearPass(ir.passes.InPlacePass):
                     packed.append(item)
             if packed:
                 _check_opset(model)
+            settle(joins, {item.layer.node for item in packed})
             layers = merge_siblings(packed, model.graph) if self._merge else packed
             facts.update(_merged_facts(layers, facts))
             layers = fuse_norms(layers, constants, runner)
