@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bitcc.passes.normal_form import producer
+from bitcc.passes.split import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,18 +159,11 @@ def _gathered(move: Move) -> Elements | None:
 
 
 def _split(move: Move) -> Elements | None:
-    """An output of a Split, of which all sizes are known."""
-    axis, rank = move.axis(0), len(move.of.shape)
-    shapes = [
-        None if v.shape is None or v.shape.rank() != rank else tuple(v.shape) for v in move.node.outputs
-    ]
-    sizes = [shape[axis] for shape in shapes if shape is not None and axis is not None]
-    known = [size for size in sizes if isinstance(size, int)]
-    if axis is None or len(known) != len(shapes) or sum(known) != move.of.shape[axis]:
+    found, axis = cut(move.value, move.constants), move.axis(0)
+    if found is None or axis is None or not found.start < found.stop <= move.of.shape[axis]:
         return None
-    index = move.value.index() or 0
-    places = range(sum(known[:index]), sum(known[: index + 1]))
-    return move.of.moved(lambda array: np.take(array, places, axis), move.of.tokens) if places else None
+    places = range(found.start, found.stop)
+    return move.of.moved(lambda array: np.take(array, places, axis), move.of.tokens)
 
 
 def _transposed(move: Move) -> Elements | None:
@@ -230,6 +224,7 @@ _MOVES: dict[str, Callable[[Move], Elements | None]] = {
     "Reshape": _reshaped,
     "Slice": _sliced,
     "Split": _split,
+    "SplitToSequence": _split,
     "Squeeze": _squeezed,
     "TopK": _sorted,
     "Transpose": _transposed,

@@ -84,9 +84,8 @@ def settle(joins: list[Join], packed: Collection[ir.Node]) -> None:
 
 def _has_parts(model: ir.Model) -> bool:
     """Whether anything is split at all: most models are done with that."""
-    parts = (
-        v for node in model.graph.all_nodes() if node.op_type in {"Split", "Slice"} for v in node.outputs
-    )
+    nodes = (node for node in model.graph.all_nodes() if node.op_type in {"SequenceAt", "Slice", "Split"})
+    parts = (v for node in nodes for v in node.outputs)
     return any(use.node.op_type in {"Cast", "Gemm", "MatMul"} for value in parts for use in value.uses())
 
 

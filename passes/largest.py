@@ -81,16 +81,17 @@ class _Reader:
         if same(value, self._x, self._constants):
             return Elements.of_columns(self._rank, self._columns)
         node = value.producer()
-        if node is None or not depth or (value.dtype is not None and value.dtype not in FLOATS):
+        is_float = value.dtype is None or value.dtype in FLOATS
+        if node is None or not depth or not is_float or node.domain not in {"", "ai.onnx"}:
             return None
         if producer(value, "Clip", "Max", "Min") is node:
             return self._bounded(value, depth - 1) or self._extreme(node, depth - 1)
         if producer(value, "Concat") is node:
             return self._joined(node, depth - 1)
-        if producer(value, node.op_type) is None or not node.inputs:
-            return None
-        of = self.read(node.inputs[0], depth - 1)
-        return None if of is None else Move(value, node, of, self._constants).follow()
+        if producer(value, "SequenceAt") is node:
+            node = producer(node.inputs[0], "SplitToSequence")
+        of = None if node is None or not node.inputs else self.read(node.inputs[0], depth - 1)
+        return None if node is None or of is None else Move(value, node, of, self._constants).follow()
 
     def _bounded(self, value: ir.Value, depth: int) -> Elements | None:
         """Behind a lower bound."""

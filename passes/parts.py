@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bitcc.passes.act_codes import last_dim
 from bitcc.passes.layout import rank_of
 from bitcc.passes.normal_form import operands, producer, same, skip
+from bitcc.passes.split import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,19 +152,17 @@ def _product(node: ir.Node, constants: Constants) -> Part | None:
 def _span(value: ir.Value, constants: Constants) -> Span | None:
     """Which columns of which tensor a value is; None for anything else, and for all of them."""
     value = skip(value, constants)
-    node = producer(value, "Split", "Slice")
-    whole = None if node is None else node.inputs[0]
+    found, node = cut(value, constants), producer(value, "Slice")
+    whole = node.inputs[0] if node is not None else None if found is None else found.whole
     columns, size = None if whole is None else last_dim(whole), last_dim(value)
-    if node is None or whole is None or columns is None or size is None or size == columns:
+    if whole is None or columns is None:
         return None
-    if node.op_type == "Split":
-        if node.attributes.get_int("axis", 0) not in {-1, (rank_of(whole) or 0) - 1}:
-            return None
-        sizes = [last_dim(part) for part in node.outputs[: value.index()]]
-        start = None if None in sizes else sum(size for size in sizes if size is not None)
-    else:
-        start = _slice_start(node, columns, constants)
-    return None if start is None else Span(skip(whole, constants), start, start + size)
+    if found is not None and found.axis in {-1, (rank_of(whole) or 0) - 1}:
+        return Span(skip(whole, constants), found.start, found.stop)
+    start = None if node is None else _slice_start(node, columns, constants)
+    if start is None or size is None or size == columns:
+        return None
+    return Span(skip(whole, constants), start, start + size)
 
 
 def _slice_start(node: ir.Node, columns: int, constants: Constants) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from bitcc.errors import first_line
 from bitcc.passes._refused import Refused
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ _ALLOWANCE = 64 << 20  # bytes
 _ITEM = 8  # bytes, of the largest element
 _SHAPES = 1024  # elements; what a size depends on is no larger
 _NEVER_GROW = frozenset({"Constant", "NonZero", "Compress", "Unique"})
-_ELEMENTWISE = frozenset(  # also with types that the op does not define, as some exporters write them
+_ELEMENTWISE = frozenset(  # also with types that the op does not define, as exporters write, or no inference
     {"Abs", "Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Ceil", "Clip", "Div", "Equal"}
-    | {"Floor", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Reciprocal", "Round", "Sign", "Sub", "Where"}
+    | {"Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg"}
+    | {"Reciprocal", "Round", "Sign", "Sub", "Where"}
 )
 
 
@@ -85,8 +87,8 @@ def check_outputs(node: ir.Node, inputs: Sequence[Array | None], opset: int, mos
             _check(node, _steps(*(float(a.reshape(())) for a in inputs if a is not None)), most)
             return
         if node.op_type not in _ELEMENTWISE:
-            reason = f"the size of the constant node `{node.name}` ({node.op_type}) cannot be told: {error}"
-            raise Refused(reason) from error
+            reason = f"the size of the constant node `{node.name}` ({node.op_type}) cannot be told"
+            raise Refused(f"{reason}: {first_line(error)}") from error
         check_broadcast(node, inputs, most)
     else:
         _check(node, elements, most)

@@ -45,6 +45,15 @@ def is_constant(model: ir.Model, name: str = "z") -> bool:
     return value(model, name) in Constants(model)
 
 
+@pytest.mark.parametrize("opset", [13, 15, 16])
+@pytest.mark.parametrize("op", ["GreaterOrEqual", "LessOrEqual"])
+def test_comparisons_are_evaluated_where_onnx_infers_no_shape_of_them(op: str, opset: int) -> None:
+    weight = models.latent()
+    model = graph(f"z = {op} (w, o)", {"w": weight, "o": np.float32(0)}, opset=opset)
+    want = weight >= 0 if op == "GreaterOrEqual" else weight <= 0
+    np.testing.assert_array_equal(evaluated(model), want)
+
+
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"])
 def test_reductions_of_half_precision_do_not_lose_what_they_add(half: str, op: str) -> None:

@@ -26,6 +26,12 @@ _VALUES: dict[str, Any] = {
     "wa": _W[:40],
     "wb": _W[40:70],
     "wc": _W[70:],
+    "wm": _W[40:80],
+    "we": _W[80:],
+    "i0": np.int64(0),
+    "i1": np.int64(1),
+    "i2": np.int64(2),
+    "i40": np.int64(40),
     "larger": _W[40:] * np.float32(1.5),
     "dense": np.random.default_rng(5).standard_normal((60, N)).astype(np.float32),
     "rows1": np.ascontiguousarray(_W[:40].T),
@@ -67,6 +73,11 @@ def model(body: str, rows: str = "2, 3", outputs: str = "") -> onnx.ModelProto:
 SUMS = {
     "a split": f"{SPLIT} {PRODUCTS} y = Add (p1, p2)",
     "slices": f"{SLICED} {PRODUCTS} y = Add (p2, p1)",
+    "a sequence": f"""{DEQUANTISED} parts = SplitToSequence <axis = -1> (q, sizes) h1 = SequenceAt (parts, i0)
+      h2 = SequenceAt (parts, i1) {PRODUCTS} y = Add (p1, p2)""",
+    "a sequence of parts of one size": f"""{DEQUANTISED} parts = SplitToSequence <axis = 2> (q, i40)
+      h1 = SequenceAt (parts, i0) h2 = SequenceAt (parts, i1) h3 = SequenceAt (parts, i2)
+      p1 = MatMul (h1, w1) p2 = MatMul (h2, wm) p3 = MatMul (h3, we) t = Add (p1, p2) y = Add (t, p3)""",
     "the op for sums": f"{SPLIT} {PRODUCTS} y = Sum (p1, p2)",
     "three parts": f"""{DEQUANTISED} h1, h2, h3 = Split <axis = -1> (q, thirds) p1 = MatMul (h1, wa)
       p2 = MatMul (h2, wb) p3 = MatMul (h3, wc) t = Add (p1, p3) y = Add (t, p2)""",

@@ -37,6 +37,10 @@ SPELLED = {
         "maximum": "two_ = Constant <value = int64[1] {2}> () t, i = TopK (a, two_) "
         "m, rest = Split <axis = -1, num_outputs = 2> (t)"
     },
+    "the first of the largest ones, in a sequence": {
+        "maximum": f"""{FIVE} {NUMBER} l = Constant <value = int64 {{2}}> () t, i = TopK (a, five)
+          parts = SplitToSequence <axis = -1> (t, l) g = SequenceAt (parts, o) m = ReduceMax (g, last)"""
+    },
     "sorted down": {"maximum": f"{ALL} t, i = TopK (a, all) {FIRST}"},
     "sorted up": {"maximum": f"{ALL} t, i = TopK <largest = 0> (a, all) {LAST}"},
     "sorted down, as many as there are": {"maximum": f"{SIZE} t, i = TopK (a, e) {FIRST}"},
@@ -134,6 +138,11 @@ OTHERS = {
     "beside themselves": {"magnitude": "a = Concat <axis = -1> (x, x)"},
     "beside the negatives of half": {
         "magnitude": "p = Slice (x, first, fifty, last) n = Neg (p) a = Concat <axis = -1> (x, n)"
+    },
+    "the second part of a sequence": {
+        "maximum": f"""{FIVE} n = Constant <value = int64 {{1}}> () l = Constant <value = int64 {{2}}> ()
+          t, i = TopK (a, five) parts = SplitToSequence <axis = -1> (t, l) g = SequenceAt (parts, n)
+          m = ReduceMax (g, last)"""
     },
     "the smaller of two parts": {
         "magnitude": PARTS,
