@@ -9,7 +9,7 @@ import onnx_ir as ir
 from bitcc.passes._refused import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Collection, Container, Iterator
 
     from bitcc.passes.constants import Constants
     from bitcc.passes.layer import Layer
@@ -34,7 +34,7 @@ def back_from_y(layer: Layer, constants: Constants, ends: Container[ir.Value] = 
         constants: Of the model.
         ends: Outputs of nodes that are given, but not gone past; there may be more of them at every step.
     """
-    stack, seen = [layer.y], {layer.x}
+    stack, seen = [layer.y], {layer.x, *layer.bases}
     while stack:
         value = stack.pop()
         node = value.producer()
@@ -47,16 +47,19 @@ def back_from_y(layer: Layer, constants: Constants, ends: Container[ir.Value] = 
 
 
 def between(
-    layer: Layer, given: Container[ir.Value], constants: Constants, *, loose: bool
+    layer: Layer, given: Collection[ir.Value], constants: Constants, *, loose: bool
 ) -> tuple[list[ir.Node], list[ir.Value]]:
-    """(nodes, producers first; leaves) of the graph from x to y; if ``loose``, all constants are leaves."""
-    return nodes_between(layer.x, layer.y, given, constants, loose=loose)
+    """(nodes, producers first; leaves) of the graph from x to y; if ``loose``, all constants are leaves.
+
+    So are ``layer.bases``.
+    """
+    return nodes_between(layer.x, layer.y, {*given, *layer.bases}, constants, loose=loose)
 
 
 def nodes_between(
     x: ir.Value, y: ir.Value, given: Container[ir.Value], constants: Constants, *, loose: bool
 ) -> tuple[list[ir.Node], list[ir.Value]]:
-    """The same of any two values."""
+    """(nodes, producers first; leaves) of the graph from one value to another."""
     nodes: dict[ir.Node, None] = {}
     leaves: dict[ir.Value, None] = {}
     stack: list[tuple[ir.Value, bool]] = [(y, False)]
@@ -70,7 +73,7 @@ def nodes_between(
             continue
         constant = value in constants
         reduced = constant and (loose or (node is not None and node.op_type.startswith("Reduce")))
-        if node is None and not constant:
+        if node is None and not constant and value not in given:
             raise Refused(
                 "its nodes cannot be told apart from those in front of it",
                 fix="let nothing behind the quantizer read what is in front of the tensor that it quantises",

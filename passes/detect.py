@@ -17,6 +17,7 @@ from bitcc.passes.layer import Layer
 from bitcc.passes.layout import behind_transposes, columns_of_input, minimal
 from bitcc.passes.matmul import Product, read_product
 from bitcc.passes.precision import check_single, type_of
+from bitcc.passes.residues import foreign_bases
 from bitcc.passes.structure import check_structure
 from bitcc.passes.ternary import Ternary, to_ternary
 from bitcc.passes.weight import stored_weights, weight_index, weight_matrix
@@ -215,7 +216,10 @@ def _bit_linear(
     if activation.reshapes and (layer.x_layout or moves_scale or product.y_shape):
         raise Refused("its input is reshaped and transposed", fix="quantise behind the Reshape")
     restored = activation.restored or epilogue.restored
-    return replace(layer, reshapes=activation.reshapes, restored=restored, codes=activation.codes)
+    bases = foreign_bases(layer.x, layer.y, constants)
+    return replace(
+        layer, reshapes=activation.reshapes, restored=restored, codes=activation.codes, bases=bases
+    )
 
 
 def _ternary_linear(name: str, product: Product, ternary: Ternary, constants: Constants) -> Layer:

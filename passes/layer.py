@@ -43,6 +43,7 @@ class Layer:
         x_layout: What brings ``x`` to [..., K].
         y_layout: What brings [..., N] to ``y``.
         codes: The activation codes, shaped as ``x`` but for Transposes; None where activations stay float.
+        bases: Tensors in front of the layer, of the shape of ``x``, that its nodes add and take off again.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Layer:
     y_layout: Layout = ()
     codes: ir.Value | None = None
     gain: NDArray[np.float32] | None = None
+    bases: tuple[ir.Value, ...] = ()
 
     @property
     def node(self) -> ir.Node:

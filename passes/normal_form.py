@@ -173,27 +173,39 @@ def without_residue(value: ir.Value, constants: Constants) -> ir.Value | None:
 
     These are the straight-through estimators of training.
     """
+    found = _residue(value, constants)
+    return None if found is None else skip(found[0], constants)
+
+
+def base_of_residue(value: ir.Value, constants: Constants) -> ir.Value | None:
+    """The v of the same."""
+    found = _residue(value, constants)
+    return None if found is None else found[1]
+
+
+def _residue(value: ir.Value, constants: Constants) -> tuple[ir.Value, ir.Value] | None:
+    """(Q, v)."""
     node = producer(value, "Add", "Sub")
     if node is not None and node.op_type == "Sub":
-        return _without_subtracted_residue(node, constants)
+        return _subtracted_residue(node, constants)
     for kept, other in () if node is None else operands(node):
         difference = producer(skip(other, constants), "Sub")
         if difference is None or difference.inputs[0] is None:
             continue
         if same(difference.inputs[1], kept, constants):
-            return skip(difference.inputs[0], constants)
+            return difference.inputs[0], kept
     return None
 
 
-def _without_subtracted_residue(node: ir.Node, constants: Constants) -> ir.Value | None:
+def _subtracted_residue(node: ir.Node, constants: Constants) -> tuple[ir.Value, ir.Value] | None:
     for first, second in operands(node):
         difference, total = producer(skip(second, constants), "Sub"), producer(skip(first, constants), "Add")
         for kept, q in () if difference is None else operands(difference):
             if same(kept, first, constants):
-                return skip(q, constants)
+                return q, first
         for kept, q in () if total is None else operands(total):
             if same(kept, second, constants):
-                return skip(q, constants)
+                return q, second
     return None
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 TOLERANCE = 1e-5
+_LARGER = np.float32(4)  # than what is quantised: what a residue is of, which must not matter
 _HALF_TYPES = frozenset(h.numpy() for h in HALVES)
 _COLUMNS = 64  # that are run, if the layer has more; at least one for each scale of a row
 
@@ -108,7 +109,8 @@ def _error_of(
     run, fed = _original(layer, {**trial.weight, **shapes}, constants, runner)
     worst = 0.0
     for x in tokens(layer, trial.op.K, as_declared=as_declared):
-        result = run({**fed, layer.x: transposed(x, inverse(layer.x_layout))})
+        original = transposed(x, inverse(layer.x_layout))
+        result = run({**fed, **dict.fromkeys(layer.bases, _LARGER * original), layer.x: original})
         want = transposed(result.astype(np.float64), inverse(layer.y_layout))
         got = _computed(layer, trial, x).astype(np.float64)
         if layer.reshapes and not layer.restored:
@@ -157,7 +159,7 @@ def _codes(rng: np.random.Generator, shape: tuple[int, int]) -> formats.Int8:
 def _original(
     layer: Layer, given: dict[ir.Value, Array], constants: Constants, runner: Runner
 ) -> tuple[Run, dict[ir.Value, Array]]:
-    """What runs the original nodes, and what it is fed besides x: what is given, and all other constants.
+    """What runs the original nodes, and what it is fed besides x and the bases: what is given, and constants.
 
     With the nodes that compute those if onnxruntime takes them; otherwise with their values.
 
@@ -169,10 +171,10 @@ def _original(
         nodes, leaves = between(layer, given, constants, loose=loose)
         if not loose and any(_is_foreign(v) for v in leaves if v not in given):
             continue
-        fed = {v: given[v] if v in given else constants.array(v) for v in leaves}
+        fed = {v: given[v] if v in given else constants.array(v) for v in leaves if v not in layer.bases}
         if half:
             fed = {v: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for v, a in fed.items()}
-        types: dict[ir.Value, Declared] = {layer.x: (ir.DataType.FLOAT, None)}
+        types: dict[ir.Value, Declared] = dict.fromkeys((layer.x, *layer.bases), (ir.DataType.FLOAT, None))
         types |= {v: (ir.DataType.from_numpy(a.dtype), a.shape) for v, a in fed.items()}
         try:
             return runner.prepare(nodes, types, layer.y, widened=half), fed
