@@ -109,7 +109,9 @@ def _reduced(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Constan
 def _without_floors(value: ir.Value, floor: float, constants: Constants) -> tuple[ir.Value, float]:
     """(v, floor) of  max(max(v, low), floor), where a low of zero is none: magnitudes are not below."""
     while (bounds := clamped(value, constants)) is not None:
-        if bounds.low is None or bounds.high is not None or producer(value, "Max", "Clip") is None:
+        if bounds.high is not None:
+            raise _upper_bound()
+        if bounds.low is None or producer(value, "Max", "Clip") is None:
             break
         value, floor = _behind_reshapes(bounds.value, constants), max(floor, bounds.low)
     return value, floor
@@ -179,10 +181,7 @@ def _bounded(value: ir.Value, constants: Constants) -> tuple[ir.Value, float, fl
     bounds, add = clamped(value, constants), producer(value, "Add")
     if bounds is not None:
         if bounds.low is None or bounds.high is not None:
-            raise Refused(
-                "the absolute maximum of the activations has an upper bound",
-                fix="bound it from below only, by the epsilon",
-            )
+            raise _upper_bound()
         return skip(bounds.value, constants), bounds.low, 0.0
     if add is not None:
         inner, eps = _plus_constant(add, constants)
@@ -329,6 +328,13 @@ def _scope(reduce: ir.Node, constants: Constants, axis: int, *, given_back: bool
     wanted = "the last axis" if axis == -1 else f"axis {axis}, which the product sums over,"
     reason = f"the absolute maximum is taken over axes {axes}, neither over {wanted} nor over all"
     raise Refused(reason, fix=_AXIS)
+
+
+def _upper_bound() -> Refused:
+    return Refused(
+        "the absolute maximum of the activations has an upper bound",
+        fix="bound it from below only, by the epsilon",
+    )
 
 
 def _no_absmax() -> Refused:

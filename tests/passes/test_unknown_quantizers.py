@@ -64,6 +64,14 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
         {"Clip (getitem, val_4)": "Clip (getitem, val_4, round_1_max)"},
         "the absolute maximum of the activations has an upper bound",
     ),
+    "absmax with an upper bound behind a floor": (
+        "dynamo",
+        {
+            "clamp = Clip (getitem, val_4)": "bounded = Clip (getitem, val_4, round_1_max) "
+            "clamp = Max (bounded, val_4)"
+        },
+        "the absolute maximum of the activations has an upper bound",
+    ),
     "maximum without Abs": (
         "dynamo",
         {"abs_1 = Abs (x)": "abs_1 = Identity (x)"},
