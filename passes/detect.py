@@ -20,7 +20,7 @@ from bitcc.passes.precision import check_single, type_of
 from bitcc.passes.residues import foreign_bases
 from bitcc.passes.structure import check_structure
 from bitcc.passes.ternary import Ternary, to_ternary
-from bitcc.passes.weight import stored_weights, weight_index, weight_matrix
+from bitcc.passes.weight import has_noise_of_half, stored_weights, weight_index, weight_matrix
 from bitcc.passes.weight_facts import WeightFacts, of_dense, of_ternary
 from bitcc.ternary_linear import TernaryLinear
 
@@ -81,6 +81,8 @@ def detect(
             weights, fix = of_dense(matrix)
             raise Refused(refusal.reason, fix=fix or refusal.fix) from refusal
         del matrix
+        if has_noise_of_half(node, constants):
+            ternary = replace(ternary, noisy=True)
         product = read_product(node, constants)
         with np.errstate(all="ignore"):  # scales that are not finite are refused
             return _sized(_with_codes(name, product, ternary, constants, not_int8), min_weights)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
+from bitcc.passes.between import HALVES
 from bitcc.passes.constant_row import constant_row
 from bitcc.passes.layout import (
     RESHAPES,
@@ -116,7 +117,7 @@ def read_epilogue(
     x_layout = product.x_layout
     reader = _Reader(activation, x_layout if scale_layout is None else scale_layout, x_layout, n, constants)
     zero = np.zeros(1)
-    start = _sums(product)
+    start = _sums(product, activation)
     rescaled = activation is None or activation.dequantised
     gain = np.array([product.alpha * (1.0 if activation is None else activation.gain)])
     state = Epilogue(start, gain, zero, zero, rescaled, product.y_layout)
@@ -152,14 +153,16 @@ def _not_rescaled(state: Epilogue, constants: Constants) -> Refused:
     )
 
 
-def _sums(product: Product) -> ir.Value:
-    """The output of the product, as float32."""
+def _sums(product: Product, activation: Activation | None) -> ir.Value:
+    """The output of the product, as float32, or in the half precision that the whole layer is in."""
     sums = product.node.outputs[0]
     if not product.is_integer:
         return sums
     uses = list(sums.uses())
     cast = producer(uses[0].node.outputs[0], "Cast") if len(uses) == 1 else None
-    if cast is None or cast.graph is not sums.graph or cast.attributes.get_int("to", 0) != ir.DataType.FLOAT:
+    to = 0 if cast is None else cast.attributes.get_int("to", 0)
+    types = {ir.DataType.FLOAT} | ({activation.x.dtype} & HALVES if activation is not None else set())
+    if cast is None or cast.graph is not sums.graph or to not in types:
         raise Refused("its integer sums are used otherwise than as float32", fix="cast them to float32 alone")
     return cast.outputs[0]
 

@@ -131,6 +131,24 @@ def weight_matrix(node: ir.Node, constants: Constants) -> Matrix:
     return _matrix(node, constants, before)
 
 
+def has_noise_of_half(node: ir.Node, constants: Constants) -> bool:
+    """Whether a straight-through residue in half precision is added to weights that are read in float32.
+
+    The codes of ``weight_matrix`` are those of before it, and the node reads them with its noise.
+    """
+    index = weight_index(node, constants)
+    given = None if index is None else node.inputs[index]
+    value = None if given is None or given.dtype in HALVES else stored(given, constants).value
+    while value is not None:
+        inner = skip(value, constants, rounds=False)
+        if without_residue(inner, constants) is not None:
+            return inner.dtype in HALVES
+        moved = transposition(inner)
+        following = inner if moved is None else moved[0]
+        value = None if following is value else following
+    return False
+
+
 def weight_as_read(node: ir.Node, constants: Constants) -> Matrix:
     """The weights as an [N, K] matrix, to the last bit what the node reads.
 

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from bitcc import ops, paths, runtime
 from bitcc.errors import BundleError, VerificationError, first_line
 from bitcc.verify.outputs import flat
+from bitcc.verify.rounded import rounded_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,14 @@ def plain_session(path: Path) -> ort.InferenceSession:
     # bodies have many; what is computed is the same
     options.enable_mem_reuse = False
     return ort.InferenceSession(paths.for_onnxruntime(path), options, providers=["CPUExecutionProvider"])
+
+
+def by_rounded(path: Path, feeds: Feeds) -> Outputs | None:
+    """What a model computes if every result of half precision is rounded; None if it does not run so."""
+    try:
+        return flat(rounded_session(path, _options()).run(None, feeds))
+    except Exception:  # noqa: BLE001 - onnxruntime's and onnx's errors have no common base
+        return None
 
 
 def by_library(built: Bundle, feeds: Feeds, by_body: Outputs) -> Outputs:
