@@ -189,6 +189,10 @@ def _no_codes(value: ir.Value, constants: Constants) -> Refused:
             "its activation quantizer has a zero point, or codes that are not int8",
             fix="for integer kernels, quantise symmetrically to int8, as BitNet b1.58 does",
         )
+    return _fixed_scale()
+
+
+def _fixed_scale() -> Refused:
     return Refused(
         "the scale of its activation quantizer is fixed, and not that of a token or a tensor",
         fix="for integer kernels, scale by the largest magnitude, as BitNet b1.58 does",
@@ -261,7 +265,15 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int) -> Activation:
             high=high,
             codes=skip_codes(codes, constants),
         )
-    raise refused
+    raise _fixed_scale() if _scales_by_constant(node, constants) else refused
+
+
+def _scales_by_constant(node: ir.Node, constants: Constants) -> bool:
+    """Whether a constant is all that scales: not also what is scaled is a product or quotient."""
+    if node.op_type == "QuantizeLinear" or not any(v in constants for v in node.inputs):
+        return False
+    scaled = [skip(v, constants) for v in node.inputs if v is not None and v not in constants]
+    return all(producer(v, "Mul", "Div", "Where") is None for v in scaled)
 
 
 def _int8_range(qmax: float, low: float, high: float) -> tuple[float, float]:

@@ -64,9 +64,9 @@ def joined(model: ir.Model, runner: Runner) -> Iterator[list[Join]]:
     try:
         sums = list(partial_sums(model.graph.all_nodes(), Constants(model))) if _has_parts(model) else []
         joins += [_join(found, names) for found in sums]
-        constants = Constants(model)
+        constants = Constants(model) if joins else None
         for join in list(joins):
-            if not _is_layer(join, constants) or not _is_same(join, constants, runner):
+            if constants is None or not _is_layer(join, constants) or not _is_same(join, constants, runner):
                 _undo(join, names)
                 joins.remove(join)
         yield joins

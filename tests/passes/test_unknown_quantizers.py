@@ -82,6 +82,11 @@ SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
         {"abs_1 = Abs (x)": "twice = Add (x, x) abs_1 = Abs (twice)"},
         "the activation scale is not computed from the input's absolute maximum",
     ),
+    "scale that is fixed": (
+        "dynamo",
+        {"reciprocal = Reciprocal (clamp)": "reciprocal = Reciprocal (val_4)"},
+        "the scale of its activation quantizer is fixed",
+    ),
     "scale of unknown form": (
         "dynamo",
         {"reciprocal = Reciprocal (clamp)": "reciprocal = Sqrt (clamp)"},
