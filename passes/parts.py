@@ -53,20 +53,25 @@ class PartialSum(NamedTuple):
 
     Attributes:
         root: The node that makes the sum.
+        sums: It, and those that make what it adds.
         parts: In the order of their columns.
         others: What is added besides.
     """
 
     root: ir.Node
+    sums: frozenset[ir.Node]
     parts: tuple[Part, ...]
     others: tuple[ir.Value, ...]
 
 
 def partial_sums(nodes: Iterator[ir.Node], constants: Constants) -> Iterator[PartialSum]:
-    """All of them, each once."""
+    """All of them, but for those that share the node of a sum with an earlier one."""
+    taken: set[ir.Node] = set()
     for node in nodes:
         part = _product(node, constants) if node.op_type in _PRODUCTS else None
-        if part is not None and part.span.start == 0 and (found := _sum_with(part, constants)) is not None:
+        found = None if part is None or part.span.start else _sum_with(part, constants)
+        if found is not None and taken.isdisjoint(found.sums):
+            taken |= found.sums
             yield found
 
 
@@ -85,7 +90,8 @@ def _sum_with(part: Part, constants: Constants) -> PartialSum | None:
 
 
 def _read_sum(root: ir.Node, whole: ir.Value, constants: Constants) -> PartialSum | None:
-    read = [(value, _scaled_part(value, constants, _FACTORS)) for value in _summands(root)]
+    sums: set[ir.Node] = set()
+    read = [(value, _scaled_part(value, constants, _FACTORS)) for value in _summands(root, sums)]
     parts = sorted(
         (part for _, part in read if part is not None and part.span.whole is whole),
         key=lambda part: part.span.start,
@@ -94,10 +100,10 @@ def _read_sum(root: ir.Node, whole: ir.Value, constants: Constants) -> PartialSu
     ends = [0, *(part.span.stop for part in parts)]
     covers = ends[:-1] == [part.span.start for part in parts] and ends[-1] == last_dim(whole)
     alike = all(_is_alike(a, b, constants) for a, b in pairwise(parts))
-    biased = sum(len(part.node.inputs) > _SUMMAND for part in parts)
-    return (
-        PartialSum(root, tuple(parts), others) if len(parts) > 1 and covers and alike and not biased else None
-    )
+    plain = all(v is None for part in parts for v in part.node.inputs[_SUMMAND:])
+    if len(parts) < 2 or not (covers and alike and plain):
+        return None
+    return PartialSum(root, frozenset(sums), tuple(parts), others)
 
 
 def _is_alike(first: Part, second: Part, constants: Constants) -> bool:
@@ -117,12 +123,16 @@ def _is_alike(first: Part, second: Part, constants: Constants) -> bool:
     )
 
 
-def _summands(root: ir.Node) -> Iterator[ir.Value]:
-    """What a node adds, in the order in which it is added, sums that nothing else reads taken apart."""
+def _summands(root: ir.Node, sums: set[ir.Node]) -> Iterator[ir.Value]:
+    """What a node adds, in the order in which it is added, sums that nothing else reads taken apart.
+
+    All nodes of these go to ``sums``.
+    """
+    sums.add(root)
     for value in root.inputs:
         inner = producer(value, *_SUMS)
         if inner is not None and value is not None and _only_reader(value) is root:
-            yield from _summands(inner)
+            yield from _summands(inner, sums)
         elif value is not None:
             yield value
 

@@ -124,6 +124,27 @@ def test_layers_that_share_a_split_are_one_each() -> None:
     models.assert_same(original, layers=2, merge=False)
 
 
+OTHER = """e = Softsign (x) ea = Abs (e) em = ReduceMax <keepdims = 1> (ea, last) ec = Clip (em, eps)
+  er = Reciprocal (ec) es = Mul (er, qmax) ev = Mul (e, es) eu = Round (ev) eb = Clip (eu, low, qmax)
+  eq = Div (eb, es) g1, g2 = Split <axis = -1> (eq, sizes) o1 = MatMul (g1, w1) o2 = MatMul (g2, w2)"""
+TOGETHER = {
+    "one after the other": ("t1 = Add (p1, p2) t2 = Add (o1, o2) y = Add (t1, t2)", [K, K]),
+    "one in the other": ("t1 = Add (o1, o2) t2 = Add (t1, p2) y = Add (p1, t2)", None),
+    "mixed": ("t1 = Add (p1, o1) t2 = Add (p2, o2) y = Add (t1, t2)", None),
+}
+
+
+@pytest.mark.parametrize(("added", "columns"), TOGETHER.values(), ids=TOGETHER)
+def test_sums_of_two_layers_are_right(added: str, columns: list[int] | None) -> None:
+    original = model(f"{SPLIT} {OTHER} {PRODUCTS} {added}")
+    packed, facts = models.pack(original)
+    assert columns is None or [layer.K for layer in facts] == columns
+    assert [layer.K for layer in facts if layer.status == PACKED].count(K) >= 1
+    x = models.tokens(2, 3)
+    assert models.largest_difference(models.run(packed, x)[0], models.run(original, x)[0]) < 1e-5
+    assert len(models.bit_linears(packed)) == [layer.status for layer in facts].count(PACKED)
+
+
 APART = {
     "parts with other scales": f"{SPLIT} p1 = MatMul (h1, w1) p2 = MatMul (h2, larger) y = Add (p1, p2)",
     "a part that is dense": f"{SPLIT} p1 = MatMul (h1, w1) p2 = MatMul (h2, dense) y = Add (p1, p2)",
