@@ -143,6 +143,8 @@ def test_sums_of_two_layers_are_right(added: str, columns: list[int] | None) -> 
     x = models.tokens(2, 3)
     assert models.largest_difference(models.run(packed, x)[0], models.run(original, x)[0]) < 1e-5
     assert len(models.bit_linears(packed)) == [layer.status for layer in facts].count(PACKED)
+    read = {name for node in packed.graph.node for name in node.input} | {"y"}
+    assert all(node.output[0] in read for node in packed.graph.node)
 
 
 APART = {
