@@ -9,7 +9,7 @@ from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped, guarded
 from bitcc.passes.einsum import RANKS
 from bitcc.passes.largest import largest_magnitude
-from bitcc.passes.layout import RESHAPES, is_of_tokens, rank_of
+from bitcc.passes.layout import RESHAPES, is_of_tokens, rank_of, same_tokens
 from bitcc.passes.normal_form import before_broadcast, operands, producer, same, skip
 
 if TYPE_CHECKING:
@@ -149,9 +149,20 @@ def _of_magnitudes(value: ir.Value, x: ir.Value, constants: Constants) -> _Maxim
     magnitude = _whole(inner, x, constants)
     signed = _signed(magnitude, constants) if root is None else _squared(magnitude, constants)
     if signed is None or not same(before := _before_shape(signed, x, constants), x, constants):
-        raise _no_absmax()
+        raise _no_absmax() if signed is not None else _other_shape(magnitude, x, constants)
     seen = skip(reduce.inputs[0], constants), skip(inner, constants), signed
     return _Maximum(reduce, floor, eps, is_reshaped=seen != (whole, magnitude, before))
+
+
+def _other_shape(value: ir.Value, x: ir.Value, constants: Constants) -> Refused:
+    """Why a maximum is none of tokens, of what may be |x| in another shape."""
+    magnitude = producer(_behind_reshapes(value, constants), "Abs")
+    of = None if magnitude is None else magnitude.inputs[0]
+    if of is None or not same(_behind_reshapes(of, constants), _behind_reshapes(x, constants), constants):
+        return _no_absmax()
+    return Refused(
+        "the absolute maximum is taken in another shape, whose rows are not known to be tokens", fix=_AXIS
+    )
 
 
 def _before_shape(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Value:
@@ -167,9 +178,13 @@ def _whole(value: ir.Value, x: ir.Value, constants: Constants) -> ir.Value:
 
 
 def _same_columns(value: ir.Value, x: ir.Value) -> bool:
+    """Whether it has the columns of ``x``, given that it has as many elements."""
     if value.shape is None or x.shape is None or not value.shape.rank() or not x.shape.rank():
         return False
-    return isinstance(x.shape[-1], int) and value.shape[-1] == x.shape[-1]
+    columns = x.shape[-1]
+    return isinstance(columns, int) and (
+        value.shape[-1] == columns or same_tokens(x.shape, value.shape, columns)
+    )
 
 
 def _is_flat(value: ir.Value) -> bool:
@@ -295,7 +310,7 @@ def _axes(reduce: ir.Node, constants: Constants) -> list[int]:
 def _behind_reshapes(value: ir.Value, constants: Constants) -> ir.Value:
     """The one number behind what ``.item()`` and shapes of ones leave; all the same for other tensors."""
     value = skip(value, constants)
-    while (node := producer(value, "Reshape", "Squeeze", "Unsqueeze", "Expand", "Gather")) is not None:
+    while (node := producer(value, *RESHAPES, "Expand", "Gather")) is not None:
         if node.inputs[0] is None:
             break
         if node.op_type == "Gather" and constants.scalar(node.inputs[1]) is None:

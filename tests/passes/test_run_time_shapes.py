@@ -52,3 +52,37 @@ def test_a_shape_with_unknown_axes_in_front_of_the_layer_proves_nothing() -> Non
     assert layer.activation == "float"
     assert "cannot be told apart" in layer.reason
     models.assert_same(original)
+
+
+FLATTENED = """b = Abs (x) t = Shape <start = 0, end = {}> (b) d = Concat <axis = 0> (t, last)
+  a = Reshape (b, d) m = ReduceMax <keepdims = 0> (a, last)"""
+
+
+def test_magnitudes_may_be_flattened_to_the_tokens_that_they_have() -> None:
+    """``flatten(2)`` of three axes: TorchScript writes a shape in which the columns are what is left."""
+    original = models.assemble(
+        rows="batch, 3",
+        magnitude=FLATTENED.format(2),
+        maximum="n = Unsqueeze (m, last)",
+        bounded="c = Clip (n, eps)",
+    )
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation, layer.reason) == (PACKED, "int8_token", "")
+    packed = models.assert_same(original)
+    assert models.op_types(packed) == ["BitLinear"]
+    x = models.tokens(2, 3)
+    assert models.largest_difference(models.run(packed, x)[0], models.run(original, x)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("rows", ["batch, 3", "2, 3"])
+def test_magnitudes_of_several_tokens_are_flattened_to_one_number(rows: str) -> None:
+    original = models.assemble(
+        rows=rows,
+        magnitude=FLATTENED.format(1),
+        maximum="n = Unsqueeze (m, last) o = Unsqueeze (n, last)",
+        bounded="c = Clip (o, eps)",
+    )
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation) == (PACKED, "float")
+    assert "in another shape, whose rows are not known to be tokens" in layer.reason
+    models.assert_same(original)
