@@ -63,12 +63,16 @@ def test_codes_may_be_dequantised_in_another_way_than_they_were_quantised(name: 
     models.assert_same(model)
 
 
+REPEATED = np.broadcast_to(np.arange(models.N, dtype=np.float32), (2, 3, models.N))
+EACH = np.arange(6 * models.N, dtype=np.float32).reshape(REPEATED.shape)
 BIASES = {
     "one for all": (np.float32(2.5), []),
     "one for each output": (np.ones(models.N, np.float32), []),
     "of the rank of the output": (np.ones((1, 1, models.N), np.float32), []),
     "one for each token": (np.arange(6, dtype=np.float32).reshape(2, 3, 1), ["Add"]),
-    "one for each token and output": (np.ones((2, 3, models.N), np.float32), ["Add"]),
+    "one for each token and output": (EACH, ["Add"]),
+    "one for each output, repeated for the tokens": (REPEATED, []),
+    "one for each output, repeated for some tokens": (REPEATED[:1], []),
 }
 
 
@@ -77,6 +81,17 @@ def test_a_bias_that_is_the_same_for_all_tokens_is_the_layers(name: str) -> None
     bias, left = BIASES[name]
     packed = models.assert_same(models.build("dynamo_folded_bias", rows="2, 3", values={"fc.bias": bias}))
     assert models.op_types(packed) == ["BitLinear", *left, "MatMul", "Add"]
+
+
+@pytest.mark.parametrize("rows", ["batch, 3", "1, 3"])
+def test_a_row_that_is_repeated_for_more_tokens_than_there_may_be_is_not_the_layers(rows: str) -> None:
+    original = models.build("dynamo_folded_bias", rows=rows, values={"fc.bias": REPEATED})
+    for axis, size in enumerate((2, 3)):
+        original.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = size
+    packed = models.pack(original)[0]
+    assert models.op_types(packed) == ["BitLinear", "Add", "MatMul", "Add"]
+    x = models.tokens(1, 3)
+    assert models.largest_difference(models.run(packed, x)[0], models.run(original, x)[0]) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [[-0.5], np.linspace(-1, 2, models.N)])
@@ -112,6 +127,13 @@ def gemm(bias: Any, *, alpha: float = 1.0, beta: float = 1.0) -> onnx.ModelProto
     return models.parse(GEMM.format(alpha=alpha, beta=beta), known)
 
 
+@pytest.mark.parametrize("alpha", [1.0, -3.0])
+def test_a_bias_of_a_gemm_may_be_repeated_for_the_tokens(alpha: float) -> None:
+    """An optimiser folds ``bias.unsqueeze(0).expand_as(output)`` to that."""
+    bias = np.broadcast_to(np.random.default_rng(0).standard_normal(models.N), (5, models.N))
+    assert models.op_types(models.assert_same(gemm(bias, alpha=alpha))) == ["TernaryLinear"]
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (models.N,), (1, models.N)])
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.5, -2.0), (2.0, 0.0)])
 def test_the_factors_and_the_bias_of_a_gemm_are_the_layers(
@@ -124,7 +146,7 @@ def test_the_factors_and_the_bias_of_a_gemm_are_the_layers(
 
 @pytest.mark.parametrize("shape", [(5, 1), (5, models.N)])
 def test_a_bias_of_each_token_is_not_the_layers(shape: tuple[int, ...]) -> None:
-    _, (layer,) = models.pack(gemm(np.ones(shape)))
+    _, (layer,) = models.pack(gemm(np.arange(np.prod(shape)).reshape(shape)))
     assert (layer.status, layer.reason) == (KEPT, "the bias of the Gemm is not one constant row")
 
 
