@@ -180,6 +180,12 @@ def _no_codes(value: ir.Value, constants: Constants) -> Refused:
     if node is None or not (qonnx.is_quantizer(node) or producer(value, "DequantizeLinear") is node):
         if (rounding := rounding_in_front(value, constants)) is not None:
             return _other_rounding(rounding)
+        if (sign := producer(skip_codes(value, constants), "Sign")) is not None:
+            where = f"`{sign.name or sign.outputs[0].name}`"
+            return Refused(
+                f"its activations are signs, made by {where}, and no int8 codes",
+                fix="for integer kernels, quantise them to int8, as BitNet b1.58 does",
+            )
         return Refused(
             "there is no activation quantizer in front of it",
             fix="if it was trained with one, export it in eval mode with the quantizer in the graph",

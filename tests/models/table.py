@@ -97,6 +97,7 @@ class WeightOnly:
         bias: Factor of ``fc.bias``.
         half: Whether it computes in half precision.
         op_type: Of the product.
+        reason: Why its activations are float.
     """
 
     opsets: tuple[int, ...] = (15, 18, 23)
@@ -107,6 +108,7 @@ class WeightOnly:
     bias: float = 0.0
     half: bool = False
     op_type: str = "MatMul"
+    reason: str = "there is no activation quantizer in front of it"
 
 
 _TORCHSCRIPT = ("/fc/MatMul", (15, 17))
@@ -162,7 +164,7 @@ assert set(SPELLINGS) == {file.stem for file in (Path(__file__).parent / "spelli
 
 LEADING = {"batch, tokens": (2, 3), "2, 3": (2, 3), "tokens": (5,), "5": (5,)}
 """What a test feeds for each spelling of the leading dimensions."""
-NO_QUANTIZER = "there is no activation quantizer in front of it"
+NO_QUANTIZER = WeightOnly.reason
 WEIGHT_ONLY = {
     "dense": WeightOnly(bias=1),
     "online": WeightOnly(opsets=(18, 23)),
@@ -177,7 +179,7 @@ WEIGHT_ONLY = {
     "binary_sign": WeightOnly(codes="fc.centered_signs"),
     "binary_where": WeightOnly(codes="fc.signs", scale="fc.row_scale"),
     "binary_cast": WeightOnly(codes="fc.signs"),
-    "sign_activations": WeightOnly(),
+    "sign_activations": WeightOnly(reason="its activations are signs, made by `sign`, and no int8 codes"),
     "half": WeightOnly(half=True, bias=1),
     "half_stored": WeightOnly(),
 }

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 SPELLED: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     "float activations": ("dynamo", {"MatMul (add_68,": "MatMul (x,"}, models.NO_QUANTIZER),
     "no Round": ("dynamo", {"round_1 = Round": "round_1 = Identity"}, models.NO_QUANTIZER),
+    "signs": (
+        "dynamo",
+        {"add_68 = Add (x, sub_24)": "add_68 = Sign (x)"},
+        "its activations are signs, made by `add_68`, and no int8 codes",
+    ),
+    "signs with a straight-through residue": (
+        "dynamo",
+        {"add_68 = Add (x, sub_24)": "s = Sign (x) rest = Sub (s, x) add_68 = Add (x, rest)"},
+        "its activations are signs, made by `s`, and no int8 codes",
+    ),
+    "signs of what has another size": (
+        "dynamo",
+        {"add_68 = Add (x, sub_24)": "s = Sign (x) root = Sqrt (abs_1) add_68 = Mul (s, root)"},
+        models.NO_QUANTIZER,
+    ),
     "codes without Round": (
         "codes_after",
         {"round_1 = Round": "round_1 = Floor"},

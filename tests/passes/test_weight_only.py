@@ -79,7 +79,7 @@ def test_exactly_the_ternary_layer_is_packed(case: Case) -> None:
     model, (layer, head) = packed(case)
     assert (layer.name, layer.status, layer.activation) == ("node_linear", PACKED, "float")
     assert layer.reason.startswith(REASON)
-    assert layer.reason.endswith(models.NO_QUANTIZER)
+    assert layer.reason.endswith(case.expected.reason)
     assert (head.name, head.status) == ("node_head", KEPT)
     assert [node.op_type for node in models.bit_linears(model)] == ["TernaryLinear"]
     assert [(f.domain, f.name) for f in model.functions] == [("bitcc", "TernaryLinear")]
