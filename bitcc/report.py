@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from bitcc.targets import Change, Target
 
 _KILO = 1024
+_DETAILS = ("bits", "activations", "format")
 _RESULTS = ("bytes", "error", "")
+_WRAPPED = frozenset({"layer", "weights", "activations"})  # columns, down to so many letters:
+_NARROWEST = 16
 NUMERICS = {
     "snapped": "its weights had the noise of rounding around their levels, and are the levels now; the error "
     "is that of the arithmetic, and that of the weights is beside it",
@@ -48,34 +52,36 @@ def layers_table(layers: Sequence[LayerFacts], *, detailed: bool = False) -> Gro
         layers: The layers.
         detailed: Tell also of scopes, entropies and activations.
     """
+    names = ("layer", "N x K", "weights", *(_DETAILS if detailed else ()), *_RESULTS)
+    rows = [_row(layer, detailed=detailed) for layer in layers]
     table = Table(box=None, pad_edge=False)
-    for name in (
-        "layer",
-        "N x K",
-        "weights",
-        *(("bits", "activations", "format") if detailed else ()),
-        *_RESULTS,
-    ):
+    for name, cells in zip(names, zip(names, *rows, strict=True), strict=True):
+        needed = max(cell_len(str(cell)) for cell in cells)
         table.add_column(
             name,
-            no_wrap=name not in {"layer", "weights"},
+            # rich would leave nothing of some columns where the terminal is narrow: lines get longer than it
+            min_width=min(needed, _NARROWEST) if name in _WRAPPED else needed,
             overflow="fold",
             justify="right" if name in _RIGHT else "left",
         )
-    for layer in layers:
-        packed = layer.status == PACKED
-        after = f" -> {size(layer.bytes_after)}" if packed else ""
-        details = (bits(layer), activations(layer), layer.weight_format) if detailed else ()
-        table.add_row(
-            Text(layer.name),
-            shape(layer) or "-",
-            weights(layer, scope=detailed),
-            *(detail or "-" for detail in details),
-            f"{size(layer.bytes_before)}{after}",
-            error(layer) or "-",
-            Text(layer.status, style="green" if packed else "yellow"),
-        )
+    for row in rows:
+        table.add_row(*row)
     return Group(table, *_reasons(layers), *_numerics(layers), *_merged(layers))
+
+
+def _row(layer: LayerFacts, *, detailed: bool) -> tuple[Text, ...]:
+    packed = layer.status == PACKED
+    after = f" -> {size(layer.bytes_after)}" if packed else ""
+    details = (bits(layer), activations(layer), layer.weight_format) if detailed else ()
+    cells = (
+        layer.name,
+        shape(layer) or "-",
+        weights(layer, scope=detailed),
+        *(detail or "-" for detail in details),
+        f"{size(layer.bytes_before)}{after}",
+        error(layer) or "-",
+    )
+    return (*map(Text, cells), Text(layer.status, style="green" if packed else "yellow"))
 
 
 def shape(layer: LayerFacts) -> str:
@@ -206,6 +212,8 @@ def targets_table(targets: Sequence[Target]) -> Group:
 def checks_table(checks: Iterable[Check]) -> Table:
     """One row for each check of ``bitcc doctor``."""
     table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in ("mark", "name", "detail"):
+        table.add_column(overflow="fold")  # of a path all is needed
     for check in checks:
         mark = Text("ok", style="green") if check.ok else Text("BAD", style="red")
         hint = "" if check.ok or not check.hint else f"\nhint: {check.hint}"

@@ -65,7 +65,8 @@ def show(what: Any) -> None:
                 yield Segment(printable(segment.text), segment.style, segment.control)
 
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False, emoji=False).print(Printable())
+    # not cut: what a narrow terminal has no room for goes on in its next line
+    Console(width=width, highlight=False, markup=False, emoji=False).print(Printable(), crop=False)
 
 
 def print_json(data: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from bitcc import html_report, report
+from bitcc.cli import terminal
 from bitcc.facts import PACKED, LayerFacts
 
 
@@ -55,3 +56,27 @@ def printed(layer: LayerFacts) -> str:
     with console.capture() as capture:
         console.print(report.layers_table([layer]))
     return capture.get()
+
+
+@pytest.mark.parametrize("detailed", [False, True])
+@pytest.mark.parametrize("width", [20, 80, 100, 200])
+def test_a_narrow_terminal_cuts_nothing(
+    width: int, *, detailed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "/model/layers.31/self_attn/q_proj/MatMul"
+    words = (name, "MatMul", 14336, 4096, "ternary", "tensor", "int8_token", PACKED, "", 1 << 28, 1 << 24)
+    layer = LayerFacts(*words, norm="rms", zeros=0.34, max_error=3e-7, weight_format="t2")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for variable, value in {"COLUMNS": str(width), "LINES": "50", "TERM": "dumb"}.items():  # without colours
+        monkeypatch.setenv(variable, value)
+    terminal.show(report.layers_table([layer], detailed=detailed))
+    head, *lines = capsys.readouterr().out.splitlines()
+    for cell in ("14336 x 4096", "256.0 MB -> 16.0 MB", "3e-07", "packed"):
+        assert cell in lines[0]
+    after_name, weights = lines[0].index("14336"), head.index("weights")
+    after_weights = head.index("bits") if detailed else lines[0].index("256.0 MB")
+    assert "".join(line[:after_name].strip() for line in lines) == name
+    told = " ".join(line[weights:after_weights].strip() for line in lines)
+    assert " ".join(told.split()) == report.weights(layer, scope=detailed)
+    activations = " ".join(line[after_weights:] for line in lines) if detailed else ""
+    assert all(word in activations for word in ("RMS norm, int8,", "token") if detailed)
