@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from bitcc import bundle, libraries, passes, source, targets, verify
+from bitcc import bundle, libraries, passes, source, targets, temporary, verify
 from bitcc.bundle import Bundle, Manifest, TargetEntry
 from bitcc.digest import sha256
 from bitcc.errors import BitccError, ModelError, TargetError, VerificationError
@@ -133,8 +132,8 @@ def examine(
     # models are looked at on machines, too, that nothing can be compiled for
     of_host = targets.of_machine(sys.platform, platform.machine())[:1]
     chosen = [targets.get(name) for name in request.targets or ()] or of_host
-    with tempfile.TemporaryDirectory() as name, source.reading(loaded, path):
-        return _pack(loaded, Path(name), _settled(request, chosen), progress or (lambda *_: None))
+    with temporary.folder() as folder, source.reading(loaded, path):
+        return _pack(loaded, folder, _settled(request, chosen), progress or (lambda *_: None))
 
 
 def _settled(request: Request, chosen: Collection[targets.Target]) -> Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,28 +70,36 @@ class Workshop:
         """Candidates that differ in one family of kernels, each tested before it may be timed.
 
         Raises:
-            TargetError: the machine has not the instructions, or a kernel computes something else.
+            TargetError: the machine has not the instructions, a kernel computes something else, or the cache
+                folder cannot be written.
         """
         variants = [
             replace(self._variant, name=f"{self._variant.name}_{i}", tiles=tiles)
             for i, tiles in enumerate(candidates)
         ]
-        with tempfile.TemporaryDirectory(dir=_cache.root(), prefix="build-") as name:
-            folder = Path(name)
-            objects = [folder / "base.o"]
-            objects[0].write_bytes(self._common(folder, say))
-            for variant in variants:
-                objects.append(folder / f"{variant.name}.o")
-                write_object(self._target, variant, objects[-1], say, (family,))
-            files = replace(self._target.files, library="libbitcc_tune.so")
-            target = replace(self._target, variants=tuple(variants), files=files)
-            aliases = dict(pair for variant in variants for pair in self._aliases(variant, family))
-            cache = _cache.root() / "zig"
-            library = link(target, objects, self._shim, folder, zig_cache=cache, aliases=aliases)
+        root = _cache.root()
+        with ExitStack() as until_timed:
+            with _cache.writing(root):
+                name = until_timed.enter_context(tempfile.TemporaryDirectory(dir=root, prefix="build-"))
+                library = self._library(family, variants, Path(name), say)
             module = self._load(library)
             for i, variant in enumerate(variants):
                 self._check(module["check"](i), variant, family)
             yield Bench(FAMILIES.index(family), module)
+
+    def _library(
+        self, family: str, variants: Sequence[Variant], folder: Path, say: Callable[[str], None]
+    ) -> Path:
+        objects = [folder / "base.o"]
+        objects[0].write_bytes(self._common(folder, say))
+        for variant in variants:
+            objects.append(folder / f"{variant.name}.o")
+            write_object(self._target, variant, objects[-1], say, (family,))
+        files = replace(self._target.files, library="libbitcc_tune.so")
+        target = replace(self._target, variants=tuple(variants), files=files)
+        aliases = dict(pair for variant in variants for pair in self._aliases(variant, family))
+        cache = _cache.root() / "zig"
+        return link(target, objects, self._shim, folder, zig_cache=cache, aliases=aliases)
 
     def _common(self, folder: Path, say: Callable[[str], None]) -> bytes:
         """The object of all kernels with the tiles that the variant has."""

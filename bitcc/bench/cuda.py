@@ -7,7 +7,6 @@ is what a model in onnxruntime pays for a layer, without captured graphs.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from bitcc import ops, runtime, runtime_ops
+from bitcc import ops, runtime, runtime_ops, temporary
 from bitcc.bench import models, op
 from bitcc.bench.contenders import BITCC, NBITS4, OVERHEAD, PEERS, Contender, random_layer
 from bitcc.bench.results import ON_GPU
@@ -134,11 +133,11 @@ def _check_place(library: Path, gpu: str) -> None:
         VerificationError: it runs on the CPU.
     """
     layer = random_layer(64, 64, 1)
-    with tempfile.TemporaryDirectory(prefix="bitcc-bench-") as name:
-        stack = models.write(Path(name) / BITCC.name, BITCC, layer)
+    with temporary.folder() as folder:
+        stack = models.write(folder / BITCC.name, BITCC, layer)
         options = models.session_options(1)
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(name) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         runtime_ops.register(options, library)
         session = ort.InferenceSession(str(stack.path), options, providers=list(runtime.WITH_CUDA))
         session.run(None, {value.name: layer.x for value in session.get_inputs()})

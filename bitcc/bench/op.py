@@ -7,14 +7,13 @@ peers with ours, within what their coarser rounding of activations explains.
 from __future__ import annotations
 
 import itertools
-import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
+from bitcc import temporary
 from bitcc.bench import machine
 from bitcc.bench.contenders import BITCC, OVERHEAD, PEERS, T5, Layer, random_layer
 from bitcc.bench.results import CACHED, STREAMED, Case, CaseResult, OpBench, Timing, means
@@ -23,6 +22,7 @@ from bitcc.errors import VerificationError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -167,8 +167,7 @@ class _Step:
         return self.contenders[0]
 
     def run(self) -> list[CaseResult]:
-        with tempfile.TemporaryDirectory(prefix="bitcc-bench-") as name:
-            folder = Path(name)
+        with temporary.folder() as folder:
             stacks = {
                 c.name: c.prepare(folder / c.name, self.layer, self.size(c, folder)) for c in self.contenders
             }

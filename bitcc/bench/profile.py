@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+from bitcc import temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,9 +65,9 @@ def node_times(
         feeds: The inputs.
         runs: How often to run.
     """
-    with tempfile.TemporaryDirectory(prefix="bitcc-profile-") as folder:
+    with temporary.folder() as folder:
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         session = make_session(options)
         for _ in range(1 + runs):
             session.run(None, feeds)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
-from bitcc import ops, paths, runtime
+from bitcc import ops, paths, runtime, temporary
 from bitcc.errors import BundleError, VerificationError, first_line
 from bitcc.verify.outputs import flat
 from bitcc.verify.rounded import rounded_session
@@ -61,9 +60,9 @@ def by_gpu(built: Bundle, feeds: Feeds, gpu: str) -> tuple[Outputs, str]:
     """
     options = _options()
     runtime.register_library(built, options, cuda=True)
-    with tempfile.TemporaryDirectory(prefix="bitcc-verify-") as folder:
+    with temporary.folder() as folder:
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         session = _open(built, options, runtime.EXACT_CUDA, gpu)
         outputs = _run(session, feeds, gpu)
         ran = runtime.places(Path(session.end_profiling()), ops.BIT_LINEAR)

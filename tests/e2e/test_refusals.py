@@ -173,6 +173,23 @@ def test_a_full_disk_under_the_cache_is_told(tmp_path: Path) -> None:
     assert [path.name for path in cache.iterdir()] == ["libraries"]
 
 
+def test_a_full_disk_under_temporary_files_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bitcc.cli", "inspect", EXAMPLE, "--json"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000)),
+    )
+    problem = f"`{tmp_path}`: temporary files cannot be written: File too large"
+    refused(done, 1, problem, "hint: free some space, or set TMPDIR")
+    assert json.loads(done.stdout)["error"] == problem
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".ses"] == []  # which is onnxruntime's
+
+
 def test_a_flipped_bit_in_the_weights_is_found(bitcc_command: Run, broken: Path) -> None:
     data = bytearray((broken / "model.onnx.data").read_bytes())
     data[len(data) // 2] ^= 0x40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -119,6 +120,21 @@ def test_nothing_is_timed_that_fails_its_test(
     workshop = _measure.Workshop(TARGET, SCALAR, SHIM, lambda _: {"check": lambda _: verdict})
     with pytest.raises(TargetError, match=problem):
         _tune.tune(SCALAR, workshop, 0, axes={"gemv": (prefetches,)})
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "build")
+
+    monkeypatch.setenv("BITCC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(_measure, "write_object", refuse)
+    workshop = _measure.Workshop(TARGET, SCALAR, SHIM, lambda _: {})
+    with pytest.raises(
+        TargetError, match=f"the cache folder `{tmp_path}` cannot be written: Read-only"
+    ) as told:
+        _tune.tune(SCALAR, workshop, 0, axes={"gemv": (prefetches,)})
+    assert "BITCC_CACHE_DIR" in told.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["libraries"]
 
 
 def test_a_machine_without_the_memory_is_an_error() -> None:
