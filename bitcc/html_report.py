@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from bitcc.facts import LayerFacts
 
+MARK = b"<title>bitcc: "
+"""Near the beginning of every page."""
+
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem;
        color: #1c1e21; background: #fff; }
@@ -56,7 +59,7 @@ def page(name: str, layers: Sequence[LayerFacts]) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>bitcc: {escape(name)}</title>
+{MARK.decode()}{escape(name)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>

@@ -25,6 +25,7 @@ from bitcc.targets._base import Kernels, Target, Tiles, Variant, Walk
 from bitcc.targets._build import build_library, check_tools
 from bitcc.targets._cache import Usage, usage
 from bitcc.targets._cuda_compiler import HINT as CUDA_COMPILER_HINT
+from bitcc.targets._tiles import MARK as TILE_FILE_MARK
 from bitcc.targets._tiles import TileFile, read_tiles
 from bitcc.targets._tuned import Change, Remote, tune_variant
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CUDA_COMPILER_HINT",
     "TARGETS",
+    "TILE_FILE_MARK",
     "Change",
     "Kernels",
     "Remote",

@@ -36,6 +36,9 @@ _WALKS = {"gemv", "gemv_t5", "gemm_few", "gemm", "gemv_float"}
 _FEW_WALKS = (2, 63)
 _MOST_ACCUMULATORS = 64  # tiles times tokens times chains of a loop
 
+MARK = b'\n "target": "'
+"""Near the beginning of every file of tile sizes."""
+
 
 @dataclass(frozen=True)
 class TileFile:

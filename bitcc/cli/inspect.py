@@ -38,7 +38,7 @@ def inspect(
         )
     with working(as_json=as_json) as say:
         if html is not None:
-            check_output(html, model)
+            check_output(html, html_report.MARK, "a page of bitcc")
         if is_bundle:
             layers = bundle.read(model).manifest.layers
         else:

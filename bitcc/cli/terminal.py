@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bitcc.facts import LayerFacts
 
 NOTHING_FOUND = 3
+_BEGINNING = 1024  # bytes
 
 
 @contextmanager
@@ -74,30 +75,49 @@ def print_json(data: Any) -> None:
     print(json_text.dumps(data), flush=True)
 
 
-def check_output(path: Path, *inputs: Path) -> None:
-    """Find out before long work that ``write`` would fail at its end, or replace what is read.
+def check_output(path: Path, mark: bytes, what: str) -> None:
+    """Find out before long work that ``write`` would fail at its end, or replace what is not its own.
+
+    Args:
+        path: The file that the user named.
+        mark: What is near the beginning of every such file that was written before, and of no other.
+        what: Such a file, in words.
 
     Raises:
-        BitccError: the file cannot be written, or is one of ``inputs``.
+        BitccError: the file cannot be written, or is another one: a model, or the data of one.
     """
     with _writing(path):
         is_new = not path.exists()
-        if not is_new and any(other.exists() and path.samefile(other) for other in inputs):
-            raise BitccError("it is the input, and would be replaced", where=f"`{path}`")
         if is_new or path.is_file() or path.is_dir():  # to open a pipe and close it would end it
             path.open("ab").close()
         if is_new:
             path.unlink()
+        elif path.is_file():
+            with path.open("rb") as stream:
+                beginning = stream.read(_BEGINNING)
+            if beginning and mark not in beginning:
+                raise BitccError(
+                    f"it exists and is not {what}, so it is not replaced",
+                    where=f"`{path}`",
+                    hint="remove it, or give another file",
+                )
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that the user named.
+    """Write a file that the user named; half of it does not stay.
 
     Raises:
         BitccError: it cannot be written.
     """
-    with _writing(path):
-        path.write_text(text, encoding="utf-8", errors="replace")  # names of files may be no UTF-8
+    # names of files may be no UTF-8
+    with _writing(path), path.open("w", encoding="utf-8", errors="replace") as stream:
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            if path.is_file():
+                path.unlink()
+            raise
 
 
 @contextmanager

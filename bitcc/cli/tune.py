@@ -35,11 +35,11 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Find the tile sizes with which the kernels are fastest on this machine, or on another one."""
-    from bitcc import report, tuning
+    from bitcc import report, targets, tuning
 
     remote = _remote(rpc, key)
     with working(as_json=as_json) as say:
-        check_output(output)
+        check_output(output, targets.TILE_FILE_MARK, "a file of tile sizes")
         found = tuning.tune(
             target, isa, seconds=seconds, remote=remote, progress=lambda step: say(step, 0, 0)
         )

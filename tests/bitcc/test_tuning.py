@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import bitcc
 from bitcc import cli, libraries, targets, tuning
+from bitcc.bundle import Manifest
 from bitcc.errors import TargetError
 
 if TYPE_CHECKING:
@@ -88,9 +89,25 @@ def test_a_file_that_cannot_be_written_is_told_before_the_search(
     for output in (tmp_path, tmp_path / "none" / "t.json"):
         assert run(*arguments, output).exit_code == 1
     assert not asked
-    (tmp_path / "t.json").write_text("older")
-    assert run(*arguments, tmp_path / "t.json").exit_code == 0
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize("older", ["", targets.TileFile("x86-64", "older", {}).to_json()])
+def test_an_older_file_is_replaced(tmp_path: Path, older: str) -> None:
+    (tmp_path / "t.json").write_text(older)
+    done = run("tune", "--target", "x86-64", "--isa", "scalar", "-o", tmp_path / "t.json")
+    assert done.exit_code == 0, done.output
     assert targets.read_tiles(tmp_path / "t.json").tiles == {"scalar": TILES}
+
+
+@pytest.mark.parametrize("other", ["a model", Manifest("1", {}, {}, (), ()).to_json()])
+def test_another_file_is_not_replaced(asked: dict[str, Any], tmp_path: Path, other: str) -> None:
+    (tmp_path / "other").write_text(other)
+    done = run("tune", "--target", "x86-64", "--isa", "scalar", "-o", tmp_path / "other", "--json")
+    assert done.exit_code == 1
+    assert "it exists and is not a file of tile sizes" in json.loads(done.output)["error"]
+    assert not asked
+    assert (tmp_path / "other").read_text() == other
 
 
 @pytest.mark.usefixtures("asked")

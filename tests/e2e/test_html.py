@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 from dataclasses import replace
@@ -15,6 +16,8 @@ import pytest
 from e2e.command import EXAMPLE, refused
 
 from bitcc import html_report
+from bitcc.cli import terminal
+from bitcc.errors import BitccError
 from bitcc.facts import LayerFacts
 
 if TYPE_CHECKING:
@@ -120,13 +123,38 @@ def test_a_page_that_cannot_be_written(bitcc_command: Run, tmp_path: Path) -> No
     refused(done, 1, "cannot write: No such file or directory")
 
 
-def test_a_page_does_not_replace_the_model(bitcc_command: Run, tmp_path: Path) -> None:
-    onnx.save(onnx.load(EXAMPLE), tmp_path / "m.onnx")
+@pytest.mark.parametrize("name", ["m.onnx", "m.onnx.data", "link", "notes.html"])
+def test_a_page_replaces_pages_only(bitcc_command: Run, tmp_path: Path, name: str) -> None:
+    model = onnx.load(EXAMPLE)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data")
     (tmp_path / "link").symlink_to("m.onnx")
-    before = (tmp_path / "m.onnx").read_bytes()
-    done = bitcc_command("inspect", tmp_path / "m.onnx", "--html", tmp_path / "link")
-    refused(done, 1, "it is the input, and would be replaced")
-    assert (tmp_path / "m.onnx").read_bytes() == before
+    (tmp_path / "notes.html").write_text("<!doctype html>\n<title>notes</title>\n", encoding="utf-8")
+    before = (tmp_path / name).read_bytes()
+    done = bitcc_command("inspect", tmp_path / "m.onnx", "--html", tmp_path / name)
+    refused(done, 1, "it exists and is not a page of bitcc, so it is not replaced", "hint: ")
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_an_older_page_is_replaced(bitcc_command: Run, report: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    for older in (html_report.page("older", []), ""):
+        page.write_text(older, encoding="utf-8")
+        assert bitcc_command("inspect", EXAMPLE, "--html", page).returncode == 0
+        assert page.read_bytes() == report.read_bytes()
+
+
+def test_half_a_file_does_not_stay(tmp_path: Path) -> None:
+    """Though there was another one before: that is lost, and a half would be taken for a whole."""
+    page = tmp_path / "page.html"
+    page.write_text("older", encoding="utf-8")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(BitccError, match="cannot write: File too large"):
+            terminal.write(page, "x" * 200_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_words_are_escaped() -> None:
