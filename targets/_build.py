@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitcc.errors import TargetError
+from bitcc.errors import TargetError, first_line
 from bitcc.targets import _cache, _cuda_compiler, _cuda_images
 from bitcc.targets._base import Shim
 from bitcc.targets._link import link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bitcc.targets._base import Target, Variant
     from bitcc.targets._cuda_compiler import Compiler
@@ -97,9 +98,27 @@ def _no_compiler(target: Target) -> TargetError:
 
 
 def _shared(target: Target) -> dict[str, str]:
-    from bitcc.targets._codegen import shared  # noqa: PLC0415
+    with importing_tvm(target):
+        from bitcc.targets._codegen import shared  # noqa: PLC0415
 
     return shared(target.variants)
+
+
+@contextmanager
+def importing_tvm(target: Target) -> Iterator[None]:
+    """What tvm raises when it is imported, which is anything, becomes an error that says so.
+
+    Raises:
+        TargetError: it cannot be imported.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise TargetError(
+            f"tvm, which builds libraries, cannot be imported: {type(error).__name__}: {first_line(error)}",
+            where=f"target `{target.name}`",
+            hint=_cache.REINSTALL,
+        ) from error
 
 
 def _write(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _LAYOUT = 1
 _KEPT_UNUSED = 30 * 24 * 3600  # seconds
 _TOOLS = ("apache-tvm", "apache-tvm-ffi", "ziglang")
+REINSTALL = "pip install --force-reinstall bitcc: it pins the tools that work together"
 
 
 def root() -> Path:
@@ -140,7 +141,7 @@ def key(target: Target, shim: Shim, compiler: str = "") -> str:
         raise TargetError(
             f"`{error.name}` is not installed, and building a library needs it",
             where=f"target `{target.name}`",
-            hint=f"pip install {error.name}",
+            hint=REINSTALL,
         ) from error
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

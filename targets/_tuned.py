@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bitcc.errors import TargetError
 from bitcc.targets._base import Shim
+from bitcc.targets._build import importing_tvm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,8 +76,8 @@ def tune_variant(
             computes wrong numbers.
     """
     variant = _variant(target, isa)
-    # takes seconds to import
-    from bitcc.targets import _machine, _measure, _tune  # noqa: PLC0415
+    with importing_tvm(target):  # which takes seconds
+        from bitcc.targets import _machine, _measure, _tune  # noqa: PLC0415
 
     with _machine.connect(remote) as load:
         workshop = _measure.Workshop(target, variant, Shim(tuple(sources), include, version), load)
