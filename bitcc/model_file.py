@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
@@ -15,6 +15,8 @@ from bitcc.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+_CHECK = "check it with `python -m onnx.checker`, or export it again"
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -44,11 +46,12 @@ def no_model(where: str) -> ModelError:
     return ModelError(
         "this is not an ONNX model, or the file is truncated",
         where=where,
-        hint="check it with `python -m onnx.checker`, or export it again",
+        hint=_CHECK,
     )
 
 
 def _check(model: onnx.ModelProto, where: str) -> None:
+    _check_texts(model, where)
     if model.training_info:  # onnx_ir has no place for it
         raise ModelError(
             "it holds training information, which would be lost", where=where, hint="export it for inference"
@@ -71,6 +74,19 @@ def _check(model: onnx.ModelProto, where: str) -> None:
                     _check_tensor(tensor, where)
 
 
+def _check_texts(message: Any, where: str) -> None:
+    """Texts that are not UTF-8 are read as bytes, which nothing behind takes for names or writes again."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            for text in [value] if isinstance(value, (str, bytes)) else value:
+                if isinstance(text, bytes):
+                    problem = f"the `{field.name}` of a {message.DESCRIPTOR.name} is not UTF-8: {text!r:.99}"
+                    raise ModelError(problem, where=where, hint=_CHECK)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _check_texts(part, where)
+
+
 def _graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     """The graphs in attributes of these nodes, and in those of their nodes."""
     for node in nodes:
@@ -88,7 +104,7 @@ def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
         problem = f"the tensor `{tensor.name}` has not the data for its shape {list(tensor.dims)}"
     else:
         return
-    raise ModelError(problem, where=where, hint="check it with `python -m onnx.checker`, or export it again")
+    raise ModelError(problem, where=where, hint=_CHECK)
 
 
 _MOST_IN_A_BYTE = 8  # elements: no type has smaller ones

@@ -10,6 +10,7 @@ import models
 import numpy as np
 import onnx
 import pytest
+from e2e.command import reseal
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 import bitcc
@@ -232,3 +233,25 @@ def test_training_information_is_not_lost_in_silence(tmp_path: Path) -> None:
     model.training_info.add().algorithm.name = "step"
     with pytest.raises(ModelError, match="it holds training information"):
         _compile(model, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["MatMul", "fc.weight", "weights.bin", "tokens", "linear", "main_graph"])
+def test_a_text_that_is_not_utf8_is_named(tmp_path: Path, text: str) -> None:
+    """Of a node, a tensor and its file, a dimension, a value and the graph: readers take bytes or do not."""
+    path = tmp_path / "m.onnx"
+    onnx.save(
+        models.build("dynamo"), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    data = path.read_bytes()
+    path.write_bytes(data.replace(text.encode(), b"\xe9" + text[1:].encode()))
+    with pytest.raises(ModelError, match=rf"is not UTF-8: b'\\xe9{text[1:]}"):
+        bitcc.compile(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_with_a_text_that_is_not_utf8_is_damaged(tmp_path: Path) -> None:
+    built = _compile(models.build("dynamo"), tmp_path)
+    built.model.write_bytes(built.model.read_bytes().replace(b"model.onnx.data", b"model.\xe9nnx.data"))
+    reseal(built.path)
+    with pytest.raises(ModelError, match="the `value` of a StringStringEntryProto is not UTF-8"):
+        verify.verify_bundle(built.path, None, None)
