@@ -84,10 +84,10 @@ def compile_model(
     """
     say = progress or (lambda _what, _done, _all: None)
     chosen = _chosen(request.targets or (libraries.host_target(),))
-    path = None if isinstance(model, ir.Model) else Path(model)
+    path = None if isinstance(model, ir.Model) else _path(model)
     tiles = _tiles_for(chosen, request.tiles)
     with bundle.writing(Path(output), force=request.force) as staging:
-        loaded = model if isinstance(model, ir.Model) else source.load(Path(model))
+        loaded = model if isinstance(model, ir.Model) else source.load(_path(model))
         source.check_not_compiled(loaded, f"`{path or 'the model'}`")
         with source.reading(loaded, path):
             layers = _pack(loaded, staging, _settled(request, chosen.values()), say)
@@ -134,6 +134,16 @@ def examine(
     chosen = [targets.get(name) for name in request.targets or ()] or of_host
     with temporary.folder() as folder, source.reading(loaded, path):
         return _pack(loaded, folder, _settled(request, chosen), progress or (lambda *_: None))
+
+
+def _path(model: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(model)
+    except TypeError as error:
+        raise ModelError(
+            f"a model is a path or an onnx_ir.Model, not {type(model).__name__}",
+            hint="give the path of its file; of an onnx.ModelProto give `onnx_ir.from_proto(model)`",
+        ) from error
 
 
 def _settled(request: Request, chosen: Collection[targets.Target]) -> Request:

@@ -37,9 +37,12 @@ def writing(output: Path, *, force: bool) -> Iterator[Path]:
         made += [folder for folder in place.parents if not folder.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = _beside(place)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    # RuntimeError: links in a circle, before Python 3.13; ValueError: a zero in the name
+    except (OSError, RuntimeError, ValueError) as error:
         _remove_empty(made)
-        problem = f"cannot write there: {getattr(error, 'strerror', error)}"
+        is_in_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "a folder on the way is a file" if is_in_file else getattr(error, "strerror", error)
+        problem = f"cannot write there: {reason}"
         raise BundleError(problem, where=where, hint="give another folder") from error
     try:
         yield staging

@@ -97,7 +97,7 @@ def test_the_folder_that_one_is_in_is_replaced(tmp_path: Path, monkeypatch: pyte
     assert _found(tmp_path / "out") == {"two"}
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "circle"])
+@pytest.mark.parametrize("name", ["a" * 300, "circle", "a\0b"])
 def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(BundleError, match="cannot write there") as raised:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import pytest
 from e2e.command import EXAMPLE, Run
 
 import bitcc
 from bitcc import bundle, verify
+from bitcc.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +115,14 @@ def test_a_model_in_memory_is_compiled(tmp_path: Path) -> None:
     assert len(built.packed) == 21
     assert built.manifest.verify["reason"] == "the original is not a file"
     assert bitcc.session(tmp_path / "b").get_inputs()[0].name == "tokens"
+
+
+@pytest.mark.parametrize("model", [onnx.ModelProto(), b"model.onnx", None], ids=["proto", "bytes", "none"])
+def test_what_is_neither_a_path_nor_a_model_is_refused(tmp_path: Path, model: Any) -> None:
+    with pytest.raises(ModelError, match=f"not {type(model).__name__}$") as raised:
+        bitcc.compile(model, tmp_path / "b")
+    assert "onnx_ir.from_proto" in raised.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inspect_says_what_compile_will_do(bitcc_command: Run, example_bundle: Path) -> None:

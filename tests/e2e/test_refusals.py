@@ -142,7 +142,7 @@ def test_force_does_not_replace_what_is_no_bundle(bitcc_command: Run, tmp_path: 
 def test_an_output_that_cannot_be_written(bitcc_command: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "file" / "b")
-    refused(done, 1, "cannot write there", "hint: give another folder")
+    refused(done, 1, "cannot write there: a folder on the way is a file", "hint: give another folder")
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
