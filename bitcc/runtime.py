@@ -12,7 +12,6 @@ import onnxruntime as ort
 from bitcc import bundle as bundles
 from bitcc import nvidia, paths, runtime_ops, targets
 from bitcc.bundle import Bundle
-from bitcc.digest import sha256
 from bitcc.errors import BundleError, TargetError, first_line
 from bitcc.libraries import host_targets
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 CPU = ("CPUExecutionProvider",)
 CUDA = "CUDAExecutionProvider"
 WITH_CUDA = (CUDA, *CPU)  # the CPU takes what CUDA has no kernel for
+_TWICE = "Domain already set in registry"  # says onnxruntime of a library that the caller registered, too
 # without the 10-bit mantissas that its float32 products else have
 EXACT_CUDA = ((CUDA, {"use_tf32": "0"}), *CPU)
 
@@ -128,8 +128,7 @@ def register_library(opened: Bundle, options: ort.SessionOptions, *, cuda: bool 
     """
     entry = library_entry(opened, cuda=cuda)
     library = opened.path / entry.library
-    if sha256(library) != entry.sha256:
-        raise BundleError(f"`{library.name}` is not what bitcc wrote", where=f"bundle `{opened.path}`")
+    opened.check_digest(entry.library)
     check_kernels(runtime_ops.library_info(library))
     runtime_ops.register(options, library)
 
@@ -172,7 +171,8 @@ def open_session(
         opened_session = ort.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base
         problem = f"onnxruntime cannot load it: {first_line(error)}"
-        raise BundleError(problem, where=f"`{opened.model}`") from error
+        hint = "give options without the library: it is registered here" if _TWICE in problem else ""
+        raise BundleError(problem, where=f"`{opened.model}`", hint=hint) from error
     if asks_for_cuda(providers) and CUDA not in opened_session.get_providers():
         raise TargetError(
             "onnxruntime could not start CUDA, and would run the model on the CPU",

@@ -158,7 +158,8 @@ def register(options: onnxruntime.SessionOptions, library: Path) -> None:
         present = options.get_session_config_entry(_MARK)
         if present == path:
             return
-        raise TargetError(f"`{present}` is registered already", where=where)
+        problem = f"`{present}` is registered already"
+        raise TargetError(problem, where=where, hint="give each bundle SessionOptions of its own")
     try:
         options.register_custom_ops_library(path)
     except (errors.Fail, errors.InvalidArgument, errors.NotImplemented) as error:

@@ -86,16 +86,26 @@ class Bundle:
         """Compare every file with the digest that was written beside it.
 
         Raises:
-            BundleError: a file is not what the compiler wrote.
+            BundleError: a file is not what the compiler wrote, or cannot be read.
         """
-        digests = {**self.manifest.files, **{t.library: t.sha256 for t in self.manifest.targets}}
-        for name, digest in digests.items():
-            if sha256(self.path / name) != digest:
-                raise BundleError(
-                    f"`{name}` is not what bitcc wrote",
-                    where=f"bundle `{self.path}`",
-                    hint="copy the bundle again, or compile the model again",
-                )
+        for name in (*self.manifest.files, *(entry.library for entry in self.manifest.targets)):
+            self.check_digest(name)
+
+    def check_digest(self, name: str) -> None:
+        """Compare one file with the digest that was written beside it.
+
+        Raises:
+            BundleError: it is not what the compiler wrote, or cannot be read.
+        """
+        where, hint = f"bundle `{self.path}`", "copy the bundle again, or compile the model again"
+        of_libraries = {entry.library: entry.sha256 for entry in self.manifest.targets}
+        try:
+            found = sha256(self.path / name)
+        except OSError as error:  # it was there when the bundle was read
+            problem = f"`{name}` cannot be read: {error.strerror}"
+            raise BundleError(problem, where=where, hint=hint) from error
+        if found != {**self.manifest.files, **of_libraries}[name]:
+            raise BundleError(f"`{name}` is not what bitcc wrote", where=where, hint=hint)
 
 
 def read(path: str | os.PathLike[str]) -> Bundle:

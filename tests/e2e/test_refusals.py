@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import models
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from e2e.command import EXAMPLE, Run, refused, reseal
 
@@ -202,6 +203,23 @@ def test_a_changed_library_is_not_loaded(broken: Path) -> None:
         stream.write(b"x")
     with pytest.raises(BundleError, match="is not what bitcc wrote"):
         bitcc.session(broken)
+
+
+def test_a_bundle_that_goes_once_it_is_read_is_told_of(broken: Path) -> None:
+    read = bundle.read(broken)
+    shutil.rmtree(broken)
+    for used in (bitcc.session, bundle.Bundle.check_digests):
+        with pytest.raises(BundleError, match=r"`\S+` cannot be read: No such file") as raised:
+            used(read)
+        assert raised.value.hint
+
+
+def test_options_that_have_the_library_are_told_of(example_bundle: Path) -> None:
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(str(example_bundle / "libbitcc_ops.so"))
+    with pytest.raises(BundleError, match="Domain already set") as raised:
+        bitcc.session(example_bundle, options)
+    assert "options without the library" in raised.value.hint
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "libbitcc_ops.so", "bitcc.json"])

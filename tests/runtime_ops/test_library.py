@@ -164,8 +164,9 @@ def test_registering_again_changes_nothing(
     options = ort.SessionOptions()
     runtime_ops.register(options, library)
     runtime_ops.register(options, library)
-    with pytest.raises(TargetError, match="is registered already"):
+    with pytest.raises(TargetError, match="is registered already") as raised:
         runtime_ops.register(options, future_library)
+    assert raised.value.hint == "give each bundle SessionOptions of its own"
     model = layer(N=20, K=70).model(np.zeros((1, 70), np.float32))
     ort.InferenceSession(model.SerializeToString(), options)
 
