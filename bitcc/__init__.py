@@ -96,7 +96,7 @@ def session(
             registered, and it is an error if CUDA cannot be used; else that of the CPU.
 
     Raises:
-        BitccError: the bundle is damaged, or holds no library for this machine.
+        BitccError: the bundle is damaged, holds no library for this machine, or was replaced meanwhile.
     """
     from bitcc import runtime  # noqa: PLC0415 - heavy
 

@@ -27,7 +27,7 @@ def read(path: Path) -> onnx.ModelProto:
     """
     where = f"`{path}`"
     try:
-        is_folder = path.is_dir()
+        is_folder, is_there = path.is_dir(), path.exists()
         model = onnx.load(path, load_external_data=False) if path.is_file() else None
     except OSError as error:
         raise ModelError(f"it cannot be read: {error.strerror}", where=where) from error
@@ -35,6 +35,10 @@ def read(path: Path) -> onnx.ModelProto:
         raise no_model(where) from error
     if model is None and is_folder:
         raise ModelError("it is a folder", where=where, hint="give the .onnx file in it")
+    if model is None and is_there:
+        raise ModelError(
+            "it is a pipe or a device", where=where, hint="give a file: it is read more than once"
+        )
     if model is None:
         raise ModelError("there is no such file", where=where)
     _check(model, where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import onnxruntime as ort
@@ -17,7 +18,6 @@ from bitcc.libraries import host_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from bitcc.bundle import TargetEntry
     from bitcc.runtime_ops import LibraryInfo
@@ -40,14 +40,30 @@ def session(
     """A session with the bundle's library for this machine, and for its GPU if the providers ask for CUDA.
 
     Raises:
-        BundleError: the bundle is damaged, or has no library for this machine.
+        BundleError: the bundle is damaged, has no library for this machine, or was replaced meanwhile.
         TargetError: onnxruntime refuses the library, or cannot use CUDA.
     """
+    folder = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
+    before = _identity(folder)
     opened = bundle if isinstance(bundle, Bundle) else bundles.read(bundle)
     options = options or ort.SessionOptions()
     if opened.manifest.targets:
         register_library(opened, options, cuda=asks_for_cuda(providers))
-    return open_session(opened, options, providers)
+    try:
+        return open_session(opened, options, providers)
+    finally:
+        if _identity(folder) != before:  # then the model may be of one bundle, and its data of another
+            raise BundleError(
+                "it was replaced while it was opened", where=f"bundle `{folder}`", hint="open it again"
+            )
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except (OSError, ValueError):  # of what is not there, or is no name, the reader tells
+        return None
+    return found.st_dev, found.st_ino
 
 
 def asks_for_cuda(providers: Sequence[Provider]) -> bool:

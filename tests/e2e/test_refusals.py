@@ -8,7 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import models
 import numpy as np
@@ -18,7 +18,7 @@ import pytest
 from e2e.command import EXAMPLE, Run, refused, reseal
 
 import bitcc
-from bitcc import bundle
+from bitcc import bundle, runtime
 from bitcc.errors import BitccError, BundleError
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ def test_a_missing_file(bitcc_command: Run, tmp_path: Path) -> None:
     done = bitcc_command("compile", tmp_path / "none.onnx", "-o", tmp_path / "b")
     refused(done, 1, "none.onnx", "there is no such file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe(bitcc_command: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    refused(bitcc_command("inspect", tmp_path / "pipe"), 1, "it is a pipe or a device", "hint: give a file")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x08\x07", bytes(range(256)) * 9])
@@ -212,6 +217,28 @@ def test_a_bundle_that_goes_once_it_is_read_is_told_of(broken: Path) -> None:
         with pytest.raises(BundleError, match=r"`\S+` cannot be read: No such file") as raised:
             used(read)
         assert raised.value.hint
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_bundle_that_is_replaced_while_it_is_opened_is_refused(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, *, is_read: bool
+) -> None:
+    """Else the model could be that of the old one, and its data that of the new one."""
+    opened = runtime.open_session
+
+    def replaced(built: bundle.Bundle, options: ort.SessionOptions, providers: Any) -> ort.InferenceSession:
+        with bundle.writing(broken, force=True) as staging:
+            shutil.copytree(broken, staging, dirs_exist_ok=True)
+        return opened(built, options, providers)
+
+    asked = bundle.read(broken) if is_read else broken
+    bitcc.session(asked)
+    monkeypatch.setattr(runtime, "open_session", replaced)
+    with pytest.raises(BundleError, match="replaced while it was opened") as raised:
+        bitcc.session(asked)
+    assert raised.value.hint == "open it again"
+    monkeypatch.undo()
+    bitcc.session(asked)
 
 
 def test_options_that_have_the_library_are_told_of(example_bundle: Path) -> None:
