@@ -83,7 +83,7 @@ def compile_model(
         BitccError: with the reason and what to do; ``output`` is then as it was before, in every case.
     """
     say = progress or (lambda _what, _done, _all: None)
-    chosen = _chosen(request.targets or (libraries.host_target(),))
+    chosen = _chosen((libraries.host_target(),) if request.targets is None else request.targets)
     path = None if isinstance(model, ir.Model) else _path(model)
     tiles = _tiles_for(chosen, request.tiles)
     with bundle.writing(Path(output), force=request.force) as staging:
@@ -260,6 +260,8 @@ def _copy_model(model: ir.Model, path: Path, staging: Path) -> None:
 def _chosen(names: Iterable[str]) -> dict[str, targets.Target]:
     """The targets, by what they were asked for as; each can be built, and gets a folder of its own."""
     chosen = {name: targets.get(name) for name in names}
+    if not chosen:
+        raise TargetError("no target is named", hint="leave `targets` out for this machine's")
     for name, target in chosen.items():
         twice = [f"`{other}`" for other, of in chosen.items() if of.name == target.name]
         if len(twice) > 1:

@@ -84,7 +84,9 @@ def _pooled(move: Move) -> Elements | None:
     """A MaxPool over whole axes."""
     shape, get_ints = move.of.shape, move.node.attributes.get_ints
     kernel = get_ints("kernel_shape") or ()
-    plain = not any(get_ints("pads") or ()) and set(get_ints("dilations") or (1,)) == {1}
+    auto_pad = move.node.attributes.get_string("auto_pad", "NOTSET")
+    plain = auto_pad in {"NOTSET", "VALID"} and not any(get_ints("pads") or ())
+    plain = plain and set(get_ints("dilations") or (1,)) == {1}
     first = len(shape) - len(kernel)
     if not plain or move.value.index() or first < 0 or tuple(kernel) != shape[first:]:
         return None

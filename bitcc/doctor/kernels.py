@@ -81,7 +81,8 @@ def _cache() -> Check:
         used = targets.usage()
     except BitccError as error:
         return Check("cache", ok=False, detail=str(error), hint=error.hint)
-    detail = f"{used.folder} ({used.libraries} libraries, {used.bytes >> 20} MB; may be deleted)"
+    count = "1 library" if used.libraries == 1 else f"{used.libraries} libraries"
+    detail = f"{used.folder} ({count}, {used.bytes >> 20} MB; may be deleted)"
     return Check("cache", ok=True, detail=detail)
 
 

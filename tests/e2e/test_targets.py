@@ -83,6 +83,12 @@ def test_a_bundle_for_another_machine_says_what_it_is_for(tmp_path: Path) -> Non
     assert raised.value.hint == f"compile the model again with --target {libraries.host_target()}"
 
 
+def test_a_model_is_compiled_for_a_target_at_least(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="no target is named"):
+        bitcc.compile(EXAMPLE, tmp_path / "bundle", targets=[])
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_target_that_cannot_be_built_is_an_error_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

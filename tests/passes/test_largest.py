@@ -179,6 +179,10 @@ OTHERS = {
         "magnitude": "b = Abs (x) a = MaxPool <kernel_shape = [50], strides = [50]> (b)",
         "maximum": "m = ReduceMin (a, last)",
     },
+    "a pool around each column": {
+        "magnitude": f'b = Abs (x) a = MaxPool <kernel_shape = [{K}], auto_pad = "SAME_UPPER"> (b)',
+        "maximum": "m = ReduceMin (a, last)",
+    },
     "heads, and the smallest of them": {
         "magnitude": f"{HEADS} b = Reshape (x, heads) a = Abs (b)",
         "maximum": "t = ReduceMax <keepdims = 0> (a, last) m = ReduceMin (t, last)",
