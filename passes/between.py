@@ -34,7 +34,7 @@ def back_from_y(layer: Layer, constants: Constants, ends: Container[ir.Value] = 
         constants: Of the model.
         ends: Outputs of nodes that are given, but not gone past; there may be more of them at every step.
     """
-    stack, seen = [layer.y], {layer.x, *layer.bases}
+    stack, seen = [layer.y], {layer.x, *layer.bases, *layer.copies}
     while stack:
         value = stack.pop()
         node = value.producer()
@@ -51,9 +51,10 @@ def between(
 ) -> tuple[list[ir.Node], list[ir.Value]]:
     """(nodes, producers first; leaves) of the graph from x to y; if ``loose``, all constants are leaves.
 
-    So are ``layer.bases``.
+    So are ``layer.bases`` and ``layer.copies``.
     """
-    return nodes_between(layer.x, layer.y, {*given, *layer.bases}, constants, loose=loose)
+    given = {*given, *layer.bases, *layer.copies}
+    return nodes_between(layer.x, layer.y, given, constants, loose=loose)
 
 
 def nodes_between(

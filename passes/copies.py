@@ -12,6 +12,10 @@ from bitcc.passes.constants import NOT_A_FUNCTION
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
+    from bitcc.passes.constants import Constants
+
+_DEPTH = 12  # nodes behind one another, of two values that are compared
+_MOST_VALUES = 1 << 14  # among which the copies of one are looked for
 _LARGEST_TENSOR = 1 << 18  # bytes; gains of norms are smaller, and larger ones are not worth reading
 _PLAIN = frozenset(
     {
@@ -37,12 +41,56 @@ def originals(graph: ir.Graph) -> Mapping[ir.Value, ir.Value]:
     return found
 
 
+def copies_of(x: ir.Value, y: ir.Value, constants: Constants) -> tuple[ir.Value, ...]:
+    """The values that ``y`` is made of and that are ``x`` computed once more, bit for bit."""
+    made_by, found = x.producer(), list[ir.Value]()
+    stack, seen = [y], {x}
+    while stack and made_by is not None and len(seen) < _MOST_VALUES:
+        value = stack.pop()
+        node = value.producer()
+        if node is None or value in seen or value in constants:
+            continue
+        seen.add(value)
+        if node.op_type == made_by.op_type and _is_copy(value, x, _DEPTH, set()):
+            found.append(value)
+        else:
+            stack.extend(v for v in node.inputs if v is not None)
+    return tuple(found)
+
+
+def _is_copy(
+    value: ir.Value | None, other: ir.Value | None, depth: int, known: set[tuple[ir.Value, ir.Value]]
+) -> bool:
+    """``known`` are pairs that were compared or are: one difference ends it all, so no pair is read twice."""
+    if value is None or other is None:
+        return value is other
+    value, other = _behind_identities(value), _behind_identities(other)
+    if value is other or (value, other) in known:
+        return True
+    left, right = value.producer(), other.producer()
+    if left is None or right is None:
+        content = None if left or right else _initial(value)
+        return content is not None and content == _initial(other)
+    function = _function(left) if depth and value.index() == other.index() else None
+    if function is None or function != _function(right) or len(left.inputs) != len(right.inputs):
+        return False
+    known.add((value, other))
+    inputs = zip(left.inputs, right.inputs, strict=True)
+    return all(_is_copy(*pair, depth - 1, known) for pair in inputs)
+
+
+def _behind_identities(value: ir.Value) -> ir.Value:
+    while (node := value.producer()) is not None and (inner := _inside_identity(node)) is not None:
+        value = inner
+    return value
+
+
 def _find(
     graph: ir.Graph, first: dict[Hashable, tuple[ir.Value, ...]], found: dict[ir.Value, ir.Value]
 ) -> None:
     """Add the values of a graph; ``first`` are the computations so far that it sees."""
     for initializer in graph.initializers.values():
-        content = None if initializer.is_graph_input() else _content(initializer.const_value)
+        content = _initial(initializer)
         if content is not None:
             found[initializer] = first.setdefault(content, (initializer,))[0]
     for node in graph:
@@ -70,13 +118,19 @@ def _inside_identity(node: ir.Node) -> ir.Value | None:
 
 def _computation(node: ir.Node, found: Mapping[ir.Value, ir.Value]) -> Hashable | None:
     """What the outputs of a node depend on, None if they may differ each time."""
+    function = _function(node)
+    inputs = tuple(None if value is None else found.get(value, value) for value in node.inputs)
+    return None if function is None else (function, inputs)
+
+
+def _function(node: ir.Node) -> Hashable | None:
+    """What a node makes of its inputs, None if that may differ each time."""
     if node.domain != "" or node.op_type in NOT_A_FUNCTION:
         return None
     attributes = {name: _attribute(value) for name, value in node.attributes.items()}
     if None in attributes.values():
         return None
-    inputs = tuple(None if value is None else found.get(value, value) for value in node.inputs)
-    return node.op_type, inputs, frozenset(attributes.items()), len(node.outputs)
+    return node.op_type, frozenset(attributes.items()), len(node.outputs)
 
 
 def _attribute(attribute: ir.Attr) -> Hashable | None:
@@ -85,6 +139,11 @@ def _attribute(attribute: ir.Attr) -> Hashable | None:
     if attribute.type == ir.AttributeType.TENSOR:
         return _content(attribute.value)
     return (attribute.type, repr(attribute.value)) if attribute.type in _PLAIN else None
+
+
+def _initial(value: ir.Value) -> Hashable | None:
+    """The content of an initializer; None for one that a caller may override, and any other value."""
+    return None if value.is_graph_input() else _content(value.const_value)
 
 
 def _content(tensor: ir.TensorProtocol | None) -> Hashable | None:

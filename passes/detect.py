@@ -12,6 +12,7 @@ from bitcc.facts import KEPT, LayerFacts
 from bitcc.formats import FORMATS
 from bitcc.passes._refused import Refused
 from bitcc.passes.activation import Activation, match_activation
+from bitcc.passes.copies import copies_of
 from bitcc.passes.epilogue import Epilogue, read_epilogue
 from bitcc.passes.layer import Layer
 from bitcc.passes.layout import behind_transposes, columns_of_input, minimal
@@ -218,9 +219,13 @@ def _bit_linear(
     if activation.reshapes and (layer.x_layout or moves_scale or product.y_shape):
         raise Refused("its input is reshaped and transposed", fix="quantise behind the Reshape")
     restored = activation.restored or epilogue.restored
-    bases = foreign_bases(layer.x, layer.y, constants)
     return replace(
-        layer, reshapes=activation.reshapes, restored=restored, codes=activation.codes, bases=bases
+        layer,
+        reshapes=activation.reshapes,
+        restored=restored,
+        codes=activation.codes,
+        bases=foreign_bases(layer.x, layer.y, constants),
+        copies=copies_of(layer.x, layer.y, constants),
     )
 
 

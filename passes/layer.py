@@ -44,6 +44,7 @@ class Layer:
         y_layout: What brings [..., N] to ``y``.
         codes: The activation codes, shaped as ``x`` but for Transposes; None where activations stay float.
         bases: Tensors in front of the layer, of the shape of ``x``, that its nodes add and take off again.
+        copies: Values in front of the layer that are ``x`` computed once more.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Layer:
     codes: ir.Value | None = None
     gain: NDArray[np.float32] | None = None
     bases: tuple[ir.Value, ...] = ()
+    copies: tuple[ir.Value, ...] = ()
 
     @property
     def node(self) -> ir.Node:

@@ -110,7 +110,8 @@ def _error_of(
     worst = 0.0
     for x in tokens(layer, trial.op.K, as_declared=as_declared):
         original = transposed(x, inverse(layer.x_layout))
-        result = run({**fed, **dict.fromkeys(layer.bases, _LARGER * original), layer.x: original})
+        bases = dict.fromkeys(layer.bases, _LARGER * original)
+        result = run({**fed, **bases, **dict.fromkeys((layer.x, *layer.copies), original)})
         want = transposed(result.astype(np.float64), inverse(layer.y_layout))
         got = _computed(layer, trial, x).astype(np.float64)
         if layer.reshapes and not layer.restored:
@@ -159,7 +160,7 @@ def _codes(rng: np.random.Generator, shape: tuple[int, int]) -> formats.Int8:
 def _original(
     layer: Layer, given: dict[ir.Value, Array], constants: Constants, runner: Runner
 ) -> tuple[Run, dict[ir.Value, Array]]:
-    """What runs the original nodes, and what it is fed besides x and the bases: what is given, and constants.
+    """What runs the original nodes, and what it is fed besides tokens: what is given, and constants.
 
     With the nodes that compute those if onnxruntime takes them; otherwise with their values.
 
@@ -167,14 +168,15 @@ def _original(
         Refused: onnxruntime does not run them; so does what is returned.
     """
     half = in_half_precision(layer, constants)
+    of_tokens = (layer.x, *layer.bases, *layer.copies)
     for loose in (True,) if half else (False, True):
         nodes, leaves = between(layer, given, constants, loose=loose)
         if not loose and any(_is_foreign(v) for v in leaves if v not in given):
             continue
-        fed = {v: given[v] if v in given else constants.array(v) for v in leaves if v not in layer.bases}
+        fed = {v: given[v] if v in given else constants.array(v) for v in leaves if v not in of_tokens}
         if half:
             fed = {v: a.astype(np.float32) if a.dtype in _HALF_TYPES else a for v, a in fed.items()}
-        types: dict[ir.Value, Declared] = dict.fromkeys((layer.x, *layer.bases), (ir.DataType.FLOAT, None))
+        types: dict[ir.Value, Declared] = dict.fromkeys(of_tokens, (ir.DataType.FLOAT, None))
         types |= {v: (ir.DataType.from_numpy(a.dtype), a.shape) for v, a in fed.items()}
         try:
             return runner.prepare(nodes, types, layer.y, widened=half), fed

@@ -39,10 +39,11 @@ def check_codes(layer: Layer, model: ir.Model, constants: Constants) -> None:
     if not isinstance(layer.op, ops.BitLinear) or layer.codes is None:
         return
     nodes, leaves = between(replace(layer, y=layer.codes), (), constants, loose=True)
+    leaves = [v for v in leaves if v not in layer.copies]
     function = onnx.helper.make_function(
         "bitcc.proof",
         "quantizer",
-        [str(v.name) for v in (layer.x, *leaves)],
+        [str(v.name) for v in (layer.x, *layer.copies, *leaves)],
         [str(layer.codes.name)],
         [ir.to_proto(node) for node in nodes],
         [onnx.helper.make_opsetid("", model.opset_imports[""])],
@@ -50,7 +51,8 @@ def check_codes(layer: Layer, model: ir.Model, constants: Constants) -> None:
     feeds = {str(v.name): constants.array(v) for v in leaves}
     for x in tokens(layer, layer.op.K):
         narrow = x.astype(layer.x_type.numpy())
-        want = _evaluate(function, {**feeds, str(layer.x.name): narrow}).astype(np.float32)
+        given = {str(v.name): narrow for v in (layer.x, *layer.copies)}
+        want = _evaluate(function, feeds | given).astype(np.float32)
         codes, inverse = ops.quantize(narrow.astype(np.float32).reshape(-1, layer.op.K), layer.op)
         got = np.where(np.isnan(inverse), np.float32(np.nan), codes.astype(np.float32)).reshape(x.shape)
         if not np.array_equal(got, np.where(_poisoned(want), np.float32(np.nan), want), equal_nan=True):
