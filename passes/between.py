@@ -34,7 +34,7 @@ def back_from_y(layer: Layer, constants: Constants, ends: Container[ir.Value] = 
         constants: Of the model.
         ends: Outputs of nodes that are given, but not gone past; there may be more of them at every step.
     """
-    stack, seen = [layer.y], {layer.x, *layer.bases, *layer.copies}
+    stack, seen = [layer.y], {layer.x, *layer.bases, *(copy.value for copy in layer.copies)}
     while stack:
         value = stack.pop()
         node = value.producer()
@@ -53,7 +53,7 @@ def between(
 
     So are ``layer.bases`` and ``layer.copies``.
     """
-    given = {*given, *layer.bases, *layer.copies}
+    given = {*given, *layer.bases, *(copy.value for copy in layer.copies)}
     return nodes_between(layer.x, layer.y, given, constants, loose=loose)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import onnx_ir as ir
 
 from bitcc.passes.constants import NOT_A_FUNCTION
+from bitcc.passes.layout import Layout, transposition
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -41,21 +42,45 @@ def originals(graph: ir.Graph) -> Mapping[ir.Value, ir.Value]:
     return found
 
 
-def copies_of(x: ir.Value, y: ir.Value, constants: Constants) -> tuple[ir.Value, ...]:
-    """The values that ``y`` is made of and that are ``x`` computed once more, bit for bit."""
-    made_by, found = x.producer(), list[ir.Value]()
+class Copy(NamedTuple):
+    """A value of which something else is a Transpose, or the same.
+
+    Attributes:
+        value: The value.
+        layout: What brings it to the other one.
+    """
+
+    value: ir.Value
+    layout: Layout = ()
+
+
+def copies_of(x: ir.Value, y: ir.Value, constants: Constants) -> tuple[Copy, ...]:
+    """The values that ``y`` is made of and that are ``x`` computed once more, bit for bit.
+
+    Of an ``x`` that a Transpose makes also what that is made of.
+    """
+    front, found = transposition(x), list[Copy]()
+    wanted = [Copy(x), *([] if front is None else [Copy(*front)])]
     stack, seen = [y], {x}
-    while stack and made_by is not None and len(seen) < _MOST_VALUES:
+    while stack and x.producer() is not None and len(seen) < _MOST_VALUES:
         value = stack.pop()
-        node = value.producer()
-        if node is None or value in seen or value in constants:
+        if value in seen or value in constants:
             continue
         seen.add(value)
-        if node.op_type == made_by.op_type and _is_copy(value, x, _DEPTH, set()):
-            found.append(value)
-        else:
+        copy = next((Copy(value, w.layout) for w in wanted if _is_computed_again(value, w.value)), None)
+        if copy is not None:
+            found.append(copy)
+        elif (node := value.producer()) is not None:
             stack.extend(v for v in node.inputs if v is not None)
     return tuple(found)
+
+
+def _is_computed_again(value: ir.Value, other: ir.Value) -> bool:
+    """Whether two values are one, and not because of an Identity."""
+    left, right = value.producer(), other.producer()
+    if left is None or right is None or left.op_type != right.op_type:
+        return value is other
+    return _is_copy(value, other, _DEPTH, set())
 
 
 def _is_copy(

@@ -170,17 +170,14 @@ def _split(move: Move) -> Elements | None:
 
 def _transposed(move: Move) -> Elements | None:
     perm = list(move.node.attributes.get_ints("perm") or range(len(move.of.shape))[::-1])
-    tokens = [axis for axis in perm if move.of.tokens[axis]]
-    if tokens != sorted(tokens):
-        return None
-    return move.of.moved(lambda array: array.transpose(perm), [move.of.tokens[axis] for axis in perm])
+    return move.of.transposed(perm) if sorted(perm) == list(range(len(move.of.shape))) else None
 
 
 def _reshaped(move: Move) -> Elements | None:
     """Behind a Reshape that leaves each token its elements, as the last axes."""
     of, sizes = move.of, () if move.value.shape is None else tuple(move.value.shape)
     first = next((axis for axis, size in enumerate(of.shape) if size > 1), len(of.shape))
-    if any(of.tokens[first:]):
+    if any(of.tokens[first:]) or not of.is_ordered:
         return None
     for axis in range(len(sizes), -1, -1):
         own = [size for size in sizes[axis:] if isinstance(size, int)]
@@ -189,7 +186,8 @@ def _reshaped(move: Move) -> Elements | None:
         if math.prod(own) == of.low.size and sizes:
             tokens = (True,) * axis + (False,) * len(own)
             shape = (*(1,) * axis, *own)
-            return of.moved(partial(np.reshape, shape=shape), tokens)._replace(is_reshaped=True)
+            found = of.moved(partial(np.reshape, shape=shape), tokens)
+            return found._replace(order=tuple(range(axis)), is_reshaped=True)
     return None
 
 

@@ -27,7 +27,8 @@ class Elements(NamedTuple):
 
     Attributes:
         shape: Of the tensor, with 1 for the axes of tokens.
-        tokens: Whether each axis is one of tokens; these are in the order of those of ``x``.
+        tokens: Whether each axis is one of tokens.
+        order: Which axis of tokens of ``x`` each of these is.
         above: int [2 K]: an element that is at least x[0], x[1], ..., -x[0], -x[1], ...
         below: int [2 K]: an element that is at most these.
         low: float [elements]: a constant that each is at least.
@@ -37,6 +38,7 @@ class Elements(NamedTuple):
 
     shape: tuple[int, ...]
     tokens: tuple[bool, ...]
+    order: tuple[int, ...]
     above: Array
     below: Array
     low: Array
@@ -50,18 +52,24 @@ class Elements(NamedTuple):
         numbers[columns:] = NONE
         low = np.full(columns, -np.inf)
         shape, tokens = (*(1,) * (rank - 1), columns), (*(True,) * (rank - 1), False)
-        return cls(shape, tokens, numbers, numbers, low, low)
+        return cls(shape, tokens, tuple(range(rank - 1)), numbers, numbers, low, low)
 
     @classmethod
     def of_number(cls, rank: int, columns: int, number: float) -> Elements:
         """A tensor [..., 1] of one number."""
         none, numbers = np.full(2 * columns, NONE), np.full(1, number)
-        return cls((1,) * rank, (*(True,) * (rank - 1), False), none, none, numbers, numbers)
+        tokens, order = (*(True,) * (rank - 1), False), tuple(range(rank - 1))
+        return cls((1,) * rank, tokens, order, none, none, numbers, numbers)
 
     @property
     def has_constants(self) -> bool:
         """Whether an element may be a constant."""
         return bool((self.most > -np.inf).any())
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the axes of tokens are in the order of those of ``x``."""
+        return self.order == tuple(sorted(self.order))
 
     def is_within(self, axes: Sequence[int]) -> bool:
         """Whether none of these axes is one of tokens."""
@@ -85,7 +93,14 @@ class Elements(NamedTuple):
         places[picked[::-1]] = np.arange(picked.size)[::-1]
         above, below = places[self.above], places[self.below]
         low, most = self.low[picked], self.most[picked]
-        return Elements(numbers.shape, tuple(tokens), above, below, low, most, self.is_reshaped)
+        return Elements(numbers.shape, tuple(tokens), self.order, above, below, low, most, self.is_reshaped)
+
+    def transposed(self, perm: Sequence[int]) -> Elements:
+        """With its axes in another order."""
+        axes = [axis for axis, is_one in enumerate(self.tokens) if is_one]
+        places = dict(zip(axes, self.order, strict=True))
+        found = self.moved(lambda array: array.transpose(perm), [self.tokens[axis] for axis in perm])
+        return found._replace(order=tuple(places[axis] for axis in perm if axis in places))
 
     def extreme(self, axes: Sequence[int], *, largest: bool) -> Elements:
         """The largest or the smallest elements along axes, which stay."""
@@ -115,5 +130,5 @@ def joined(parts: Sequence[Elements], axis: int) -> Elements:
         np.concatenate(list(of)) for of in zip(*((part.low, part.most) for part in parts), strict=True)
     )
     is_reshaped = any(part.is_reshaped for part in parts)
-    flat = Elements((int(starts[-1]),), (False,), above, below, low, most, is_reshaped)
+    flat = Elements((int(starts[-1]),), (False,), first.order, above, below, low, most, is_reshaped)
     return flat.moved(lambda _: np.concatenate(numbers, axis), first.tokens)

@@ -13,6 +13,7 @@ import numpy as np
 from bitcc.passes.bounds import clamped, filled_with
 from bitcc.passes.element_moves import Move
 from bitcc.passes.elements import NONE, Elements, joined
+from bitcc.passes.layout import inverse, transposition
 from bitcc.passes.normal_form import FLOATS, producer, same, skip
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def largest_magnitude(value: ir.Value, x: ir.Value, constants: Constants) -> Lar
     if x.shape is None or not isinstance(columns, int) or not 0 < columns <= _MOST_COLUMNS:
         return None
     found = _Reader(x, x.shape.rank(), columns, constants).read(value)
-    if found is None or found.low.size != 1 or (found.above == NONE).any():
+    if found is None or not found.is_ordered or found.low.size != 1 or (found.above == NONE).any():
         return None
     floor = float(found.low[0]) if found.has_constants else 0.0
     if found.has_constants and not found.low[0] == found.most[0] >= 0:
@@ -67,6 +68,7 @@ class _Reader:
     def __init__(self, x: ir.Value, rank: int, columns: int, constants: Constants) -> None:
         self._x, self._rank, self._columns, self._constants = x, rank, columns, constants
         self._known: dict[ir.Value, Elements | None] = {}
+        self._front = transposition(skip(x, constants))
 
     def read(self, value: ir.Value | None, depth: int = _DEPTH) -> Elements | None:
         """What is known of a value; None for one that is not made of ``x`` by comparisons and moves."""
@@ -80,6 +82,9 @@ class _Reader:
     def _read(self, value: ir.Value, depth: int) -> Elements | None:
         if same(value, self._x, self._constants):
             return Elements.of_columns(self._rank, self._columns)
+        if self._front is not None and same(value, self._front[0], self._constants):
+            perm = inverse(self._front[1])
+            return Elements.of_columns(self._rank, self._columns).transposed(perm)
         node = value.producer()
         is_float = value.dtype is None or value.dtype in FLOATS
         if node is None or not depth or not is_float or node.domain not in {"", "ai.onnx"}:
@@ -106,7 +111,7 @@ class _Reader:
         """The largest or the smallest of two tensors, element by element."""
         parts = [self.read(v, depth) for v in node.inputs]
         known = [of for of in parts if of is not None]
-        if node.op_type == "Clip" or len(known) != len(parts) or any(of[:2] != known[0][:2] for of in known):
+        if node.op_type == "Clip" or len(known) != len(parts) or any(of[:3] != known[0][:3] for of in known):
             return None
         tokens = known[0].tokens
         beside = [of.moved(lambda array: array[None], (False, *tokens)) for of in known]
@@ -120,7 +125,7 @@ class _Reader:
         if len(known) != len(parts) or not -len(known[0].shape) <= axis < len(known[0].shape):
             return None
         axis %= len(known[0].shape)
-        others = {(of.tokens, of.shape[:axis], of.shape[axis + 1 :]) for of in known}
+        others = {(of.tokens, of.order, of.shape[:axis], of.shape[axis + 1 :]) for of in known}
         return joined(known, axis) if len(others) == 1 and known[0].is_within([axis]) else None
 
     def _number(self, value: ir.Value) -> Elements | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bitcc.ops import BitLinear
+    from bitcc.passes.copies import Copy
     from bitcc.passes.layout import Layout
     from bitcc.passes.matmul import Product
     from bitcc.passes.ternary import Ternary
@@ -44,7 +45,7 @@ class Layer:
         y_layout: What brings [..., N] to ``y``.
         codes: The activation codes, shaped as ``x`` but for Transposes; None where activations stay float.
         bases: Tensors in front of the layer, of the shape of ``x``, that its nodes add and take off again.
-        copies: Values in front of the layer that are ``x`` computed once more.
+        copies: Values in front of the layer that are ``x`` computed once more, or its axes in another order.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Layer:
     codes: ir.Value | None = None
     gain: NDArray[np.float32] | None = None
     bases: tuple[ir.Value, ...] = ()
-    copies: tuple[ir.Value, ...] = ()
+    copies: tuple[Copy, ...] = ()
 
     @property
     def node(self) -> ir.Node:

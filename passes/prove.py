@@ -30,7 +30,7 @@ from bitcc.passes.between import HALVES, between, in_half_precision
 from bitcc.passes.layout import inverse, transposed, transposition
 from bitcc.passes.matmul import as_read
 from bitcc.passes.prove_weights import check_nearest, weight_error
-from bitcc.passes.trial_tokens import shapes_in_front, tokens
+from bitcc.passes.trial_tokens import shapes_in_front, tokens, with_copies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ def _error_of(
     for x in tokens(layer, trial.op.K, as_declared=as_declared):
         original = transposed(x, inverse(layer.x_layout))
         bases = dict.fromkeys(layer.bases, _LARGER * original)
-        result = run({**fed, **bases, **dict.fromkeys((layer.x, *layer.copies), original)})
+        result = run({**fed, **bases, **with_copies(layer, original)})
         want = transposed(result.astype(np.float64), inverse(layer.y_layout))
         got = _computed(layer, trial, x).astype(np.float64)
         if layer.reshapes and not layer.restored:
@@ -168,7 +168,7 @@ def _original(
         Refused: onnxruntime does not run them; so does what is returned.
     """
     half = in_half_precision(layer, constants)
-    of_tokens = (layer.x, *layer.bases, *layer.copies)
+    of_tokens = (layer.x, *layer.bases, *(copy.value for copy in layer.copies))
     for loose in (True,) if half else (False, True):
         nodes, leaves = between(layer, given, constants, loose=loose)
         if not loose and any(_is_foreign(v) for v in leaves if v not in given):

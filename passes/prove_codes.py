@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from bitcc import ops
 from bitcc.passes._refused import Refused
 from bitcc.passes.between import between
-from bitcc.passes.trial_tokens import tokens
+from bitcc.passes.trial_tokens import tokens, with_copies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,11 +39,12 @@ def check_codes(layer: Layer, model: ir.Model, constants: Constants) -> None:
     if not isinstance(layer.op, ops.BitLinear) or layer.codes is None:
         return
     nodes, leaves = between(replace(layer, y=layer.codes), (), constants, loose=True)
-    leaves = [v for v in leaves if v not in layer.copies]
+    copies = [copy.value for copy in layer.copies]
+    leaves = [v for v in leaves if v not in copies]
     function = onnx.helper.make_function(
         "bitcc.proof",
         "quantizer",
-        [str(v.name) for v in (layer.x, *layer.copies, *leaves)],
+        [str(v.name) for v in (layer.x, *copies, *leaves)],
         [str(layer.codes.name)],
         [ir.to_proto(node) for node in nodes],
         [onnx.helper.make_opsetid("", model.opset_imports[""])],
@@ -51,7 +52,7 @@ def check_codes(layer: Layer, model: ir.Model, constants: Constants) -> None:
     feeds = {str(v.name): constants.array(v) for v in leaves}
     for x in tokens(layer, layer.op.K):
         narrow = x.astype(layer.x_type.numpy())
-        given = {str(v.name): narrow for v in (layer.x, *layer.copies)}
+        given = {str(v.name): array for v, array in with_copies(layer, narrow).items()}
         want = _evaluate(function, feeds | given).astype(np.float32)
         codes, inverse = ops.quantize(narrow.astype(np.float32).reshape(-1, layer.op.K), layer.op)
         got = np.where(np.isnan(inverse), np.float32(np.nan), codes.astype(np.float32)).reshape(x.shape)

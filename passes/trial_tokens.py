@@ -9,6 +9,7 @@ import numpy as np
 
 from bitcc import ops
 from bitcc.passes.between import back_from_y
+from bitcc.passes.layout import inverse, transposed
 from bitcc.passes.normal_form import producer
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ def tokens(layer: Layer, k: int, *, as_declared: bool = False) -> Iterator[Array
         return
     for start in range(0, count - rows + 1, rows):
         yield tokens[start : start + rows].reshape(shape)
+
+
+def with_copies(layer: Layer, x: Array) -> dict[ir.Value, Array]:
+    """An input of a layer, in the layout of the model, and what its copies are then."""
+    copies = {copy.value: transposed(x, inverse(copy.layout)) for copy in layer.copies}
+    return {**copies, layer.x: x}
 
 
 def _leading(layer: Layer, *, as_declared: bool) -> tuple[int, ...]:

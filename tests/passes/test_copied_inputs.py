@@ -1,4 +1,4 @@
-"""Layers whose own input is computed more than once, as exporters write an expression where it is used."""
+"""Layers whose own input is there more than once: computed again, or with its axes in another order."""
 
 from __future__ import annotations
 
@@ -63,15 +63,69 @@ def test_what_is_drawn_at_random_is_no_copy() -> None:
     assert (layer.status, layer.activation) == (PACKED, "float")
 
 
-@pytest.mark.parametrize("half", models.HALVES)
-def test_in_half_precision_the_codes_are_those_of_the_original(half: str) -> None:
-    replace = {
+MOVED = "h = Transpose <perm = [1, 0, 2]> (x) a = Abs (x)"
+BACK = "z = MatMul (q, w) y = Transpose <perm = [1, 0, 2]> (z)"
+MAXIMUM = "t = ReduceMax <keepdims = 0> (a, last) g = Transpose <perm = [1, 0]> (t) m = Unsqueeze (g, last)"
+TRANSPOSED = {
+    "maxima that are transposed": {"magnitude": MOVED, "maximum": MAXIMUM, "product": BACK},
+    "maxima of as many axes": {
+        "magnitude": MOVED,
+        "maximum": "t = ReduceMax (a, last) m = Transpose <perm = [1, 0, 2]> (t)",
+        "product": BACK,
+    },
+    "as many tokens in each axis": {"rows": "3, 3", "magnitude": MOVED, "maximum": MAXIMUM},
+    "columns in front of tokens": {
+        "rows": f"2, {K}",
+        "magnitude": "h = Transpose <perm = [0, 2, 1]> (x) a = Abs (x)",
+        "maximum": "t = ReduceMax (a, k) m = Transpose <perm = [0, 2, 1]> (t)",
+    },
+}
+
+
+@pytest.mark.parametrize("parts", TRANSPOSED.values(), ids=TRANSPOSED)
+def test_maxima_of_what_is_transposed_afterwards_are_those_of_its_tokens(parts: dict[str, str]) -> None:
+    original = models.assemble(**{"scaled": SCALED, **parts})
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation, layer.reason) == (PACKED, "int8_token", "")
+    packed = models.assert_same(original)
+    assert set(models.op_types(packed)) == {"BitLinear", "Transpose"}
+
+
+NOT_TRANSPOSED = {
+    "maxima of other tokens": "m = ReduceMax (a, last)",
+    "maxima of other tokens, transposed twice": "t = ReduceMax (a, last) "
+    "g = Transpose <perm = [1, 0, 2]> (t) m = Transpose <perm = [1, 0, 2]> (g)",
+    "maxima of other tokens, in another shape": f"""tokens = Constant <value = int64[2] {{9, {K}}}> ()
+      back = Constant <value = int64[3] {{3, 3, 1}}> () b = Reshape (a, tokens) t = ReduceMax (b, last)
+      m = Reshape (t, back)""",
+}
+
+
+@pytest.mark.parametrize("maximum", NOT_TRANSPOSED.values(), ids=NOT_TRANSPOSED)
+def test_maxima_in_another_order_than_their_tokens_keep_the_quantizer(maximum: str) -> None:
+    original = models.assemble(rows="3, 3", magnitude=MOVED, maximum=maximum, scaled=SCALED)
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation) == (PACKED, "float")
+    assert layer.fix
+    models.assert_same(original)
+
+
+IN_HALF = {
+    "computed again": {
         "convert_element_type_default = Cast <to = 1> (x)": "h = Neg (x) g = Neg (x) "
-        "convert_element_type_default = Cast <to = 1> (g)",
-        "Mul (x, mul)": "Mul (h, mul)",
-        "Sub (div, x)": "Sub (div, h)",
-        "Add (x, sub)": "Add (h, sub)",
-    }
-    model = models.build("half_bias", half=half, replace=replace)
+        "convert_element_type_default = Cast <to = 1> (g)"
+    },
+    "transposed": {
+        "abs_1 = Abs": "h = Transpose <perm = [1, 0, 2]> (x) abs_1 = Abs",
+        "clamp = Max (getitem": "moved = Transpose <perm = [1, 0, 2]> (getitem) clamp = Max (moved",
+    },
+}
+READ = {"Mul (x, mul)": "Mul (h, mul)", "Sub (div, x)": "Sub (div, h)", "Add (x, sub)": "Add (h, sub)"}
+
+
+@pytest.mark.parametrize("half", models.HALVES)
+@pytest.mark.parametrize("replace", IN_HALF.values(), ids=IN_HALF)
+def test_in_half_precision_the_codes_are_those_of_the_original(half: str, replace: dict[str, str]) -> None:
+    model = models.build("half_bias", half=half, rows="3, 3", replace={**replace, **READ})
     layer, _ = models.pack(model, numerics=Numerics.FAITHFUL)[1]
     assert (layer.status, layer.activation, layer.numerics) == (PACKED, "int8_token", "faithful")
