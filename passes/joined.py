@@ -5,6 +5,9 @@ Meanwhile:    x -> MatMul(Concat(W1, W2)) -> y
 
 where that is a layer with int8 activations: its tokens are quantised before they are split, and all parts
 have the same weight scale. Every other sum stays as it is, and so does one whose layer is not packed.
+
+So are differences of two products,  x -> MatMul(W1), MatMul(W2) -> Sub -> y,  as  x -> MatMul(W1 - W2) -> y,
+where that is a layer, whatever its activations: ternary weights as two masks.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from bitcc.passes.between import HALVES, nodes_between
 from bitcc.passes.constants import Constants
 from bitcc.passes.detect import detect
 from bitcc.passes.layer import Layer
+from bitcc.passes.normal_form import producer
 from bitcc.passes.pack import names_of, remove_dead, take_place, unique
-from bitcc.passes.parts import PartialSum, partial_sums
+from bitcc.passes.parts import PartialSum, differences, partial_sums
 from bitcc.passes.prove import TOLERANCE, difference
 
 if TYPE_CHECKING:
@@ -62,8 +66,7 @@ def joined(model: ir.Model, runner: Runner) -> Iterator[list[Join]]:
     """Join what can be; afterwards what is still in the list is what it was."""
     names, joins = names_of(model), list[Join]()
     try:
-        sums = list(partial_sums(model.graph.all_nodes(), Constants(model))) if _has_parts(model) else []
-        joins += [_join(found, names) for found in sums]
+        joins += [_join(found, names) for found in _sums(model)]
         constants = Constants(model) if joins else None
         for join in list(joins):
             if constants is None or not _is_layer(join, constants) or not _is_same(join, constants, runner):
@@ -80,6 +83,19 @@ def settle(joins: list[Join], packed: Collection[ir.Node]) -> None:
     for join in [join for join in joins if join.node in packed]:
         remove_dead([join.sum.root])
         joins.remove(join)
+
+
+def _sums(model: ir.Model) -> list[PartialSum]:
+    found: list[PartialSum] = []
+    if _has_parts(model):
+        found += partial_sums(model.graph.all_nodes(), Constants(model))
+    if any(node.op_type == "Sub" and _is_of_products(node) for node in model.graph.all_nodes()):
+        found += differences(model.graph.all_nodes(), Constants(model))
+    return found
+
+
+def _is_of_products(node: ir.Node) -> bool:
+    return all(producer(value, "Gemm", "MatMul") is not None for value in node.inputs)
 
 
 def _has_parts(model: ir.Model) -> bool:
@@ -104,9 +120,10 @@ def _join(found: PartialSum, names: set[str]) -> Join:
     name = "+".join(part.node.name or part.node.outputs[0].name or "" for part in found.parts)
     by_rows = node.attributes.get_int("transB", 0) != 0
     matrices = [v for part in found.parts if (v := part.node.inputs[1]) is not None]
-    stack = ir.Node(
-        "", "Concat", matrices, [ir.AttrInt64("axis", int(by_rows))], name=unique(f"{name}_w", names)
-    )
+    op_type, attributes = "Concat", [ir.AttrInt64("axis", int(by_rows))]
+    if found.is_difference:
+        op_type, attributes = "Sub", []
+    stack = ir.Node("", op_type, matrices, attributes, name=unique(f"{name}_w", names))
     weight = stack.outputs[0]
     weight.name, weight.type = unique(f"{name}_weight", names), matrices[0].type
     made.append(stack)
@@ -132,7 +149,7 @@ def _undo(join: Join, names: set[str]) -> None:
 
 def _is_layer(join: Join, constants: Constants) -> bool:
     found = detect(join.node, constants, 0)
-    return isinstance(found, Layer) and isinstance(found.op, BitLinear)
+    return isinstance(found, Layer) and (join.sum.is_difference or isinstance(found.op, BitLinear))
 
 
 def _is_same(join: Join, constants: Constants, runner: Runner) -> bool:

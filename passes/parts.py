@@ -1,6 +1,10 @@
 """Find sums of products whose inputs are the parts of one tensor: what was one matrix, cut along its inputs.
 
 x -> Split -> h1, h2       h1 -> MatMul(W1) -> p1       h2 -> MatMul(W2) -> p2       p1 + p2
+
+And differences of two products of one tensor: what was one matrix, as its positive and its negative part.
+
+x -> MatMul(W1) -> p1      x -> MatMul(W2) -> p2        p1 - p2
 """
 
 from __future__ import annotations
@@ -56,12 +60,40 @@ class PartialSum(NamedTuple):
         sums: It, and those that make what it adds.
         parts: In the order of their columns.
         others: What is added besides.
+        is_difference: Whether it is the difference of two products of all columns instead.
     """
 
     root: ir.Node
     sums: frozenset[ir.Node]
     parts: tuple[Part, ...]
-    others: tuple[ir.Value, ...]
+    others: tuple[ir.Value, ...] = ()
+    is_difference: bool = False
+
+
+def differences(nodes: Iterator[ir.Node], constants: Constants) -> Iterator[PartialSum]:
+    """All differences of two products of one tensor."""
+    for root in nodes:
+        if producer(root.outputs[0], "Sub") is None:
+            continue
+        parts = [part for v in root.inputs if v is not None and (part := _whole_product(v, constants))]
+        if len(parts) != 2:
+            continue
+        first, second = parts
+        same_tokens = first.node is not second.node and first.span == second.span
+        if same_tokens and _is_alike(first, second, constants):
+            yield PartialSum(root, frozenset({root}), (first, second), is_difference=True)
+
+
+def _whole_product(value: ir.Value, constants: Constants) -> Part | None:
+    """A product of all columns of a tensor with a constant matrix, without a bias, that one node reads."""
+    node = None if _only_reader(value) is None else producer(value, *_PRODUCTS)
+    if node is None or any(v is not None for v in node.inputs[_SUMMAND:]):
+        return None
+    x, weight = node.inputs[:2]
+    columns = None if x is None else last_dim(x)
+    if x is None or columns is None or weight not in constants or rank_of(weight) != 2:
+        return None
+    return Part(node, Span(x, 0, columns))
 
 
 def partial_sums(nodes: Iterator[ir.Node], constants: Constants) -> Iterator[PartialSum]:
