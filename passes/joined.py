@@ -160,10 +160,9 @@ def _is_same(join: Join, constants: Constants, runner: Runner) -> bool:
     given = {v: np.array(2 + i, np.float32) for i, v in enumerate(join.sum.others)}
     for part in join.sum.parts:
         given |= {v: np.array(7 + i, np.float32) for i, (_, v) in enumerate(part.scaled)}
-    x = np.random.default_rng(0).standard_normal((_TOKENS, last_dim(whole) or 0))
-    given[whole] = x.astype(np.float32).reshape(
-        (*(1,) * (whole.shape.rank() - 2), *x.shape)[-whole.shape.rank() :]
-    )
+    leading = (1,) * (whole.shape.rank() - 2) + (_TOKENS,) * (whole.shape.rank() > 1)
+    x = np.random.default_rng(0).standard_normal((*leading, last_dim(whole) or 0))
+    given[whole] = x.astype(np.float32)
     try:
         got, want = (
             _run(node.outputs[0], whole, given, constants, runner) for node in (join.made[-1], join.sum.root)

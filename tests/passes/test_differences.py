@@ -89,6 +89,18 @@ def test_with_a_quantizer_they_are_computed_with_integer_kernels(body: str) -> N
     assert models.op_types(models.assert_same(original)) == ["BitLinear"]
 
 
+@pytest.mark.parametrize("body", [FLOAT["two masks"], INT8["dequantised behind"]])
+def test_one_token_may_have_no_axis_of_its_own(body: str) -> None:
+    original = models.parse(
+        f"""<ir_version: 10, opset_import: ["" : 18]>
+        layer (float[{K}] x) => (float[{N}] y) {{ {body} }}""",
+        _VALUES,
+    )
+    (layer,) = models.pack(original)[1]
+    assert layer.status == PACKED
+    models.assert_same(original)
+
+
 def test_their_weights_may_be_made_by_nodes() -> None:
     body = """o = Constant <value = float {0.5}> () g1 = Greater (up, o) g2 = Greater (down, o)
       w1 = Cast <to = 1> (g1) w2 = Cast <to = 1> (g2) p = MatMul (x, w1) n = MatMul (x, w2) y = Sub (p, n)"""
