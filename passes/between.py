@@ -34,14 +34,30 @@ def back_from_y(layer: Layer, constants: Constants, ends: Container[ir.Value] = 
         constants: Of the model.
         ends: Outputs of nodes that are given, but not gone past; there may be more of them at every step.
     """
-    stack, seen = [layer.y], {layer.x, *layer.bases, *(copy.value for copy in layer.copies)}
+    in_front = {layer.x, *layer.bases, *(copy.value for copy in layer.copies)}
+    return (node for _, node in back_from(layer.y, in_front, constants, ends))
+
+
+def back_from(
+    y: ir.Value, seen: set[ir.Value], constants: Constants, ends: Container[ir.Value] = ()
+) -> Iterator[tuple[ir.Value, ir.Node]]:
+    """The values that y is made of, and their nodes, y first.
+
+    Args:
+        y: Where to begin.
+        seen: Values that are left out, and what is in front of them; all that are found go there, and there
+            may be others at every step.
+        constants: Of the model; they are left out.
+        ends: Values that are given, but not gone past; there may be more of them at every step.
+    """
+    stack = [y]
     while stack:
         value = stack.pop()
         node = value.producer()
         if node is None or value in seen or value in constants:
             continue
         seen.add(value)
-        yield node
+        yield value, node
         if value not in ends:
             stack.extend(v for v in node.inputs if v is not None)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from bitcc.passes.between import back_from
 from bitcc.passes.normal_form import base_of_residue
 
 if TYPE_CHECKING:
@@ -21,21 +22,14 @@ _MOST_VALUES = 1 << 14  # that are looked at to tell whether one is made of anot
 
 def foreign_bases(x: ir.Value, y: ir.Value, constants: Constants) -> tuple[ir.Value, ...]:
     """What residues between ``x`` and ``y`` are of, if that has the shape of ``x`` and is not made of it."""
-    found: list[ir.Value] = []
-    stack, seen = [y], {x}
-    while stack:
-        value = stack.pop()
-        node = value.producer()
-        if node is None or value in seen or value in constants:
-            continue
-        seen.add(value)
+    found, seen = list[ir.Value](), {x}
+    for value, _ in back_from(y, seen, constants):
+        if len(seen) > _MOST_VALUES:
+            return ()
         base = base_of_residue(value, constants)
         if base is not None and base not in seen and _fits(base, x) and not _is_made_of(base, x):
             found.append(base)
             seen.add(base)
-        stack.extend(v for v in node.inputs if v is not None)
-        if len(seen) > _MOST_VALUES:
-            return ()
     return tuple(found)
 
 
