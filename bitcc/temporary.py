@@ -25,7 +25,8 @@ def folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="bitcc-") as name:
             yield Path(name)
     except OSError as error:
-        if error.filename is not None and not Path(error.filename).is_relative_to(name or "/"):
+        # what was written has no name where it is the descriptor that is refused
+        if isinstance(error.filename, str) and not Path(error.filename).is_relative_to(name or "/"):
             raise
         raise BitccError(
             f"temporary files cannot be written: {error.strerror or error}",

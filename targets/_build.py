@@ -99,7 +99,7 @@ def _no_compiler(target: Target) -> TargetError:
 
 def _shared(target: Target) -> dict[str, str]:
     with importing_tvm(target):
-        from bitcc.targets._codegen import shared  # noqa: PLC0415
+        from bitcc.targets._codegen import shared  # noqa: PLC0415 - takes seconds
 
     return shared(target.variants)
 
