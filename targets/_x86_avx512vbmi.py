@@ -146,6 +146,11 @@ def _unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
                 a.panel.store(out + (vector * _GROUPS + i) * VECTOR_BYTES, codes)
 
 
+def gemm_few_t5(*walks: Walk) -> GemmFewT5:
+    """The kernel of this name, with these walks for 2, 3 and more tokens."""
+    return GemmFewT5(replace(_DOT.unpacking, step=_multiply_few, ahead=_decode), walks)
+
+
 _DOT = Vnni(16, gfni=True)
 _VNNI = _x86_avx512vnni.VARIANT
 
@@ -163,16 +168,13 @@ VARIANT = replace(
             replace(_DOT.in_place, step=_multiply),
             replace(_DOT.in_place, step=_multiply_ahead, ahead=_decode_in_place),
         ),
-        gemm_few_t5=GemmFewT5(
-            replace(_DOT.unpacking, step=_multiply_few, ahead=_decode),
-            # of 2 to 12 tokens: where LLVM has no registers left for the addresses of prefetches, without
-            (
-                *(Walk(4, prefetch=1024),) * 2,
-                Walk(2, prefetch=2048),
-                *(Walk(2),) * 3,
-                *(Walk(2, prefetch=2048),) * 4,
-                Walk(2),
-            ),
+        # of 2 to 12 tokens: where LLVM has no registers left for the addresses of prefetches, without
+        gemm_few_t5=gemm_few_t5(
+            *(Walk(4, prefetch=1024),) * 2,
+            Walk(2, prefetch=2048),
+            *(Walk(2),) * 3,
+            *(Walk(2, prefetch=2048),) * 4,
+            Walk(2),
         ),
         unpack_t5=_unpack,
     ),
