@@ -75,11 +75,11 @@ def _remove_empty(folders: list[Path]) -> None:
 def _check_free(place: Path, where: str, *, force: bool) -> None:
     if not place.exists():
         return
+    if not (place / MANIFEST).is_file():
+        problem = "it exists and is not a bundle" + (", so --force does not replace it" if force else "")
+        raise BundleError(problem, where=where, hint="give another folder")
     if not force:
         raise BundleError("it exists", where=where, hint="use --force to replace it, or give another folder")
-    if not (place / MANIFEST).is_file():
-        problem = "it exists and is not a bundle, so --force does not replace it"
-        raise BundleError(problem, where=where, hint="give another folder")
 
 
 def _publish(staging: Path, output: Path) -> None:

@@ -109,7 +109,10 @@ def main() -> None:
     # what libraries log of a broken model: our error says it
     logging.getLogger().addHandler(logging.NullHandler())
     # ends as Ctrl-C does, so that nothing half-written stays
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for name in ("SIGTERM", "SIGHUP"):  # of a terminal that is closed; Windows has no such signal
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     if sys.stdout is None:  # closed by who started us, as services are
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the end
     if isinstance(sys.stdout, io.TextIOWrapper):

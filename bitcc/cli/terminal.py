@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NOTHING_FOUND = 3
 _BEGINNING = 1024  # bytes
+_ENDLESS = 1 << 16  # columns
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def show(what: Any) -> None:
             for segment in console.render(what, options):
                 yield Segment(printable(segment.text), segment.style, segment.control)
 
-    width = None if sys.stdout.isatty() else 160
+    width = None if sys.stdout.isatty() else _ENDLESS  # scripts read lines
     # not cut: what a narrow terminal has no room for goes on in its next line
     Console(width=width, highlight=False, markup=False, emoji=False).print(Printable(), crop=False)
 

@@ -15,12 +15,14 @@ import pytest
 from e2e.command import EXAMPLE, Run, refused
 
 import bitcc
+from bitcc import targets
 
 KILLED = """
 import os, signal, sys
 from bitcc import cli, source
 number = int(sys.argv.pop())
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for jobs in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 source.load = lambda _: os.kill(os.getpid(), number)
 cli.main()
 """
@@ -37,13 +39,19 @@ def test_it_says_its_version(bitcc_command: Run) -> None:
     assert (done.returncode, done.stdout) == (0, f"{bitcc.__version__}\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_compilation_that_is_stopped_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, "compile", EXAMPLE, "-o", tmp_path / "b", str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 128 + number
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_into_a_pipe_no_line_is_wrapped(bitcc_command: Run) -> None:
+    lines = bitcc_command("targets").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:8]] == list(targets.TARGETS)
+    assert "avx512zen, avx512vbmi, avx512vnni, avxvnni, avx2, scalar" in lines[7]
 
 
 def test_names_that_no_file_can_have(bitcc_command: Run, tmp_path: Path) -> None:

@@ -137,6 +137,12 @@ def test_an_existing_output_is_replaced_only_by_force(bitcc_command: Run, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+def test_force_is_no_advice_for_what_it_would_not_replace(bitcc_command: Run, tmp_path: Path) -> None:
+    done = bitcc_command("compile", EXAMPLE, "-o", tmp_path)
+    refused(done, 1, "it exists and is not a bundle", "hint: give another folder")
+    assert "--force" not in done.stderr
+
+
 def test_force_does_not_replace_what_is_no_bundle(bitcc_command: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     refused(bitcc_command("compile", EXAMPLE, "-o", tmp_path, "--force"), 1, "is not a bundle", "hint: ")
