@@ -33,16 +33,36 @@ def read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"it cannot be read: {error.strerror}", where=where) from error
     except Exception as error:  # the readers raise whatever protobuf raises
         raise no_model(where) from error
-    if model is None and is_folder:
-        raise ModelError("it is a folder", where=where, hint="give the .onnx file in it")
-    if model is None and is_there:
-        raise ModelError(
-            "it is a pipe or a device", where=where, hint="give a file: it is read more than once"
-        )
     if model is None:
-        raise ModelError("there is no such file", where=where)
+        raise _no_file(where, is_folder=is_folder, is_there=is_there)
     _check(model, where)
     return model
+
+
+def check_is_file(path: Path) -> None:
+    """Check that there is such a file, whatever is in it.
+
+    Raises:
+        ModelError: there is none, or it is a folder, a pipe or a device.
+    """
+    where = f"`{path}`"
+    try:
+        is_file, is_folder, is_there = path.is_file(), path.is_dir(), path.exists()
+    except OSError as error:
+        raise ModelError(f"it cannot be read: {error.strerror}", where=where) from error
+    if not is_file:
+        raise _no_file(where, is_folder=is_folder, is_there=is_there)
+
+
+def _no_file(where: str, *, is_folder: bool, is_there: bool) -> ModelError:
+    if is_folder:
+        hint = "give the .onnx file in it, or for a bundle the model that it was made from"
+        return ModelError("it is a folder", where=where, hint=hint)
+    if is_there:
+        return ModelError(
+            "it is a pipe or a device", where=where, hint="give a file: it is read more than once"
+        )
+    return ModelError("there is no such file", where=where)
 
 
 def no_model(where: str) -> ModelError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bitcc import bundle, formats, libraries, ops, runtime, source
+from bitcc import bundle, formats, libraries, model_file, ops, runtime, source
 from bitcc.errors import BundleError, ModelError, PackedWeightError, TargetError, first_line
 from bitcc.verify import runs
 from bitcc.verify.certificate import (
@@ -81,6 +81,8 @@ def verify_bundle(
         runtime.library_entry(built)  # what was asked for; without, what runs here is compared
     built.check_digests()
     check_weights(built)
+    if against is not None:
+        model_file.check_is_file(against)
     feeds = None if inputs is None else load_inputs(inputs)
     found = compare(built, against, feeds, tolerance, gpu=gpu)
     if not found.inputs:

@@ -121,6 +121,15 @@ def test_a_compiled_model_is_not_compiled_again(
     refused(done, 1, "compiled by bitcc before")
 
 
+def test_a_folder_is_no_model(bitcc_command: Run, example_bundle: Path, tmp_path: Path) -> None:
+    done = bitcc_command("compile", example_bundle, "-o", tmp_path / "b")
+    refused(done, 1, "it is a folder", "hint: give the .onnx file in it, or for a bundle")
+    done = bitcc_command("verify", example_bundle, "--against", example_bundle)
+    refused(done, 1, "it is a folder", "hint: give the .onnx file in it, or for a bundle")
+    done = bitcc_command("verify", example_bundle, "--against", tmp_path / "none.onnx")
+    refused(done, 1, "there is no such file")
+
+
 def test_an_unknown_target(bitcc_command: Run, tmp_path: Path) -> None:
     done = bitcc_command("compile", EXAMPLE, "-o", tmp_path / "b", "--target", "pdp11")
     refused(done, 1, "`pdp11`", "hint: choose one of `x86-64`, ")
