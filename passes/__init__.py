@@ -9,17 +9,18 @@
         print(layer.name, layer.status, layer.reason)
 
 The files, in the order of the flow: ``calls`` and ``inline``, ``unfuse`` and ``inferred_shapes``
-(prepare), ``elementwise``, ``table``, ``reductions``, ``integer_types``, ``sequences``, ``picked``,
-``sizes`` and ``constants`` (fold), ``normal_form``, ``bounds``, ``layout``, ``split``, ``einsum``,
-``repeated``, ``integer_products``, ``matmul_nbits``, ``qonnx``, ``matrix``, ``weight``, ``matmul``,
+(prepare), ``elementwise``, ``table``, ``reductions``, ``integer_types``, ``sequences``,
+``gathered``, ``contrib_quantizers``, ``picked``, ``sizes`` and ``constants`` (fold),
+``normal_form``, ``finite``, ``bounds``, ``layout``, ``split``, ``einsum``, ``repeated``,
+``integer_products``, ``matmul_nbits``, ``qonnx``, ``matrix``, ``weight``, ``matmul``,
 ``magnitudes``, ``extent``, ``levels``, ``half_noise``, ``steps``, ``ternary``, ``structure``,
 ``constant_row``, ``scales``, ``elements``, ``element_moves``, ``largest``, ``maximum``, ``absmax``,
-``act_scale``, ``act_codes``, ``activation``, ``residues``, ``epilogue``, ``precision``, ``layer`` and
-``detect`` (find), ``parts`` and ``joined`` (layers in pieces), ``between``, ``runner``,
-``trial_tokens``, ``prove_weights`` and ``prove``, ``copies`` and ``siblings`` (merge), ``rms_norm``
-and ``fuse_norms``, ``shape_readers``, ``pack`` and ``lower_qonnx``, and ``weight_format`` and
-``pack_bit_linear``, the pass; ``numerics`` and ``prove_codes`` for half precision; ``nearest`` and
-``weight_facts`` describe what is found.
+``act_scale``, ``act_codes``, ``unknown_quantizer``, ``activation``, ``residues``, ``epilogue``,
+``precision``, ``layer`` and ``detect`` (find), ``parts`` and ``joined`` (layers in pieces),
+``between``, ``runner``, ``trial_tokens``, ``prove_weights`` and ``prove``, ``copies`` and
+``siblings`` (merge), ``rms_norm`` and ``fuse_norms``, ``shape_readers``, ``pack`` and
+``lower_qonnx``, and ``weight_format`` and ``pack_bit_linear``, the pass; ``numerics`` and
+``prove_codes`` for half precision; ``nearest`` and ``weight_facts`` describe what is found.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bitcc.ops import ActScope
 from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped, guarded
+from bitcc.passes.finite import numbers_of
 from bitcc.passes.largest import largest_magnitude
 from bitcc.passes.layout import is_of_tokens, rank_of
 from bitcc.passes.maximum import (
@@ -72,7 +73,7 @@ def read_absmax(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Cons
 
 def _selected(x: ir.Value, bounded: ir.Value, scale: ir.Value, constants: Constants) -> Absmax | None:
     """The same of a maximum of tokens that comparisons of any kind select; None for anything else."""
-    value, eps = skip(bounded, constants), 0.0
+    value, eps = numbers_of(bounded, constants), 0.0
     if (guard := guarded(value, constants)) is not None and same(guard.tested, guard.value, constants):
         value = skip(guard.value, constants)
     elif producer(value, "Add") is not None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from bitcc.passes.act_scale import scalings
 from bitcc.passes.bounds import Clamped, clamped, without_zero
+from bitcc.passes.finite import numbers_of
 from bitcc.passes.layout import RESHAPES
-from bitcc.passes.normal_form import producer, skip, without_residue
+from bitcc.passes.normal_form import producer, without_residue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ def read_codes(value: ir.Value, k: int | None, constants: Constants, depth: int 
     """The codes that a value is made of, None without codes; ``k`` columns if they may be reshaped."""
     if rounded(value, constants) is not None:
         return Codes(value)
-    value = skip(value, constants)
+    value = numbers_of(value, constants)
     reshape = producer(value, *RESHAPES)
     if reshape is not None and (inner := reshape.inputs[0]) is not None and k and last_dim(inner) == k:
         found = read_codes(inner, k, constants, depth)
@@ -73,7 +74,7 @@ def read_codes(value: ir.Value, k: int | None, constants: Constants, depth: int 
 
 
 def rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, float, float] | None:
-    """(v, low, high) where value = clamp(round(v), low, high), in either order, behind integer Casts.
+    """(v, low, high) where value = clamp(round(v), low, high), in any order, behind integer Casts.
 
     Of a QuantizeLinear, which divides as well, v is its output.
     """
@@ -81,26 +82,31 @@ def rounded(value: ir.Value | None, constants: Constants) -> tuple[ir.Value, flo
         return None
     low, high = -np.inf, np.inf
     value = skip_codes(value, constants)
-    if (bounds := clamped(value, constants)) is not None:
-        low, high = _whole(bounds, _near)
+    while (bounds := clamped(value, constants)) is not None:
+        low, high = _within(bounds, _near, low, high)
         value = skip_codes(bounds.value, constants)
     if (node := producer(value, "QuantizeLinear")) is not None and list(scalings(node, constants)):
         return value, max(low, INT8_RANGE[0]), min(high, INT8_RANGE[1])
     node = producer(value, "Round")
     if node is None or node.inputs[0] is None:
         return None
-    value = skip(node.inputs[0], constants)
+    value = numbers_of(node.inputs[0], constants)
     value = without_zero(value, constants) or value
-    if bounds is None and (bounds := clamped(value, constants)) is not None:
-        low, high = _whole(bounds, lambda bound: float(np.rint(bound)))  # as the code there is rounded
-        value = skip(bounds.value, constants)
+    while (bounds := clamped(value, constants)) is not None:
+        low, high = _within(bounds, np.rint, low, high)  # as the code there is rounded
+        value = numbers_of(bounds.value, constants)
     return value, low, high
 
 
-def _whole(bounds: Clamped, rounded: Callable[[float], float]) -> tuple[float, float]:
-    low = -np.inf if bounds.low is None else bounds.low
-    high = np.inf if bounds.high is None else bounds.high
-    return rounded(low), rounded(high)
+def _within(
+    bounds: Clamped, rounded: Callable[[float], float], low: float, high: float
+) -> tuple[float, float]:
+    """Two bounds of codes within those of a clamp, which are rounded."""
+    if bounds.low is not None:
+        low = max(low, float(rounded(bounds.low)))
+    if bounds.high is not None:
+        high = min(high, float(rounded(bounds.high)))
+    return low, high
 
 
 def _near(bound: float) -> float:
@@ -116,7 +122,7 @@ def skip_codes(value: ir.Value, constants: Constants) -> ir.Value:
         if inner is None and (node := producer(value, "Cast")) is not None:
             inner = node.inputs[0]
         if inner is None:
-            inner = skip(value, constants)
+            inner = numbers_of(value, constants)
         if inner is value:
             return value
         value = inner

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from bitcc import ops
 from bitcc.ops import ActScale
 from bitcc.passes.bounds import clamped, guarded, zero_at_zero
+from bitcc.passes.finite import numbers_of
 from bitcc.passes.layout import before_token_shape
 from bitcc.passes.normal_form import before_broadcast, inverted, operands, producer, same, skip
 
@@ -88,7 +89,7 @@ def readings(node: ir.Node, constants: Constants) -> Iterator[Reading]:
     """Every way to read a product or quotient of activations and a scale."""
     divides = node.op_type != "Mul"
     for x, given in scalings(node, constants):
-        scale = before_token_shape(given, x, constants)
+        scale = numbers_of(before_token_shape(given, x, constants), constants)
         for factor in (_divisors if divides else _factors)(scale, constants):
             yield Reading(x, given, factor)
         yield from _in_two_steps(x, given, constants, divides=divides)
@@ -151,7 +152,7 @@ def _bounded(step: ir.Value, constants: Constants, bounds: int) -> Iterator[Fact
 def _in_two_steps(x: ir.Value, given: ir.Value, constants: Constants, *, divides: bool) -> Iterator[Reading]:
     """(v * qmax) / c  or  (v / c) * qmax, where v / c may be zero for a c of zero."""
     guard = None if divides else zero_at_zero(skip(x, constants), constants)
-    node = producer(skip(x if guard is None else guard.value, constants), "Mul" if divides else "Div")
+    node = producer(numbers_of(x if guard is None else guard.value, constants), "Mul" if divides else "Div")
     for v, other in () if node is None else operands(node):
         number, largest = (other, given) if divides else (given, other)
         if guard is not None and not same(guard.tested, largest, constants):

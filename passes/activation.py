@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitcc.passes import qonnx
 from bitcc.passes._refused import Refused
 from bitcc.passes.absmax import read_absmax
 from bitcc.passes.act_codes import (
@@ -25,10 +25,11 @@ from bitcc.passes.act_codes import (
     last_dim,
     read_codes,
     rounded,
-    rounding_in_front,
     skip_codes,
 )
 from bitcc.passes.act_scale import least_floor, readings
+from bitcc.passes.between import back_from
+from bitcc.passes.finite import numbers_of, of_numbers
 from bitcc.passes.layout import (
     RESHAPES,
     before_token_shape,
@@ -39,6 +40,7 @@ from bitcc.passes.layout import (
 )
 from bitcc.passes.normal_form import before_widening, producer, skip, without_residue
 from bitcc.passes.scales import ONE, read_factor
+from bitcc.passes.unknown_quantizer import fixed_scale, no_codes, other_scale
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from bitcc.ops import ActScale, ActScope
     from bitcc.passes.constants import Constants
 
+_MOST_BETWEEN = 64  # nodes of a quantizer
 _MAX_EPS = 1e30  # what the op library reads
 _MOVED = "quantise behind the Transpose"
 _UNKNOWN_FORM = "the activation scale has no known form"
@@ -112,20 +115,29 @@ def match_activation(value: ir.Value, k: int, constants: Constants, axis: int = 
     Raises:
         Refused: there is none, or it is one that the op does not compute.
     """
-    value = skip(value, constants)
+    value = numbers_of(value, constants)
     reshape = producer(value, *RESHAPES)
     inner = None if reshape is None or axis != -1 else reshape.inputs[0]
     if reshape is not None and inner is not None and last_dim(inner) == k:
         return _reshaped(_of_moved_tokens(inner, k, constants), reshape, k)
     value = without_residue(value, constants) or value
     if (found := read_codes(value, k if axis == -1 else None, constants)) is None:
-        raise _no_codes(value, constants)
+        raise no_codes(value, constants)
     quantizer = _quantizer(found.codes, constants, axis)
     if found.factors:
         quantizer = _dequantised(quantizer, found, constants)
+    if _replaces_infinities(value, quantizer.x, constants):
+        least = least_floor(quantizer.form, quantizer.qmax)
+        quantizer = replace(quantizer, floor=max(quantizer.floor, least))
     for node in found.reshapes:
         quantizer = _reshaped(quantizer, node, k)
     return quantizer
+
+
+def _replaces_infinities(value: ir.Value, x: ir.Value, constants: Constants) -> bool:
+    """Whether something else stands for NaN or infinity, which scales and codes of a zero token are."""
+    nodes = islice(back_from(value, {x}, constants), _MOST_BETWEEN)
+    return any(of_numbers(node, constants) is not None for _, node in nodes)
 
 
 def _of_moved_tokens(value: ir.Value, k: int, constants: Constants) -> Activation:
@@ -161,50 +173,6 @@ def _reshaped(quantizer: Activation, reshape: ir.Node, k: int) -> Activation:
     return replace(quantizer, x=before_widening(inner), reshapes=reshapes, restored=True, dropped=True)
 
 
-def _other_rounding(node: ir.Node) -> Refused:
-    where = f"`{node.name or node.outputs[0].name}` ({node.op_type})"
-    if node.op_type != "Round":
-        return Refused(
-            f"its activations are rounded by {where}, and not to the nearest even number",
-            fix="round them with torch.round or another op that is exported as Round",
-        )
-    return Refused(
-        f"what {where} rounds is changed in front of the product by more than one scale for each token",
-        fix="for integer kernels, quantise what each product reads by itself, with one scale for each token",
-    )
-
-
-def _no_codes(value: ir.Value, constants: Constants) -> Refused:
-    """Why a value has no codes that are read."""
-    node = value.producer()
-    if node is None or not (qonnx.is_quantizer(node) or producer(value, "DequantizeLinear") is node):
-        if (rounding := rounding_in_front(value, constants)) is not None:
-            return _other_rounding(rounding)
-        if (sign := producer(skip_codes(value, constants), "Sign")) is not None:
-            where = f"`{sign.name or sign.outputs[0].name}`"
-            return Refused(
-                f"its activations are signs, made by {where}, and no int8 codes",
-                fix="for integer kernels, quantise them to int8, as BitNet b1.58 does",
-            )
-        return Refused(
-            "there is no activation quantizer in front of it",
-            fix="if it was trained with one, export it in eval mode with the quantizer in the graph",
-        )
-    if len(node.inputs) > 1 and node.inputs[1] not in constants:
-        return Refused(
-            "its activation quantizer has a zero point, or codes that are not int8",
-            fix="for integer kernels, quantise symmetrically to int8, as BitNet b1.58 does",
-        )
-    return _fixed_scale()
-
-
-def _fixed_scale() -> Refused:
-    return Refused(
-        "the scale of its activation quantizer is fixed, and not that of a token or a tensor",
-        fix="for integer kernels, scale by the largest magnitude, as BitNet b1.58 does",
-    )
-
-
 def _dequantised(found: Activation, codes: Codes, constants: Constants) -> Activation:
     """A quantizer with all that its codes are multiplied by."""
 
@@ -217,15 +185,15 @@ def _dequantised(found: Activation, codes: Codes, constants: Constants) -> Activ
         within = partial(before_token_shape, tensor=tensor, constants=constants)
         factor = read_factor(value, found.largest, constants, row, within=within)
         if factor is None or (factor.power and not found.meets(value, tensor)):
-            raise _other_scale()
+            raise other_scale()
         if factor.power and is_reshaped and not is_of_tokens(value, tensor):
-            raise _other_scale()
+            raise other_scale()
         product = product.times(factor, power)
     gain = float(product.constant[0])
     if product.power == 0:  # a constant alone: the scale is behind the product
         return replace(found, gain=gain)
     if product.power != 1:
-        raise _other_scale()
+        raise other_scale()
     return replace(found, gain=gain * found.divisor, dequantised=True)
 
 
@@ -271,7 +239,7 @@ def _quantizer(codes: ir.Value, constants: Constants, axis: int) -> Activation:
             high=high,
             codes=skip_codes(codes, constants),
         )
-    raise _fixed_scale() if _scales_by_constant(node, constants) else refused
+    raise fixed_scale() if _scales_by_constant(node, constants) else refused
 
 
 def _scales_by_constant(node: ir.Node, constants: Constants) -> bool:
@@ -295,10 +263,3 @@ def _int8_range(qmax: float, low: float, high: float) -> tuple[float, float]:
             fix="clamp them to whole numbers from -128 to 127",
         )
     return low, high
-
-
-def _other_scale() -> Refused:
-    return Refused(
-        "the activation codes are dequantised by another scale than they were quantised by",
-        fix="divide the codes by the scale that the activations were multiplied by",
-    )

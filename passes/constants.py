@@ -17,8 +17,9 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from bitcc.passes import elementwise, qonnx, reductions, sequences, sizes
+from bitcc.passes import elementwise, gathered, qonnx, reductions, sequences, sizes
 from bitcc.passes._refused import Refused
+from bitcc.passes.contrib_quantizers import as_standard, is_contrib_quantizer
 from bitcc.passes.elementwise import Elementwise
 from bitcc.passes.integer_types import in_one_type
 from bitcc.passes.picked import picked
@@ -187,18 +188,21 @@ class Constants:
         if qonnx.is_quantizer(node):
             sizes.check_broadcast(node, inputs, most)
             return [qonnx.evaluate(node, inputs)]
+        if gathered.is_gather_elements(node):
+            return [gathered.evaluate(node, inputs)]
         sizes.check_outputs(node, inputs, self._opsets.get("", 0), most)
         return self._by_onnx(node, inputs)
 
     def _by_onnx(self, node: ir.Node, inputs: Sequence[Array | None]) -> Sequence[Array]:
         feeds = {str(v.name): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None}
-        opset = max(self._opsets.get("", 0), _EVALUATED_SINCE.get(node.op_type, 0))
+        proto, opset = as_standard(node, self._opsets.get("", 0))
+        opset = max(opset, _EVALUATED_SINCE.get(node.op_type, 0))
         function = onnx.helper.make_function(
             "bitcc.constant",  # not a node alone: the evaluator would take that for the newest opset
             "node",
             list(feeds),
             [str(v.name) for v in node.outputs],
-            [ir.to_proto(node)],
+            [proto],
             [onnx.helper.make_opsetid("", opset)],
         )
         outputs: Any = ReferenceEvaluator(function).run(None, feeds, {})
@@ -207,7 +211,7 @@ class Constants:
 
 def _can_be_evaluated(node: ir.Node) -> bool:
     standard = node.domain in {"", "ai.onnx"} and node.op_type not in NOT_A_FUNCTION
-    return standard or qonnx.is_quantizer(node)
+    return standard or qonnx.is_quantizer(node) or is_contrib_quantizer(node)
 
 
 def _depends_on(node: ir.Node, values: set[ir.Value]) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from bitcc.passes.bounds import clamped, filled_with
 from bitcc.passes.element_moves import Move
 from bitcc.passes.elements import NONE, Elements, joined
+from bitcc.passes.finite import numbers_of
 from bitcc.passes.layout import inverse, transposition
 from bitcc.passes.normal_form import FLOATS, producer, same, skip
 
@@ -74,7 +75,7 @@ class _Reader:
         """What is known of a value; None for one that is not made of ``x`` by comparisons and moves."""
         if value is None:
             return None
-        value = skip(value, self._constants)
+        value = numbers_of(value, self._constants)
         if value not in self._known:
             self._known[value] = self._read(value, depth)
         return self._known[value]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bitcc.passes._refused import Refused
 from bitcc.passes.bounds import clamped
 from bitcc.passes.einsum import RANKS
+from bitcc.passes.finite import numbers_of
 from bitcc.passes.layout import RESHAPES, rank_of, same_tokens
 from bitcc.passes.normal_form import operands, producer, same, skip
 
@@ -214,13 +215,13 @@ def axes_of(reduce: ir.Node, constants: Constants) -> list[int]:
 
 def behind_reshapes(value: ir.Value, constants: Constants) -> ir.Value:
     """The one number behind what ``.item()`` and shapes of ones leave; all the same for other tensors."""
-    value = skip(value, constants)
+    value = numbers_of(value, constants)
     while (node := producer(value, *RESHAPES, "Expand", "Gather")) is not None:
         if node.inputs[0] is None:
             break
         if node.op_type == "Gather" and constants.scalar(node.inputs[1]) is None:
             break
-        value = skip(node.inputs[0], constants)
+        value = numbers_of(node.inputs[0], constants)
     return value
 
 

@@ -77,20 +77,27 @@ def before_widening(value: ir.Value) -> ir.Value:
 
 
 def _transparent(value: ir.Value, constants: Constants) -> ir.Value | None:
-    node = producer(value, "Identity", "Cast", "CastLike", "Dropout", "Slice", "Transpose", "Mul", "Div")
+    node = producer(value, *_TRANSPARENT)
     if node is None or node.inputs[0] is None:
         return None
     if node.op_type == "Dropout":
         return node.inputs[0] if value.index() == 0 and _is_inference(node, constants) else None
     if node.op_type in {"Identity", "Slice", "Transpose"}:
         return node.inputs[0] if _moves_nothing(node, constants) else None
-    if node.op_type == "CastLike":
-        return node.inputs[0] if {value.dtype, node.inputs[0].dtype} <= FLOATS else None
-    if node.op_type == "Cast":
-        to = ir.DataType(node.attributes.get_int("to", 0))
-        from_float = node.inputs[0].dtype is None or node.inputs[0].dtype in FLOATS
-        return node.inputs[0] if to in FLOATS and from_float else None
+    if node.op_type in {"Cast", "CastLike"}:
+        return node.inputs[0] if _is_of_floats(node, value) else None
     return next((v for v, one in operands(node) if constants.scalar(one) == 1.0), None)
+
+
+_TRANSPARENT = ("Identity", "Cast", "CastLike", "Dropout", "Slice", "Transpose", "Mul", "Div")
+
+
+def _is_of_floats(node: ir.Node, value: ir.Value) -> bool:
+    """Whether a Cast or CastLike makes floats of floats."""
+    given = None if node.inputs[0] is None else node.inputs[0].dtype
+    if node.op_type == "CastLike":
+        return {value.dtype, given} <= FLOATS
+    return ir.DataType(node.attributes.get_int("to", 0)) in FLOATS and (given is None or given in FLOATS)
 
 
 def _moves_nothing(node: ir.Node, constants: Constants) -> bool:
@@ -168,13 +175,18 @@ def _same_attribute(left: ir.Attr, right: ir.Attr) -> bool:
     return bool(left.value == right.value)
 
 
-def without_residue(value: ir.Value, constants: Constants) -> ir.Value | None:
+def without_residue(value: ir.Value, constants: Constants, *, rounds: bool = True) -> ir.Value | None:
     """Q for ``v + (Q - v)``, ``v - (v - Q)`` or ``(Q + v) - v``; None for anything else.
 
     These are the straight-through estimators of training.
+
+    Args:
+        value: What to look behind.
+        constants: Of the model.
+        rounds: Whether Q is what is behind Casts that round it to a narrower type.
     """
     found = _residue(value, constants)
-    return None if found is None else skip(found[0], constants)
+    return None if found is None else skip(found[0], constants, rounds=rounds)
 
 
 def base_of_residue(value: ir.Value, constants: Constants) -> ir.Value | None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from bitcc.passes.constants import Constants
     from bitcc.passes.matmul import Product
 
+_OF_ANY_TYPE = frozenset({"IsInf", "IsNaN"})  # TorchScript writes a Cast to double in front of it
+
 
 def type_of(value: ir.Value, product: Product) -> ir.DataType:
     """The type of a value; where the file does not say, that of what is multiplied.
@@ -43,6 +45,8 @@ def check_single(x: ir.Value, y: ir.Value, constants: Constants) -> None:
             continue
         seen.add(value)
         node = value.producer()
+        if node is not None and node.op_type in _OF_ANY_TYPE:
+            continue
         to = node.attributes.get_int("to", 0) if node is not None and node.op_type == "Cast" else 0
         if ir.DataType.DOUBLE in {value.dtype, to}:
             raise Refused("a part of it computes in double", fix="export the model in float32")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,11 +27,12 @@ import onnx_ir as ir
 
 from bitcc import formats, ops, ternary_linear
 from bitcc.passes._refused import Refused
-from bitcc.passes.between import HALVES, between, in_half_precision
+from bitcc.passes.between import HALVES, back_from_y, between, in_half_precision
+from bitcc.passes.finite import of_numbers
 from bitcc.passes.layout import inverse, transposed, transposition
 from bitcc.passes.matmul import as_read
 from bitcc.passes.prove_weights import check_nearest, weight_error
-from bitcc.passes.trial_tokens import shapes_in_front, tokens, with_copies
+from bitcc.passes.trial_tokens import not_finite, shapes_in_front, tokens, with_copies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 _LARGER = np.float32(4)  # than what is quantised: what a residue is of, which must not matter
+_LOST = 1e30  # outputs that are no smaller are as good as infinite
 _HALF_TYPES = frozenset(h.numpy() for h in HALVES)
 _COLUMNS = 64  # that are run, if the layer has more; at least one for each scale of a row
 
@@ -108,7 +111,9 @@ def _error_of(
     shapes = shapes_in_front(layer, constants) if as_declared else {}
     run, fed = _original(layer, {**trial.weight, **shapes}, constants, runner)
     worst = 0.0
-    for x in tokens(layer, trial.op.K, as_declared=as_declared):
+    ordinary = tokens(layer, trial.op.K, as_declared=as_declared)
+    lost = not_finite(layer, trial.op.K, as_declared=as_declared)
+    for x in chain(ordinary, lost if _replaces_infinities(layer, constants) else ()):
         original = transposed(x, inverse(layer.x_layout))
         bases = dict.fromkeys(layer.bases, _LARGER * original)
         result = run({**fed, **bases, **with_copies(layer, original)})
@@ -120,8 +125,22 @@ def _error_of(
             want = want.reshape(got.shape)
         if want.shape != got.shape:
             return float("inf")
-        worst = float(np.maximum(worst, difference(got, want)))
+        if np.isfinite(x).all():
+            worst = float(np.maximum(worst, difference(got, want)))
+        elif _is_rescued(got, want):
+            return float("inf")
     return worst
+
+
+def _replaces_infinities(layer: Layer, constants: Constants) -> bool:
+    """Whether a node of the layer puts something else in the place of NaN or infinity."""
+    return any(of_numbers(node, constants) is not None for node in back_from_y(layer, constants))
+
+
+def _is_rescued(got: Array, want: Array) -> bool:
+    """Whether a token that the op loses is one that the original does not lose."""
+    lost = ~(np.abs(want) < _LOST)  # written so that NaN is lost
+    return bool((~np.isfinite(got).all(axis=-1) & ~lost.any(axis=-1)).any())
 
 
 def _reshaped(got: Array, reshapes: Sequence[ir.Node], want: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from bitcc.passes.finite import numbers_of
 from bitcc.passes.normal_form import before_broadcast, inverted, producer, same
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def read_factor(
     if constant is not None:
         return Factor(0, constant)
     value = within(before_broadcast(value, constants))
+    if largest is None or not same(value, largest, constants):
+        value = numbers_of(value, constants)
 
     def read(part: ir.Value) -> Factor | None:
         return read_factor(part, largest, constants, row, within=within, depth=depth - 1)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from bitcc.errors import first_line
 from bitcc.passes._refused import Refused
+from bitcc.passes.contrib_quantizers import as_standard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,7 +65,7 @@ def check_broadcast(node: ir.Node, inputs: Iterable[_Shaped | None], most: int) 
 
 
 def check_outputs(node: ir.Node, inputs: Sequence[Array | None], opset: int, most: int) -> None:
-    """Check that a node of the standard domain makes no output of more bytes than ``most``.
+    """Check that a node of the standard domain, or one like it, makes no output of more than ``most`` bytes.
 
     Raises:
         Refused: it would, or its size cannot be told.
@@ -73,10 +74,11 @@ def check_outputs(node: ir.Node, inputs: Sequence[Array | None], opset: int, mos
         return
     given = zip(node.inputs, inputs, strict=True)
     arrays = {str(v.name): array for v, array in given if v is not None and array is not None}
+    proto, opset = as_standard(node, opset)
     try:
         types = onnx.shape_inference.infer_node_outputs(
             onnx.defs.get_schema(node.op_type, opset, ""),
-            ir.to_proto(node),
+            proto,
             {name: _type(array) for name, array in arrays.items()},
             {n: onnx.numpy_helper.from_array(a, n) for n, a in arrays.items() if _may_be_a_shape(a)},
             opset_imports=[onnx.helper.make_opsetid("", opset)],

@@ -60,6 +60,15 @@ def tokens(layer: Layer, k: int, *, as_declared: bool = False) -> Iterator[Array
         yield tokens[start : start + rows].reshape(shape)
 
 
+def not_finite(layer: Layer, k: int, *, as_declared: bool = False) -> Iterator[Array]:
+    """Inputs of which every token has a NaN, or an infinity."""
+    ordinary = next(tokens(layer, k, as_declared=as_declared))
+    for number in (np.nan, np.inf):
+        x = ordinary.copy()
+        x[..., 0] = number
+        yield x
+
+
 def with_copies(layer: Layer, x: Array) -> dict[ir.Value, Array]:
     """An input of a layer, in the layout of the model, and what its copies are then."""
     copies = {copy.value: transposed(x, inverse(copy.layout)) for copy in layer.copies}

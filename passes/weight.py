@@ -126,7 +126,7 @@ def weight_matrix(node: ir.Node, constants: Constants) -> Matrix:
 
     def before(value: ir.Value) -> ir.Value:
         value = skip(value, constants, rounds=in_half)
-        return without_residue(value, constants) or value
+        return without_residue(value, constants, rounds=in_half) or value
 
     return _matrix(node, constants, before)
 

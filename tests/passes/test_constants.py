@@ -196,6 +196,22 @@ def test_dequantize_linear_is_evaluated_in_every_opset(opset: int) -> None:
     np.testing.assert_array_equal(evaluated(model), [[-0.5, 0, 0.5]])
 
 
+@pytest.mark.parametrize("index", [(1, 2), (3, 1), (3, 4)])
+def test_elements_are_gathered_by_indices_that_are_fewer_than_the_data(index: tuple[int, int]) -> None:
+    data = np.arange(12, dtype=np.float32).reshape(3, 4)
+    places = np.arange(np.prod(index)).reshape(index) % 4 - 2
+    model = graph("z = GatherElements <axis = 1> (w, i)", {"w": data, "i": places})
+    expected = [[data[row, column] for column in columns] for row, columns in enumerate(places)]
+    np.testing.assert_array_equal(evaluated(model), expected)
+
+
+@pytest.mark.parametrize("index", [np.zeros((4, 1), int), np.full((1, 1), 4), np.zeros(3, int)])
+def test_elements_that_are_not_there_are_not_gathered(index: Array) -> None:
+    model = graph("z = GatherElements <axis = 1> (w, i)", {"w": np.ones((3, 4), np.float32), "i": index})
+    with pytest.raises(Refused, match="GatherElements"):
+        evaluated(model)
+
+
 def test_a_node_that_cannot_be_evaluated_is_named_with_the_cause() -> None:
     model = graph("[bad] z = Reshape (w, shape)", {"w": np.ones(3, np.float32)}, made="int64[1] shape = {7}")
     with pytest.raises(Refused) as caught:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import models
 import numpy as np
+import pytest
+from onnx import helper
 
 from bitcc.facts import PACKED
 
@@ -43,6 +45,22 @@ def test_the_noise_of_a_residue_in_half_precision_may_be_read_in_float32() -> No
     assert models.op_types(packed) == ["BitLinear"]
     x = models.tokens(2, 3)
     assert models.largest_difference(models.run(packed, x)[0], models.run(original, x)[0]) < 1e-2
+
+
+@pytest.mark.parametrize("half", models.HALVES)
+def test_a_scale_that_is_rounded_in_front_of_a_residue_is_the_rounded_one(half: str) -> None:
+    """``w + (round16(q) - w)`` in float32."""
+    to = helper.np_dtype_to_tensor_dtype(np.dtype(models.HALVES[half]))
+    body = f"""wv = Mul (w, inverse) wu = Round (wv) wc = Clip (wu, minus, one) wq = Div (wc, inverse)
+      narrow = Cast <to = {to}> (wq) wide = Cast <to = 1> (narrow) we = Sub (wide, w) wn = Add (w, we)
+      t = Transpose (wn) q = Div (codes, s) y = MatMul (q, t)"""
+    inverse = np.float32(1) / np.float32(models.quantized(models.latent())[1])
+    original = model(body, "float", {"w": models.latent(), "inverse": inverse})
+    (layer,) = models.pack(original)[1]
+    assert (layer.status, layer.activation) == (PACKED, "int8_token")
+    exact = np.float32(1) / inverse
+    assert layer.scale == exact.astype(models.HALVES[half]).astype(np.float32) != exact
+    models.assert_same(original)
 
 
 def test_integer_sums_of_a_layer_in_half_precision_are_read_in_it() -> None:
