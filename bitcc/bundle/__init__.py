@@ -5,6 +5,7 @@ bundle/  model.onnx  model.onnx.data  libbitcc_ops.so  bitcc.json
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,9 +120,8 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     try:
         raw = json_text.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
-        raise BundleError(
-            f"`{MANIFEST}` cannot be read", where=where, hint="give the folder that `bitcc compile` made"
-        ) from error
+        hint = "give the folder that `bitcc compile` made"
+        raise BundleError(_why_unread(folder), where=where, hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"`{MANIFEST}` is damaged: {error}", where=where) from error
     manifest = parse(raw, where)
@@ -131,6 +131,15 @@ def read(path: str | os.PathLike[str]) -> Bundle:
         if not _is_inside(folder, name):
             raise BundleError(f"`{name}` is missing", where=where, hint="copy the whole folder")
     return Bundle(folder, manifest)
+
+
+def _why_unread(folder: Path) -> str:
+    with suppress(OSError):  # a name that is too long, a folder that may not be entered
+        if folder.is_file():
+            return "it is a file, and a bundle is a folder"
+        if not folder.exists():
+            return "there is no such folder"
+    return f"`{MANIFEST}` cannot be read"
 
 
 def _is_inside(folder: Path, name: str) -> bool:

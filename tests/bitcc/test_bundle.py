@@ -156,3 +156,20 @@ def test_a_bundle_is_shown_in_one_line() -> None:
     assert repr(Bundle(Path("out"), manifest)) == "<Bundle 'out': 1 of 2 layers packed, for x86-64, arm64>"
     empty = Bundle(Path("out"), Manifest("1", {}, {}, (), ()))
     assert repr(empty) == "<Bundle 'out': 0 of 0 layers packed, for no target>"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("missing", "there is no such folder"),
+        ("file", "it is a file, and a bundle is a folder"),
+        ("folder", "`bitcc.json` cannot be read"),
+        ("x" * 300, "`bitcc.json` cannot be read"),
+    ],
+)
+def test_what_is_no_bundle_is_told_of(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BundleError, match=problem) as raised:
+        bundle.read(tmp_path / name)
+    assert raised.value.hint
