@@ -26,6 +26,13 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 source.load = lambda _: os.kill(os.getpid(), number)
 cli.main()
 """
+HUNG_UP = """
+import os, signal, sys
+from bitcc import cli, source
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+source.load = lambda _: (os.kill(os.getpid(), signal.SIGHUP), sys.exit(7))
+cli.main()
+"""
 BUNDLE_OPTIONS = [
     ("--target", "nonsense"),
     ("--min-weights", "0"),
@@ -46,6 +53,11 @@ def test_a_compilation_that_is_stopped_leaves_nothing_behind(number: signal.Sign
     assert done.returncode == 128 + number
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_that_is_closed_stops_nothing_under_nohup(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HUNG_UP, "compile", EXAMPLE, "-o", tmp_path / "b"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 7
 
 
 def test_into_a_pipe_no_line_is_wrapped(bitcc_command: Run) -> None:
