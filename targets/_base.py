@@ -41,6 +41,7 @@ class Tiles:
         gemv: The walk with one token.
         gemv_t5: The same through weights in layout `t5`, one vector at a time.
         gemm_few: The walks with 2, 3 and more tokens.
+        gemm_pairs: The same of its products of pairs; none where there are no such kernels.
         gemm: The walk through unpacked weights.
         gemm_tokens: With how many tokens at most.
         gemv_float: The walk with one token of floats.
@@ -61,11 +62,17 @@ class Tiles:
     panel_vectors: int = 32
     few_blocks: int = 3
     gemv_t5: Walk = Walk(4, prefetch=2048)
+    gemm_pairs: tuple[Walk, ...] = ()
 
     @property
     def few_tokens(self) -> int:
         """With how many tokens `gemm_few` works at most."""
         return len(self.gemm_few) + 1
+
+    @property
+    def pair_tokens(self) -> int:
+        """The same of `gemm_pairs`; 1 without."""
+        return len(self.gemm_pairs) + 1
 
 
 def no_state(_t: Tir, _a: Any, _tiles: Tiles) -> None:
@@ -77,7 +84,7 @@ class Kernels:
     """One builder for each kernel family of `bitcc_kernels` in kernel.h, under its name there.
 
     Those for weights in layout `t5` come together or not at all: where `t2` is as fast, weights are better
-    expanded once.
+    expanded once. So do those for pairs, which are for CPUs that add bytes beside their products.
     """
 
     absmax: Builder
@@ -95,6 +102,10 @@ class Kernels:
     gemv_t5: Builder | None = None
     gemm_few_t5: Builder | None = None
     unpack_t5: Builder | None = None
+    pair: Builder | None = None
+    gemm_pairs: Builder | None = None
+    add_column: Builder | None = None
+    repack_t5: Builder | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Builder]]:
         """Yield (family, builder) in the order of kernel.h, of those that there are."""
@@ -105,6 +116,11 @@ class Kernels:
     def reads_t5(self) -> bool:
         """Whether there are kernels for weights in layout `t5`."""
         return self.gemv_t5 is not None
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are kernels for products of pairs."""
+        return self.gemm_pairs is not None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ _FINISH = (
     "acc: pointer, sum: pointer, inverse: pointer, scale: pointer, bias: pointer, y: pointer, "
     "rows: int32, tokens: int32, acc_stride: int32, y_stride: int32"
 )
+_GEMM_PAIRS = _PACKED.replace("q: pointer", "pairs: pointer")
 _PARAMETERS = {
     "absmax": "x: pointer, bits: pointer, k: int32, tokens: int32",
     "quantize": _QUANTIZE,
@@ -57,6 +58,13 @@ _PARAMETERS = {
     "unpack_t5": (
         "w: pointer, panel: pointer, k_blocks: int32, count: int32, panel_stride: int32, tiles: int32"
     ),
+    "pair": (
+        "q: pointer, pairs: pointer, product: pointer, clamped: pointer, q_stride: int32, "
+        "k_blocks: int32, tokens: int32"
+    ),
+    "gemm_pairs": f"{_GEMM_PAIRS}, tokens: int32",
+    "repack_t5": "w: pointer, out: pointer, k_blocks: int32, count: int32, out_blocks: int32, tiles: int32",
+    "add_column": "w: pointer, acc: pointer, column: int32, by: int32, k_blocks: int32, tiles: int32",
 }
 
 

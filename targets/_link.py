@@ -95,7 +95,8 @@ def variant_lines(variants: Sequence[Variant]) -> str:
         f"BITCC_VARIANT({variant.name}, {variant.features}, "
         f"{variant.tiles.few_tokens}, {variant.tiles.gemm_tokens}, {variant.tiles.gemv_float.tiles}, "
         f"{variant.tiles.gemm_unit}, {variant.tiles.panel_tiles}, {variant.tiles.panel_vectors}, "
-        f"{variant.tiles.few_blocks}, {int(variant.kernels.reads_t5)})\n"
+        f"{variant.tiles.few_blocks}, {int(variant.kernels.reads_t5)}, "
+        f"{int(variant.kernels.has_pairs)}, {variant.tiles.pair_tokens})\n"
         for variant in variants
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._dot import (
@@ -103,6 +104,34 @@ class GemmFewT5:
         for tokens in range(2, tiles.few_tokens + 1):
             walk = self.walks[min(tokens - 2, len(self.walks) - 1)]
             _check_t5(self.dot, walk)
+            with t.when(a.tokens == tokens):
+                loops.write(tokens, t.long(a.begin), t.long(a.end), walk)
+
+
+@dataclass(frozen=True)
+class GemmPairs:
+    """Writes `gemm_pairs`: as `gemm_few`, with a `dot` of pairs and activations that lie as loops read them.
+
+    Most tokens come first: they take all registers there are, and LLVM keeps constants in some from one
+    number of tokens to the next.
+    """
+
+    dot: Dot
+
+    def __call__(self, t: Tir, a: Any, tiles: Tiles) -> None:
+        """Write the body."""
+        _check(self.dot, *tiles.gemm_pairs)
+        arguments = SimpleNamespace(**vars(a), q=a.pairs)
+        for tokens, walk in reversed([*enumerate(tiles.gemm_pairs, start=2)]):
+            loops = _Loops(
+                t,
+                arguments,
+                self.dot,
+                w=a.w,
+                q_stride=t.long(VECTOR_COLUMNS),
+                vector_columns=VECTOR_COLUMNS * tokens,
+                prefetches_next_walk=tokens < _FEWEST_ADDRESSES,
+            )
             with t.when(a.tokens == tokens):
                 loops.write(tokens, t.long(a.begin), t.long(a.end), walk)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Load = Callable[[Path], Any]
 
-FAMILIES = ("gemv", "gemm_few", "gemm", "gemv_float", "gemv_t5")  # as measure.c counts them
+FAMILIES = ("gemv", "gemm_few", "gemm", "gemv_float", "gemv_t5", "gemm_pairs")  # as measure.c counts them
 MANY = 128  # tokens that `gemm` is timed with
 _FINE, _NOT_HERE = 0, 2  # of `check`
 

@@ -32,8 +32,9 @@ _LIMITS = {
     "panel_vectors": (4, 64),
     "few_blocks": (1, 64),
 }
-_WALKS = {"gemv", "gemv_t5", "gemm_few", "gemm", "gemv_float"}
+_WALKS = {"gemv", "gemv_t5", "gemm_few", "gemm_pairs", "gemm", "gemv_float"}
 _FEW_WALKS = (2, 63)
+_PAIR_WALKS = (2, 15)
 _MOST_ACCUMULATORS = 64  # tiles times tokens times chains of a loop
 
 MARK = b'\n "target": "'
@@ -76,6 +77,10 @@ class TileFile:
             if tiles.gemm_unit != known[isa].tiles.gemm_unit:
                 unit = known[isa].tiles.gemm_unit
                 raise TargetError(f"`gemm_unit` of {isa} is {tiles.gemm_unit}, expected {unit}")
+            if bool(tiles.gemm_pairs) != known[isa].kernels.has_pairs:
+                wanted = "some" if known[isa].kernels.has_pairs else "none"
+                found = f"{len(tiles.gemm_pairs)} walks of `gemm_pairs`"
+                raise TargetError(f"there are {found} for {isa}, which needs {wanted}")
         variants = (replace(v, tiles=self.tiles.get(v.name, v.tiles)) for v in target.variants)
         return replace(target, variants=tuple(variants))
 
@@ -123,6 +128,11 @@ def _tiles(raw: dict[str, Any]) -> Tiles:
     few = raw["gemm_few"]
     if not isinstance(few, list) or not _FEW_WALKS[0] <= len(few) <= _FEW_WALKS[1]:
         raise ValueError(f"`gemm_few` is {few!r}, expected {_FEW_WALKS[0]} to {_FEW_WALKS[1]} walks")
+    pairs = raw["gemm_pairs"]
+    most = min(_PAIR_WALKS[1], len(few))
+    if not isinstance(pairs, list) or not (pairs == [] or _PAIR_WALKS[0] <= len(pairs) <= most):
+        problem = f"expected none or {_PAIR_WALKS[0]} to {most} walks, as many as of `gemm_few` at most"
+        raise ValueError(f"`gemm_pairs` is {pairs!r}, {problem}")
     numbers = {name: _number(raw, name) for name in sorted(_names(Tiles) - _WALKS)}
     found = Tiles(
         gemv=_walk(raw["gemv"]),
@@ -130,6 +140,7 @@ def _tiles(raw: dict[str, Any]) -> Tiles:
         gemm=_walk(raw["gemm"], numbers["gemm_tokens"]),
         gemv_float=_walk(raw["gemv_float"]),
         gemv_t5=_walk(raw["gemv_t5"], any_vectors=True),
+        gemm_pairs=tuple(_walk(walk, tokens) for tokens, walk in enumerate(pairs, start=2)),
         **numbers,
     )
     if found.gemm_tokens % found.gemm_unit or found.panel_vectors % 4:

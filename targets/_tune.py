@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 MARGIN = 1.03  # times as fast, or it is noise
 _SAMPLE = 0.002  # seconds of one measurement
 _LEAST_ROUNDS, _CONFIRMING_ROUNDS = 3, 7
-_GROUP = 4  # tiles that the library gives to `gemm` and `gemm_few` at once
+_GROUP = 4  # tiles that the library gives to `gemm` and those for few tokens at once
+_FEW = ("gemm_few", "gemm_pairs")  # which have a walk for each number of tokens
 _GEMM_SIZES = ("gemm", "gemm_tokens", "panel_tiles", "panel_vectors")
 _PREFETCHES = (0, 512, 1024, 2048, 4096)
 _FURTHER = (*_PREFETCHES, 8192)  # of one stream, which alone has to keep the memory busy
@@ -36,7 +37,7 @@ _FURTHER = (*_PREFETCHES, 8192)  # of one stream, which alone has to keep the me
 
 @dataclass(frozen=True)
 class Part:
-    """Sizes that are chosen by themselves: those of a family, or of `gemm_few` for one number of tokens.
+    """Sizes that are chosen by themselves: those of a family, or of a number of tokens in one for few.
 
     Attributes:
         family: Of the kernel.
@@ -49,7 +50,7 @@ class Part:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.family} {self.tokens}" if self.family == "gemm_few" else self.family
+        return f"{self.family} {self.tokens}" if self.family in _FEW else self.family
 
     def cases(self) -> tuple[Case, ...]:
         """What is timed: weights from a cache and from memory count the same, but for many tokens."""
@@ -58,8 +59,8 @@ class Part:
 
     def walk(self, tiles: Tiles) -> Walk:
         """Of these sizes."""
-        few = self.family == "gemm_few"
-        walk: Walk = tiles.gemm_few[self.tokens - 2] if few else getattr(tiles, self.family)
+        sizes = getattr(tiles, self.family)
+        walk: Walk = sizes[self.tokens - 2] if self.family in _FEW else sizes
         return walk
 
     def describe(self, tiles: Tiles) -> str:
@@ -75,18 +76,19 @@ class Part:
         if self.family == "gemm":
             sizes = {name: getattr(other, name) for name in _GEMM_SIZES}
             return replace(into, **sizes)
-        if self.family != "gemm_few":
-            walk: dict[str, Any] = {self.family: self.walk(other)}
-            return replace(into, **walk)
-        walks = list(into.gemm_few)
-        walks[self.tokens - 2] = self.walk(other)
-        return replace(into, gemm_few=tuple(walks))
+        changed: Any = self.walk(other)
+        if self.family in _FEW:
+            walks = list(getattr(into, self.family))
+            walks[self.tokens - 2] = changed
+            changed = tuple(walks)
+        found: dict[str, Any] = {self.family: changed}
+        return replace(into, **found)
 
 
 def parts(tiles: Tiles, family: str) -> list[Part]:
     """What is chosen in a family."""
-    if family == "gemm_few":
-        return [Part(family, tokens) for tokens in range(2, tiles.few_tokens + 1)]
+    if family in _FEW:
+        return [Part(family, tokens) for tokens, _ in enumerate(getattr(tiles, family), start=2)]
     return [Part(family, MANY if family == "gemm" else 1)]
 
 
@@ -114,14 +116,26 @@ def _gemv_prefetches(tiles: Tiles) -> Iterator[Tiles]:
         yield replace(tiles, gemv=replace(tiles.gemv, prefetch=distance))
 
 
-def _few_walks(tiles: Tiles) -> Iterator[Tiles]:
-    for count in (1, 2, _GROUP):
-        yield replace(tiles, gemm_few=tuple(replace(walk, tiles=count) for walk in tiles.gemm_few))
+def _few_walks(family: str) -> Axis:
+    def walks(tiles: Tiles) -> Iterator[Tiles]:
+        for count in (1, 2, _GROUP):
+            yield _all(tiles, family, tiles=count)
+
+    return walks
 
 
-def _few_prefetches(tiles: Tiles) -> Iterator[Tiles]:
-    for distance in _PREFETCHES[:-1]:
-        yield replace(tiles, gemm_few=tuple(replace(walk, prefetch=distance) for walk in tiles.gemm_few))
+def _few_prefetches(family: str) -> Axis:
+    def prefetches(tiles: Tiles) -> Iterator[Tiles]:
+        for distance in _PREFETCHES[:-1]:
+            yield _all(tiles, family, prefetch=distance)
+
+    return prefetches
+
+
+def _all(sizes: Tiles, family: str, **numbers: int) -> Tiles:
+    """With these numbers for all numbers of tokens of a family."""
+    walks: dict[str, Any] = {family: tuple(replace(walk, **numbers) for walk in getattr(sizes, family))}
+    return replace(sizes, **walks)
 
 
 def _many_walks(tiles: Tiles) -> Iterator[Tiles]:
@@ -151,10 +165,11 @@ def _float_prefetches(tiles: Tiles) -> Iterator[Tiles]:
 
 AXES: Mapping[str, tuple[Axis, ...]] = {
     "gemv": (_gemv_walks, _gemv_prefetches),
-    "gemm_few": (_few_walks, _few_prefetches),
+    "gemm_few": (_few_walks("gemm_few"), _few_prefetches("gemm_few")),
     "gemm": (_many_walks, _panels),
     "gemv_float": (_float_walks, _float_prefetches),
     "gemv_t5": (_t5_walks, _t5_prefetches),
+    "gemm_pairs": (_few_walks("gemm_pairs"), _few_prefetches("gemm_pairs")),
 }
 
 
@@ -208,7 +223,9 @@ def buildable(variant: Variant, options: Iterator[Tiles]) -> Iterator[Tiles]:
     for tiles in options:
         if not all(fits(tiles) for fits in limits):
             continue
-        steps = [walk.unroll * walk.chains for walk in (tiles.gemv, tiles.gemm, *tiles.gemm_few)]
+        steps = [
+            walk.unroll * walk.chains for walk in (tiles.gemv, tiles.gemm, *tiles.gemm_few, *tiles.gemm_pairs)
+        ]
         if all(4 % (vectors * step) == 0 for step in steps for vectors in _steps(variant)):
             yield tiles
 

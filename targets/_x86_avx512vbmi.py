@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bitcc.targets._tir import Pointer, Register, Tir
 
 _GROUPS = 5  # of four columns in a vector
+_REPACKED_AHEAD = 2048  # bytes from the vector that is repacked to what is asked for
 _ESCAPE = 192  # the first byte that is no index alone
 _CODES = t5.FORMAT.byte_weights + 1
 _FIRST_FOUR = (_CODES[:, :4] << (0, 2, 4, 6)).sum(1)  # of each byte, as in a byte of `t2`
@@ -144,6 +145,39 @@ def _unpack(t: Tir, a: Any, _tiles: Tiles) -> None:
             first, last = decode(packed)
             for i, codes in enumerate([*(_DOT.crumb(t, first, i) for i in CRUMBS), last]):
                 a.panel.store(out + (vector * _GROUPS + i) * VECTOR_BYTES, codes)
+
+
+def repack_t5(t: Tir, a: Any, _tiles: Tiles) -> None:
+    """Write `repack_t5`: the last codes of four vectors are those of one byte each."""
+    decode = _Decoder.load(t, place=CRUMBS[-1])
+    count, out_blocks = t.let(t.long(a.count)), t.let(t.long(a.out_blocks))
+    groups = t.let(count // len(CRUMBS))
+    rest = t.let(count - groups * len(CRUMBS))
+    zeros = t.let(t.constant(0, "uint8x64"))
+    with t.loop(t.long(a.tiles)) as tile:
+        w = t.let(tile * (t.long(a.k_blocks) * VECTOR_BYTES))
+        out = t.let(tile * (out_blocks * VECTOR_BYTES))
+
+        def first_of(vector: Any, to: Any) -> Any:
+            a.w.prefetch(w + vector * VECTOR_BYTES + _REPACKED_AHEAD)
+            first, last = decode(t.let(a.w.load(w + vector * VECTOR_BYTES, "uint8x64")))
+            a.out.store(out + to * VECTOR_BYTES, first)
+            return t.reinterpret("uint16x32", last)
+
+        with t.loop(groups) as group:
+            lasts = [first_of(group * len(CRUMBS) + i, group * _GROUPS + i) for i in CRUMBS]
+            moved = [t.shift_right(last, 2 * (CRUMBS[-1] - i)) for i, last in enumerate(lasts)]
+            a.out.store(out + (group * _GROUPS + len(CRUMBS)) * VECTOR_BYTES, sum(moved[1:], moved[0]))
+        done = t.let(groups * _GROUPS)
+        with t.loop(out_blocks - done) as vector:
+            a.out.store(out + (done + vector) * VECTOR_BYTES, zeros)
+        combined = t.register(t.reinterpret("uint16x32", zeros))
+        for i in CRUMBS[:-1]:
+            with t.when(rest > i):
+                last = first_of(groups * len(CRUMBS) + i, done + i)
+                combined.set(combined.get() + t.shift_right(last, 2 * (CRUMBS[-1] - i)))
+        with t.when(rest > 0):
+            a.out.store(out + (done + rest) * VECTOR_BYTES, combined.get())
 
 
 def gemm_few_t5(*walks: Walk) -> GemmFewT5:

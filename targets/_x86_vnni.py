@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bitcc.targets._dot import CRUMBS, VECTOR_BYTES, Dot
+from bitcc.targets._pairs import FIRST, SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,11 @@ class Vnni:
         return Dot(1, self._registers, self._multiply_unpacking, lambda _, sums: sums)
 
     @property
+    def pairs(self) -> Dot:
+        """As `unpacking`, for the activations of `gemm_pairs`."""
+        return Dot(1, self._registers, self._multiply_pairs, lambda _, sums: sums)
+
+    @property
     def unpacked(self) -> Dot:
         """Of codes that have a byte each."""
         return Dot(1, self._registers, self._multiply_unpacked, lambda _, sums: sums)
@@ -76,8 +82,21 @@ class Vnni:
     def _multiply_unpacking(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
         packed = self._load(t, block, 0)
         for i in CRUMBS:
-            codes = [[t.let(self.crumb(t, lanes, i)) for lanes in parts] for parts in packed]
-            self._multiply(t, block, i, codes, accumulators)
+            self._multiply(t, block, i, self._crumbs(t, packed, i), accumulators)
+
+    def _multiply_pairs(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
+        """Pairs come last: of all that is unpacked only their codes need registers then."""
+        packed = self._load(t, block, 0)
+        for i in CRUMBS[:FIRST]:
+            self._multiply(t, block, i, self._crumbs(t, packed, i), accumulators)
+        tiles_of_codes = list(zip(*(self._crumbs(t, packed, i) for i in (FIRST, SECOND)), strict=True))
+        size = 4 * self.lanes
+        for token, tiles in enumerate(accumulators):
+            q0 = t.let(t.reinterpret(f"uint8x{size}", self.four_columns(t, block, token, FIRST)))
+            q1 = self.four_columns(t, block, token, SECOND)
+            for registers, codes in zip(tiles, tiles_of_codes, strict=True):
+                for register, c0, c1 in zip(registers, *codes, strict=True):
+                    self.add(t, register, q0 + c1, q1 + t.reinterpret(f"int8x{size}", c0))
 
     def _multiply_unpacked(self, t: Tir, block: Block, accumulators: Accumulators) -> None:
         for i in CRUMBS:
@@ -100,6 +119,10 @@ class Vnni:
             [t.let(block.w.load(offset + distance + part * size, f"uint8x{size}")) for part in self._parts]
             for offset in block.w_offsets
         ]
+
+    def _crumbs(self, t: Tir, packed: Sequence[Sequence[Any]], i: int) -> list[list[Any]]:
+        """Those of all vectors, by tile and part."""
+        return [[t.let(self.crumb(t, lanes, i)) for lanes in parts] for parts in packed]
 
     def crumb(self, t: Tir, packed: Any, i: int) -> Any:
         """Bits 2i and 2i + 1 of every byte, moved to the bottom."""

@@ -3,8 +3,8 @@
 
 #include "call.h"
 
-/* Quantized activations of one band: they stay in L2 while all weights pass by, and memory for a
- * call is bounded. But a band is never so short that reading the weights costs more than
+/* Quantized activations of one band, as they are read for products: they stay in L2 while all weights pass by, and
+ * memory for a call is bounded. But a band is never so short that reading the weights costs more than
  * computing. */
 enum { BAND_BYTES = 2 << 20, MIN_BAND = 64 };
 
@@ -28,18 +28,27 @@ static OrtStatus *find_absmax(bitcc_call *call, int64_t tokens) {
 static OrtStatus *run(bitcc_node *node, bitcc_call *call, int64_t tokens) {
   const bitcc_layer *layer = &node->layer;
   OrtStatus *status = layer->per_tensor ? find_absmax(call, tokens) : NULL;
+  if (status == NULL && bitcc_wants_pairs(node, tokens))
+    status = bitcc_find_pairs_start(node, &call->pairs_start);
   if (status != NULL)
     return status;
   int32_t band = band_tokens(node, tokens);
   size_t rows = (size_t)bitcc_round_up(band, node->kernels->gemm_unit);
-  size_t size = rows * ((size_t)layer->k_padded + sizeof *call->sums + sizeof *call->inverse);
+  size_t k = (size_t)layer->k_padded, each = k + sizeof *call->sums + sizeof *call->inverse;
+  if (call->pairs_start != NULL)
+    each += k + sizeof *call->excesses;
+  size_t size = rows * each;
   alignas(64) int8_t on_stack[ON_STACK];
   bitcc_scratch *scratch = NULL;
   call->q = size <= sizeof on_stack ? on_stack : bitcc_take_scratch(node, size, &scratch);
   if (call->q == NULL)
     return bitcc_node_error(node, "out of memory for %zu quantized tokens", rows);
-  call->sums = (int32_t *)(void *)(call->q + rows * (size_t)layer->k_padded);
+  call->sums = (int32_t *)(void *)(call->q + rows * k);
   call->inverse = (float *)(void *)(call->sums + rows);
+  if (call->pairs_start != NULL) {
+    call->excesses = (bitcc_excesses *)(void *)(call->inverse + rows);
+    call->pairs = (uint8_t *)(call->excesses + rows);
+  }
   status = bitcc_each_band(call, tokens, band, bitcc_multiply);
   if (scratch != NULL)
     bitcc_give_scratch(node, scratch);

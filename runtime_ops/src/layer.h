@@ -79,7 +79,8 @@ struct bitcc_kind {
 };
 extern const bitcc_kind bitcc_bit_linear, bitcc_ternary_linear;
 
-/* What CreateKernel makes of a node. Immutable but for `spare`: several threads may run it. */
+/* What CreateKernel makes of a node. Immutable but for what is atomic: several threads may run
+ * it. */
 struct bitcc_node {
   const OrtApi *api;
   const bitcc_kernels *kernels;
@@ -90,6 +91,7 @@ struct bitcc_node {
   bool constant; /* `weights` are there; else every call reads and checks its own */
   bitcc_weights weights;
   _Atomic(bitcc_scratch *) spare;
+  _Atomic(int32_t *) pairs_start; /* pairs.c; owned, NULL until it is needed */
   struct bitcc_on_gpu *on_gpu; /* NULL on a CPU */
 };
 

@@ -16,7 +16,7 @@
 /* What the self-test has room for, the accumulators of gemv_float and the panel of unpacked weights
  * on the stack. */
 enum { BITCC_MAX_TOKENS = 64, BITCC_MAX_FLOAT_TILES = 64 };
-enum { BITCC_MAX_PANEL_TILES = 4, BITCC_MAX_PANEL_VECTORS = 64 };
+enum { BITCC_MAX_PANEL_TILES = 4, BITCC_MAX_PANEL_VECTORS = 64, BITCC_MAX_PAIR_TOKENS = 16 };
 
 /* What one op does differently from another: layer.h. */
 typedef struct bitcc_kind bitcc_kind;

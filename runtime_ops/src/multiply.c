@@ -20,6 +20,8 @@ enum { LINE = 64 };
 enum { ENOUGH_TASKS = 16, MIN_TOKENS = 32 };
 /* Activations that a task with all tiles quantizes itself: for more there are tasks of their own. */
 enum { QUANTIZED_HERE = 1 << 15 };
+/* Blocks of tokens that one task pairs: some microseconds. */
+enum { PAIRED_BLOCKS = 4 };
 
 static_assert((int)GEMV_TILES * BITCC_TILE_ROWS <= ACCUMULATORS, "gemv");
 static_assert(T5_MOST >= T5_STEP, "panels of t5");
@@ -29,6 +31,7 @@ typedef struct {
   const bitcc_call *call;
   int32_t tiles_per_task, tile_tasks;
   int32_t tokens_per_task, token_tasks;
+  int32_t blocks; /* of tokens of a task, with products of pairs */
   bool quantizes; /* each task its own tokens */
 } job;
 
@@ -59,9 +62,9 @@ static blocking split(int32_t tokens, int32_t most, int32_t unit) {
   return (blocking){count, units / count * unit, units % count, unit};
 }
 
-/* Where block i ends, which begins at token `begin` of as many; no division, for small layers. */
-static int32_t block_end(const blocking *b, int32_t i, int32_t begin, int32_t tokens) {
-  return bitcc_min(tokens, begin + b->tokens + (i < b->larger ? b->unit : 0));
+/* Where block i of as many tokens begins, and the one before ends. */
+static int32_t block_begin(const blocking *b, int32_t i, int32_t tokens) {
+  return bitcc_min(tokens, i * b->tokens + bitcc_min(i, b->larger) * b->unit);
 }
 
 /* Rows of Y are far apart: stores to them would wait for one line, and one page, after the other. */
@@ -101,21 +104,71 @@ static void multiply_one(const part *p, int32_t *acc) {
   finish(p, acc, 0, 1);
 }
 
-static void multiply_few(const part *p, int32_t *acc) {
+/* Tokens [begin, end) of a part without products of pairs, and all columns. */
+static void multiply_block(const part *p, int32_t *acc, int32_t begin, int32_t end) {
   const bitcc_kernels *kernels = p->call->node->kernels;
   const bitcc_layer *layer = &p->call->node->layer;
-  blocking blocks = split(p->tokens, kernels->few_tokens, 1);
-  for (int32_t i = 0, begin = 0, end; i < blocks.count; i++, begin = end) {
-    end = block_end(&blocks, i, begin, p->tokens);
-    clear(p, acc, end - begin);
+  const int8_t *q = p->q + (size_t)begin * (size_t)layer->k_padded;
+  clear(p, acc, end - begin);
+  if (layer->format == BITCC_T5)
+    kernels->gemm_few_t5(q, p->w, acc, layer->k_padded, layer->k_blocks, 0, p->tiles, end - begin);
+  else
+    kernels->gemm_few(q, p->w, acc, layer->k_blocks, 0, p->tiles, end - begin);
+}
+
+static void multiply_few(const part *p, int32_t *acc) {
+  blocking blocks = split(p->tokens, p->call->node->kernels->few_tokens, 1);
+  for (int32_t i = 0; i < blocks.count; i++) {
+    int32_t begin = block_begin(&blocks, i, p->tokens);
+    int32_t end = block_begin(&blocks, i + 1, p->tokens);
     prefetch_y(p, begin, end);
-    const int8_t *q = p->q + (size_t)begin * (size_t)layer->k_padded;
-    if (layer->format == BITCC_T5)
-      kernels->gemm_few_t5(q, p->w, acc, layer->k_padded, layer->k_blocks, 0, p->tiles,
-                           end - begin);
-    else
-      kernels->gemm_few(q, p->w, acc, layer->k_blocks, 0, p->tiles, end - begin);
+    multiply_block(p, acc, begin, end);
     finish(p, acc, begin, end);
+  }
+}
+
+/* Blocks of tokens for products of pairs. */
+static blocking split_pairs(const bitcc_call *call, int32_t tokens) {
+  return split(tokens, call->node->kernels->pair_tokens, 1);
+}
+
+/* Products of pairs with some of the columns, or all. */
+static void multiply_columns(const part *p, const bitcc_columns *some, int32_t *acc) {
+  const int32_t *start = p->call->pairs_start + p->tile * BITCC_TILE_ROWS;
+  int32_t all = p->call->node->layer.k_padded / BITCC_VECTOR_COLUMNS, rows = rows_of(p);
+  bool is_last = some->first + some->count == all;
+  blocking blocks = split_pairs(p->call, p->tokens);
+  for (int32_t i = 0; i < blocks.count; i++) {
+    int32_t begin = block_begin(&blocks, i, p->tokens);
+    int32_t end = block_begin(&blocks, i + 1, p->tokens);
+    int32_t *sums = some->count == all ? acc : acc + begin * rows;
+    if (is_last)
+      prefetch_y(p, begin, end);
+    for (int32_t j = 0; j < end - begin && some->first == 0; j++)
+      memcpy(sums + j * rows, start, (size_t)rows * sizeof *sums);
+    if (!p->call->excesses[p->token + begin].too_many)
+      bitcc_add_pairs(p->call, p->token + begin, end - begin, some, sums);
+    else if (is_last)
+      multiply_block(p, sums, begin, end);
+    if (is_last)
+      finish(p, sums, begin, end);
+  }
+}
+
+static void multiply_pairs(const part *p, int32_t *acc) {
+  bitcc_columns all = bitcc_take_columns(p->call->node, p->w, p->tiles, 0, NULL);
+  multiply_columns(p, &all, acc);
+}
+
+/* Columns outside, tokens inside: repacked weights stay in a cache for all tokens. */
+static void multiply_repacked(const part *p, int32_t *acc) {
+  alignas(64) uint8_t panel[BITCC_REPACKED_BYTES];
+  const bitcc_node *node = p->call->node;
+  int32_t all = node->layer.k_padded / BITCC_VECTOR_COLUMNS;
+  bitcc_columns some = {0};
+  for (int32_t first = 0; first < all; first += some.count) {
+    some = bitcc_take_columns(node, p->w, p->tiles, first, panel);
+    multiply_columns(p, &some, acc);
   }
 }
 
@@ -165,8 +218,9 @@ static void multiply_unpacked(const part *p, int32_t *acc) {
     int32_t next_tile = is_last ? p->tiles : 0, next_vector = is_last ? 0 : vector + step;
     int32_t count = unpack(kernels, layer, p->w + vector * BITCC_VECTOR_BYTES,
                            bitcc_min(step, layer->k_blocks - vector), p->tiles, panel);
-    for (int32_t i = 0, begin = 0, end; i < blocks.count; i++, begin = end) {
-      end = block_end(&blocks, i, begin, p->tokens);
+    for (int32_t i = 0; i < blocks.count; i++) {
+      int32_t begin = block_begin(&blocks, i, p->tokens);
+      int32_t end = block_begin(&blocks, i + 1, p->tokens);
       int32_t *sums = panels == 1 ? acc : acc + begin * rows_of(p);
       if (panel_number == 0)
         clear(p, sums, end - begin);
@@ -190,6 +244,41 @@ static bool are_few(const bitcc_node *node, int32_t tokens) {
   return tokens <= blocks * node->kernels->few_tokens;
 }
 
+/* Whether a task with so many tokens multiplies pairs: one token, such as the last of many, has nothing to gain. */
+static bool are_paired(const bitcc_call *call, int32_t tokens) {
+  return call->pairs != NULL && tokens > 1;
+}
+
+/* Blocks [begin, end), counted through all token tasks. */
+static void pair_blocks(const job *j, int32_t begin, int32_t end) {
+  for (int32_t i = begin; i < end; i++) {
+    int32_t first = i / j->blocks * j->tokens_per_task, block = i % j->blocks;
+    int32_t tokens = bitcc_min(j->tokens_per_task, j->call->tokens - first);
+    blocking blocks = split_pairs(j->call, tokens);
+    int32_t from = block_begin(&blocks, block, tokens);
+    int32_t to = block_begin(&blocks, block + 1, tokens);
+    if (block < blocks.count && are_paired(j->call, tokens))
+      bitcc_pair(j->call, first + from, to - from);
+  }
+}
+
+static void pair_task(void *argument, size_t index) {
+  const job *j = argument;
+  int32_t begin = (int32_t)index * PAIRED_BLOCKS, all = j->token_tasks * j->blocks;
+  pair_blocks(j, begin, bitcc_min(begin + PAIRED_BLOCKS, all));
+}
+
+typedef void multiply_fn(const part *p, int32_t *acc);
+
+/* How so many tokens are multiplied. */
+static multiply_fn *way(const bitcc_call *call, int32_t tokens) {
+  if (tokens == 1)
+    return multiply_one;
+  if (are_paired(call, tokens))
+    return call->node->layer.format == BITCC_T5 ? multiply_repacked : multiply_pairs;
+  return are_few(call->node, tokens) ? multiply_few : multiply_unpacked;
+}
+
 /* Tiles outside, tokens inside: each weight comes from memory once. */
 static void multiply_task(void *argument, size_t index) {
   alignas(64) int32_t acc[ACCUMULATORS];
@@ -207,16 +296,19 @@ static void multiply_task(void *argument, size_t index) {
             .tokens = bitcc_min(j->tokens_per_task, call->tokens - first)};
   if (j->quantizes)
     bitcc_quantize(call, first, p.tokens);
-  bool few = are_few(call->node, p.tokens);
-  int32_t step = p.tokens == 1 ? GEMV_TILES : few ? GROUP : kernels->panel_tiles;
-  if (!few)
+  if (j->quantizes && call->pairs != NULL)
+    pair_blocks(j, (int32_t)index * j->blocks, ((int32_t)index + 1) * j->blocks);
+  multiply_fn *multiply = way(call, p.tokens);
+  bool unpacked = multiply == multiply_unpacked;
+  int32_t step = p.tokens == 1 ? GEMV_TILES : unpacked ? kernels->panel_tiles : GROUP;
+  if (unpacked)
     kernels->gemm_begin(state);
   for (p.tile = begin; p.tile < end; p.tile += step) {
     p.tiles = bitcc_min(step, end - p.tile);
-    p.w = call->weights->w + (size_t)p.tile * (size_t)layer->k_blocks * BITCC_VECTOR_BYTES;
-    (p.tokens == 1 ? multiply_one : few ? multiply_few : multiply_unpacked)(&p, acc);
+    p.w = bitcc_tile(layer, call->weights->w, p.tile);
+    multiply(&p, acc);
   }
-  if (!few)
+  if (unpacked)
     kernels->gemm_end(state);
 }
 
@@ -232,6 +324,7 @@ static job plan(const bitcc_call *call) {
   j.tokens_per_task = bitcc_divide_up(call->tokens, wanted > needed ? wanted : needed);
   j.tokens_per_task = bitcc_round_up(j.tokens_per_task, call->node->kernels->gemm_unit);
   j.token_tasks = bitcc_divide_up(call->tokens, j.tokens_per_task);
+  j.blocks = call->pairs == NULL ? 0 : split_pairs(call, j.tokens_per_task).count;
   j.quantizes =
       j.tile_tasks == 1 && j.tokens_per_task * call->node->layer.k_padded <= QUANTIZED_HERE;
   return j;
@@ -240,6 +333,10 @@ static job plan(const bitcc_call *call) {
 OrtStatus *bitcc_multiply(bitcc_call *call) {
   job j = plan(call);
   OrtStatus *status = j.quantizes ? NULL : bitcc_quantize_all(call);
+  if (status == NULL && call->pairs != NULL && !j.quantizes) {
+    int32_t tasks = bitcc_divide_up(j.token_tasks * j.blocks, PAIRED_BLOCKS);
+    status = bitcc_parallel(call, pair_task, &j, (size_t)tasks);
+  }
   if (status != NULL)
     return status;
   return bitcc_parallel(call, multiply_task, &j, (size_t)j.tile_tasks * (size_t)j.token_tasks);

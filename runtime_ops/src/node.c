@@ -39,6 +39,7 @@ OrtStatus *bitcc_create_node(const OrtCustomOp *op, const OrtApi *api, const Ort
   if (node == NULL)
     return bitcc_error(api, ORT_FAIL, "bitcc: out of memory");
   atomic_init(&node->spare, NULL);
+  atomic_init(&node->pairs_start, NULL);
   node->api = api;
   node->kernels = self->kernels;
   node->kind = self->kind;
@@ -60,6 +61,7 @@ void bitcc_destroy_node(void *kernel) {
   bitcc_node *node = kernel;
   bitcc_free_weights(&node->weights);
   free(atomic_load(&node->spare));
+  free(atomic_load(&node->pairs_start));
   free(node->name);
   free(node);
 }

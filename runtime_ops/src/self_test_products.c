@@ -137,6 +137,89 @@ static bool gemv_float_is_right(const bitcc_kernels *kernels, const pattern *p) 
   return true;
 }
 
+/* Of column k, as `pair` leaves it. */
+static int32_t clamped_to(int8_t q, int32_t k) {
+  int32_t low = k % 16 < 8 ? -128 : BITCC_PAIR_LOW, high = k % 16 < 8 ? 127 : BITCC_PAIR_HIGH;
+  return q < low ? low : q > high ? high : q;
+}
+
+/* Some of the columns, and tokens that are further apart. */
+static bool pair_is_right(const bitcc_kernels *kernels, const pattern *p, int32_t tokens,
+                          int32_t k_blocks) {
+  static const int32_t shifts[] = {0, 0, 127, -1};
+  uint8_t pairs[BITCC_MAX_PAIR_TOKENS * K_PADDED];
+  int32_t product[BITCC_MAX_PAIR_TOKENS], clamped[BITCC_MAX_PAIR_TOKENS];
+  kernels->pair(p->q, pairs, product, clamped, K_PADDED, k_blocks, tokens);
+  for (int32_t t = 0; t < tokens; t++) {
+    bool is_clamped = false;
+    int32_t sum = 0;
+    for (int32_t k = 0; k < 16 * k_blocks; k++) {
+      const uint8_t *at = pairs + (k / 16 * tokens + t) * 16 + k % 16;
+      int8_t q = p->q[t * K_PADDED + k];
+      if (*at != (uint8_t)(clamped_to(q, k) + shifts[k % 16 / 4]))
+        return false;
+      is_clamped |= clamped_to(q, k) != q;
+      sum += k % 16 / 4 == 2 ? at[0] * (int8_t)at[4] : 0;
+    }
+    if (product[t] != sum || (clamped[t] != 0) != is_clamped)
+      return false;
+  }
+  return true;
+}
+
+/* What `gemm_pairs` adds beside products of codes and clamped activations, and `product`. */
+static int32_t codes_of_pairs(const int8_t *row) {
+  int32_t total = 0;
+  for (int32_t k = 0; k < K_PADDED; k++) {
+    int32_t c0 = row[k] + 1, c1 = k % 16 / 4 == 2 ? row[k + 4] + 1 : 0;
+    total += k % 16 / 4 == 2 ? c0 * c1 + 127 * c0 - c1 : 0;
+  }
+  return total;
+}
+
+static bool gemm_pairs_is_right(const bitcc_kernels *kernels, const pattern *p, int32_t tokens) {
+  enum { COUNT = (TILES - FIRST) * ROWS };
+  uint8_t pairs[BITCC_MAX_PAIR_TOKENS * K_PADDED];
+  int32_t product[BITCC_MAX_PAIR_TOKENS], clamped[BITCC_MAX_PAIR_TOKENS];
+  int32_t acc[BITCC_MAX_PAIR_TOKENS * COUNT];
+  kernels->pair(p->q, pairs, product, clamped, K_PADDED, K_BLOCKS, tokens);
+  memset(acc, 0, sizeof acc);
+  kernels->gemm_pairs(pairs, p->w, acc, K_BLOCKS, FIRST, TILES, tokens);
+  for (int32_t i = 0; i < tokens * COUNT; i++) {
+    const int8_t *row = p->rows[FIRST * ROWS + i % COUNT], *q = p->q + i / COUNT * K_PADDED;
+    int32_t total = product[i / COUNT] + codes_of_pairs(row);
+    for (int32_t k = 0; k < K_PADDED; k++)
+      total += (row[k] + 1) * clamped_to(q[k], k);
+    if (acc[i] != total)
+      return false;
+  }
+  return true;
+}
+
+static bool add_column_is_right(const bitcc_kernels *kernels, const pattern *p) {
+  int32_t acc[TILES * ROWS] = {0};
+  for (int32_t k = 0; k < K_PADDED; k++)
+    kernels->add_column(p->w, acc, k, k + 1, K_BLOCKS, TILES);
+  for (int32_t row = 0; row < TILES * ROWS; row++) {
+    int32_t total = 0;
+    for (int32_t k = 0; k < K_PADDED; k++)
+      total += (k + 1) * (p->rows[row][k] + 1);
+    if (acc[row] != total)
+      return false;
+  }
+  return true;
+}
+
+static const char *wrong_with_pairs(const bitcc_kernels *kernels, const pattern *p) {
+  for (int32_t tokens = 1; tokens <= kernels->pair_tokens; tokens++)
+    if (!pair_is_right(kernels, p, tokens, tokens % 2 == 0 ? K_BLOCKS : K_BLOCKS / 2))
+      return "pair";
+  for (int32_t tokens = 2; tokens <= kernels->pair_tokens; tokens++)
+    if (!gemm_pairs_is_right(kernels, p, tokens))
+      return "gemm_pairs";
+  return add_column_is_right(kernels, p) ? NULL : "add_column";
+}
+
 /* Every byte in turn, and codes by the definition of the layout. */
 static void fill_t5(pattern *p) {
   for (int32_t i = 0; i < T5_BYTES; i++) {
@@ -193,6 +276,26 @@ static bool unpack_t5_is_right(const bitcc_kernels *kernels, const pattern *p) {
   return true;
 }
 
+/* The first vectors of each tile, with more room than they need. */
+static bool repack_t5_is_right(const bitcc_kernels *kernels, const pattern *p, int32_t count) {
+  enum { BLOCKS = 8, OUT = BLOCKS * BITCC_VECTOR_BYTES, GROUP = 4 * BITCC_T5_VECTOR_COLUMNS };
+  uint8_t out[TILES * OUT];
+  memset(out, 0xff, sizeof out);
+  kernels->repack_t5(p->w, out, T5_BLOCKS, count, BLOCKS, TILES);
+  for (int32_t row = 0; row < TILES * ROWS; row++)
+    for (int32_t k = 0; k < BLOCKS * 16; k++) {
+      const uint8_t *vector = out + row / ROWS * OUT + k / 16 * BITCC_VECTOR_BYTES;
+      int32_t code = vector[4 * (row % ROWS) + k % 4] >> (2 * (k % 16 / 4)) & 3;
+      int32_t left = count - k / GROUP * 4, in_group = left > 4 ? 4 : left > 0 ? left : 0;
+      int32_t in = k % GROUP, lasts = in - 16 * in_group; /* columns of the group */
+      int32_t column = lasts < 0 ? in / 16 * 20 + in % 16 : lasts / 4 * 20 + 16 + lasts % 4;
+      int32_t expected = lasts < 4 * in_group ? p->rows[row][k / GROUP * GROUP + column] + 1 : 0;
+      if (code != expected)
+        return false;
+    }
+  return true;
+}
+
 const char *bitcc_self_test_products(const bitcc_kernels *kernels) {
   pattern p;
   int32_t few = kernels->few_tokens, many = kernels->gemm_tokens;
@@ -207,12 +310,16 @@ const char *bitcc_self_test_products(const bitcc_kernels *kernels) {
     return "gemm";
   if (!gemv_float_is_right(kernels, &p))
     return "gemv_float";
-  if (kernels->gemv_t5 == NULL)
-    return NULL;
+  const char *wrong = kernels->pair == NULL ? NULL : wrong_with_pairs(kernels, &p);
+  if (wrong != NULL || kernels->gemv_t5 == NULL)
+    return wrong;
   fill_t5(&p);
   if (!gemv_t5_is_right(kernels, &p))
     return "gemv_t5";
   if (!gemm_few_t5_is_right(kernels, &p))
     return "gemm_few_t5";
+  for (int32_t count = 1; count <= T5_BLOCKS && kernels->repack_t5 != NULL; count++)
+    if (!repack_t5_is_right(kernels, &p, count))
+      return "repack_t5";
   return unpack_t5_is_right(kernels, &p) ? NULL : "unpack_t5";
 }

@@ -32,7 +32,7 @@ enum { T5_BLOCKS = K_BLOCKS * BITCC_VECTOR_COLUMNS / BITCC_T5_VECTOR_COLUMNS };
 static const size_t MATRIX = (size_t)TILES * K_BLOCKS * BITCC_VECTOR_BYTES;
 /* How the shim calls the kernels: multiply.c. */
 enum { GROUP = BITCC_MAX_PANEL_TILES, MANY = 128 };
-enum { GEMV, GEMM_FEW, GEMM, GEMV_FLOAT, GEMV_T5 }; /* the order that the search counts in */
+enum { GEMV, GEMM_FEW, GEMM, GEMV_FLOAT, GEMV_T5, GEMM_PAIRS }; /* the order that the search counts in */
 
 typedef struct {
   uint8_t *w;
@@ -97,6 +97,9 @@ static void run(const bitcc_kernels *kernels, int64_t family, int32_t tokens, co
       tiles = smaller(step, TILES - first);
       if (family == GEMM)
         multiply_unpacked(kernels, w + (size_t)first * tile, tiles, o);
+      else if (family == GEMM_PAIRS)
+        kernels->gemm_pairs((const uint8_t *)o->q, w + (size_t)first * tile, o->acc, K_BLOCKS, 0,
+                            tiles, tokens);
       else
         kernels->gemm_few(o->q, w + (size_t)first * tile, o->acc, K_BLOCKS, 0, tiles, tokens);
     }
@@ -137,6 +140,8 @@ int __tvm_ffi_measure(void *self, const any *arguments, int32_t count, any *resu
   if (o == NULL || kernels == NULL)
     return 0;
   if (arguments[1].value.whole == GEMV_T5 && kernels->gemv_t5 == NULL)
+    return 0;
+  if (arguments[1].value.whole == GEMM_PAIRS && kernels->gemm_pairs == NULL)
     return 0;
   double start = now(), end = start + arguments[4].value.real, time;
   int64_t runs = 0;

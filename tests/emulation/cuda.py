@@ -306,7 +306,7 @@ def build_launcher(folder: Path, kernels: Sequence[Kernel]) -> Path:
         for k in kernels
     )
     (folder / "cuda.inc").write_text(images + lines, encoding="ascii")
-    variant = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 1)\n"
+    variant = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 1, 0, 1)\n"
     (folder / "variants.inc").write_text(variant, encoding="ascii")
     sources = [*runtime_ops.sources(cuda=True), _HOST.parent / "reference_kernels.c"]
     sources += [*(_HOST / name for name in ("api.c", "memory.c", "models.c"))]

@@ -37,7 +37,7 @@ TYPES = {
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Compiles the shim with the reference kernels; `variants` is what variants.inc says."""
 
-    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 1)\n") -> Path:
+    def run(*flags: str, variants: str = "BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 1, 0, 1)\n") -> Path:
         folder = tmp_path_factory.mktemp("library")
         (folder / "variants.inc").write_text(variants)
         out = folder / "libbitcc_ops.so"
@@ -55,13 +55,16 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def library(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Path:
     """With the reference kernels, or, where a test asks for it, `built` as users get it or `emulated` AMX.
 
-    The reference kernels read `t5`, or, where a test asks for `expanding`, they do not.
+    The reference kernels read `t5`, or, where a test asks for `expanding`, they do not, and they multiply
+    pairs where it asks for `pairs`.
     """
     kind = getattr(request, "param", "reference")
     if kind == "reference":
         return build()
     if kind == "expanding":
-        return build(variants="BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 0)\n")
+        return build(variants="BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 0, 0, 1)\n")
+    if kind == "pairs":
+        return build(variants="BITCC_VARIANT(scalar, 0, 3, 4, 3, 2, 3, 8, 2, 1, 1, 3)\n")
     if kind == "built":
         return libraries.library_path("x86-64")
     sources, include = (*runtime_ops.sources(), amx.SOURCE), runtime_ops.include_dir()
@@ -153,6 +156,10 @@ class Layer:
         )
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bitcc", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+    def pack(self) -> np.ndarray[Any, Any]:
+        """The bytes of `weights`, which may have changed."""
+        return np.asarray(formats.get(self.op.weight_format, self.op.layout_version).pack(self.weights))
 
     def expected(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """What the numpy spec of the op says."""

@@ -6,7 +6,7 @@
 
 #include "bitcc/kernel.h"
 
-enum { absmax = 1, quantize, quantize_divide, gemv, gemm_few, unpack, gemm, finish, finish_bias_first, gemv_float, gemv_t5, gemm_few_t5, unpack_t5 };
+enum { absmax = 1, quantize, quantize_divide, gemv, gemm_few, unpack, gemm, finish, finish_bias_first, gemv_float, gemv_t5, gemm_few_t5, unpack_t5, pair, gemm_pairs, add_column, repack_t5 };
 #ifndef BITCC_BREAK
 #define BITCC_BREAK 0
 #endif
@@ -42,6 +42,10 @@ void bitcc_gemm_end_scalar(uint8_t *state) { begun = state[BITCC_STATE_BYTES - 1
 bitcc_gemv_fn bitcc_gemv_t5_scalar;
 bitcc_gemm_few_t5_fn bitcc_gemm_few_t5_scalar;
 bitcc_unpack_t5_fn bitcc_unpack_t5_scalar;
+bitcc_pair_fn bitcc_pair_scalar;
+bitcc_gemm_pairs_fn bitcc_gemm_pairs_scalar;
+bitcc_add_column_fn bitcc_add_column_scalar;
+bitcc_repack_t5_fn bitcc_repack_t5_scalar;
 
 void bitcc_absmax_scalar(const float *x, int32_t *bits, int32_t k, int32_t tokens) {
   for (int32_t token = 0; token < tokens; token++) {
@@ -229,5 +233,65 @@ void bitcc_unpack_t5_scalar(const uint8_t *w, uint8_t *panel, int32_t k_blocks,
     for (int32_t k = 0; k < 20 * count; k++)
       out[k / 4 * BITCC_VECTOR_BYTES + 4 * (row % 16) + k % 4] =
           (uint8_t)(code_t5(tile, row % 16, k) + ERROR_OF(unpack_t5));
+  }
+}
+
+void bitcc_pair_scalar(const int8_t *q, uint8_t *pairs, int32_t *product, int32_t *clamped,
+                       int32_t q_stride, int32_t k_blocks, int32_t tokens) {
+  for (int32_t token = 0; token < tokens; token++) {
+    product[token] = ERROR_OF(pair), clamped[token] = 0;
+    for (int32_t block = 0; block < k_blocks; block++) {
+      const int8_t *given = q + (int64_t)token * q_stride + 16 * block;
+      uint8_t *out = pairs + ((int64_t)block * tokens + token) * 16;
+      for (int32_t j = 0; j < 16; j++) {
+        int32_t value = j < 8 ? given[j] : given[j] < -127 ? -127 : given[j] > 125 ? 125 : given[j];
+        clamped[token] |= value ^ given[j];
+        out[j] = (uint8_t)(value + (j < 8 ? 0 : j < 12 ? 127 : -1));
+      }
+      for (int32_t j = 8; j < 12; j++)
+        product[token] += out[j] * (int8_t)out[4 + j];
+    }
+  }
+}
+
+void bitcc_gemm_pairs_scalar(const uint8_t *pairs, const uint8_t *w, int32_t *acc,
+                             int32_t k_blocks, int32_t begin, int32_t end, int32_t tokens) {
+  for (int32_t token = 0; token < tokens; token++)
+    for (int32_t row = 16 * begin; row < 16 * end; row++) {
+      const uint8_t *tile = w + (int64_t)(row / 16) * k_blocks * BITCC_VECTOR_BYTES;
+      int32_t n = row % 16, total = ERROR_OF(gemm_pairs);
+      for (int32_t block = 0; block < k_blocks; block++) {
+        const uint8_t *p = pairs + ((int64_t)block * tokens + token) * 16;
+        for (int32_t j = 0; j < 8; j++)
+          total += (int8_t)p[j] * code(tile, n, 16 * block + j);
+        for (int32_t j = 8; j < 12; j++)
+          total += (p[j] + code(tile, n, 16 * block + j + 4)) *
+                   ((int8_t)p[j + 4] + code(tile, n, 16 * block + j));
+      }
+      acc[token * 16 * (end - begin) + row - 16 * begin] += total;
+    }
+}
+
+void bitcc_add_column_scalar(const uint8_t *w, int32_t *acc, int32_t column, int32_t by,
+                             int32_t k_blocks, int32_t tiles) {
+  for (int32_t row = 0; row < 16 * tiles; row++)
+    acc[row] += by * code(w + (int64_t)(row / 16) * k_blocks * BITCC_VECTOR_BYTES, row % 16, column) +
+                ERROR_OF(add_column);
+}
+
+void bitcc_repack_t5_scalar(const uint8_t *w, uint8_t *out, int32_t k_blocks, int32_t count,
+                            int32_t out_blocks, int32_t tiles) {
+  memset(out, ERROR_OF(repack_t5), (size_t)(tiles * out_blocks) * BITCC_VECTOR_BYTES);
+  for (int32_t row = 0; row < 16 * tiles; row++) {
+    const uint8_t *tile = w + (int64_t)(row / 16) * k_blocks * BITCC_VECTOR_BYTES;
+    uint8_t *to = out + (int64_t)(row / 16) * out_blocks * BITCC_VECTOR_BYTES;
+    for (int32_t k = 0; k < 20 * count; k++) {
+      int32_t vector = k / 20, j = k % 20, group = vector / 4, left = count - 4 * group;
+      int32_t column = j < 16 ? 16 * (vector % 4) + j
+                              : 16 * (left < 4 ? left : 4) + 4 * (vector % 4) + j - 16;
+      column += 80 * group;
+      to[column / 16 * BITCC_VECTOR_BYTES + 4 * (row % 16) + column % 4] |=
+          (uint8_t)(code_t5(tile, row % 16, k) << (2 * (column % 16 / 4)));
+    }
   }
 }

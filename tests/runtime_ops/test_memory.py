@@ -86,12 +86,21 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
+def same_as_scalar(host: Callable[..., Path], got: str, mode: str) -> None:
+    """Whether the portable variant says the same; others may ask for more memory, and fail at more places."""
+    expected = said(run(host(), mode, isa="scalar"))
+    if mode == "faults":
+        assert int(got.removesuffix(" faults\n")) >= int(expected.removesuffix(" faults\n"))
+    else:
+        assert got == expected
+
+
 @MODES
 @ISAS
 def test_address_and_undefined_behaviour_sanitizers_find_nothing(
     host: Callable[..., Path], mode: str, isa: str
 ) -> None:
-    assert said(run(host(*ASAN), mode, isa=isa)) == said(run(host(), mode, isa="scalar"))
+    same_as_scalar(host, said(run(host(*ASAN), mode, isa=isa)), mode)
 
 
 @ISAS
@@ -103,7 +112,7 @@ def test_the_thread_sanitizer_finds_nothing(host: Callable[..., Path], isa: str)
 @pytest.mark.parametrize("isa", ["avx2", "scalar"])
 def test_valgrind_finds_nothing(host: Callable[..., Path], mode: str, isa: str) -> None:
     need_valgrind()
-    assert said(run(*VALGRIND, host(), mode, isa=isa)) == said(run(host(), mode, isa="scalar"))
+    same_as_scalar(host, said(run(*VALGRIND, host(), mode, isa=isa)), mode)
 
 
 def need_valgrind() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bitcc import formats, ops, runtime_ops
+from bitcc import ops, runtime_ops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def test_every_variant_that_runs_here_gives_the_same_bits(
 def test_the_largest_sums_are_exact(session: Callable[..., Any], layer: Callable[..., Any]) -> None:
     linear = layer(N=16, K=ops.MAX_K, weight_format="t5")
     linear.weights[:] = 1
-    linear.inputs["W"] = pack(linear)
+    linear.inputs["W"] = linear.pack()
     for tokens in (1, 70):
         x = np.full((tokens, ops.MAX_K), -1, np.float32)
         np.testing.assert_array_equal(linear.run(session(linear.model(x)), X=x), linear.expected(x))
@@ -66,7 +66,7 @@ def test_weights_that_are_no_constants_are_read_in_every_call(
     opened = session(linear.model(x, dynamic=["W"]))
     for _ in range(2):
         linear.weights[:] = rng.integers(-1, 2, linear.weights.shape)
-        linear.inputs["W"] = pack(linear)
+        linear.inputs["W"] = linear.pack()
         got = linear.run(opened, X=x, W=linear.inputs["W"])
         np.testing.assert_array_equal(got, linear.expected(x))
 
@@ -79,7 +79,7 @@ def test_bytes_that_no_packer_writes_are_weights_0(
     linear = layer(N=16, K=20, weight_format="t5")
     x = rng.normal(size=(tokens, 20)).astype(np.float32)
     linear.weights[5] = 0
-    linear.inputs["W"] = pack(linear)
+    linear.inputs["W"] = linear.pack()
     expected = linear.expected(x)
     for byte in (243, 255):
         linear.inputs["W"][0, 0, 20:24] = byte  # of row 5
@@ -94,8 +94,3 @@ def test_weights_in_the_shape_of_another_layout_are_refused(
     x = np.zeros((1, 70), np.float32)
     with pytest.raises(Exception, match=r"W is uint8 \[2, 8, 64\], expected uint8 \[2, 4, 64\] for N = 20"):
         session(linear.model(x, attributes={"weight_format": "t5"}))
-
-
-def pack(linear: Any) -> Array:
-    """The bytes of the layer's weights."""
-    return np.asarray(formats.get("t5", 1).pack(linear.weights))

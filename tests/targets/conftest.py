@@ -88,6 +88,10 @@ _ARGUMENTS = {
     "gemv_t5": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
     "gemm_few_t5": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT),
     "unpack_t5": (_POINTER, _POINTER, _INT, _INT, _INT, _INT),
+    "pair": (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT),
+    "gemm_pairs": (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT),
+    "add_column": (_POINTER, _POINTER, _INT, _INT, _INT, _INT),
+    "repack_t5": (_POINTER, _POINTER, _INT, _INT, _INT, _INT),
 }
 
 
@@ -104,6 +108,7 @@ class Row(ctypes.Structure):
         ("panel_tiles", ctypes.c_int32),
         ("panel_vectors", ctypes.c_int32),
         ("few_blocks", ctypes.c_int32),
+        ("pair_tokens", ctypes.c_int32),
         *((family, ctypes.c_void_p) for family in _ARGUMENTS),
     )
 
@@ -199,6 +204,16 @@ def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kerne
 )
 def t5_kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
     """The same of those that read weights in layout `t5`."""
+    return _load(*request.param, build)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pair for pair in VARIANTS if pair[1].kernels.has_pairs],
+    ids=lambda pair: pair[1].name,
+)
+def pair_kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
+    """The same of those with products of pairs."""
     return _load(*request.param, build)
 
 

@@ -64,6 +64,25 @@ def expected(q: Array, packed: Array) -> Array:
     return np.asarray((decoded(packed).astype(float) - 1) @ q.astype(float), np.int32)
 
 
+def repacked_columns(count: int) -> list[int]:
+    """Of `count` vectors, the columns in the order that `repack_t5` gives them."""
+    order = []
+    for group in range(0, count, 4):
+        vectors = range(group, min(group + 4, count))
+        order += [20 * v + j for v in vectors for j in range(16)]
+        order += [20 * v + j for v in vectors for j in range(16, 20)]
+    return order
+
+
+def repacked_places(count: int) -> list[int]:
+    """Where they are then: a group that is not full leaves places of its last vector free."""
+    places = []
+    for group in range(0, count, 4):
+        begin = group // 4 * 80
+        places += range(begin, begin + 20 * min(4, count - group))
+    return places
+
+
 @given(seed=SEEDS)
 @few
 def test_the_decoding_of_these_tests_is_that_of_the_format(seed: int) -> None:
@@ -123,6 +142,28 @@ def test_unpacked_digits_are_in_their_order(t5_kernels: Any, data: st.DataObject
     groups = decoded(packed[:, :count]).reshape(tiles, 16, 5 * count, 4).transpose(0, 2, 1, 3)
     np.testing.assert_array_equal(got[:, : 320 * count], groups.reshape(tiles, -1))
     assert (got[:, 320 * count :] == 99).all()
+
+
+@given(data=st.data(), gap=GAPS)
+@few
+def test_repacked_codes_are_in_the_columns_of_their_groups(
+    pair_kernels: Any, data: st.DataObject, gap: int
+) -> None:
+    packed = data.draw(packed_weights())
+    tiles, k_blocks, _ = packed.shape
+    count = data.draw(st.integers(0, k_blocks))
+    out_blocks = count + -(-count // 4) + data.draw(st.integers(0, 3))
+    out = np.full((tiles, out_blocks, 64), 99, np.uint8)
+    arguments = (packed, out, k_blocks, count, out_blocks, tiles)
+    got = (
+        pair_kernels.call("repack_t5", gap, *arguments)[1].read("uint8").reshape(tiles, out_blocks, 16, 1, 4)
+    )
+    codes = (got >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & 3
+    columns = decoded(packed[:, :count])[:, repacked_columns(count)]
+    codes = codes.transpose(0, 2, 1, 3, 4).reshape(16 * tiles, 16 * out_blocks)
+    where = repacked_places(count)
+    np.testing.assert_array_equal(codes[:, where], columns)
+    assert not np.delete(codes, where, 1).any()
 
 
 def test_a_variant_has_all_kernels_for_the_layout_or_none(kernels: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,6 +79,7 @@ def edit(*path: str | int, value: Any) -> Callable[[Any], None]:
 
 
 SIZES = ("tiles", "scalar")
+WALK = asdict(SCALAR.tiles.gemv)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,10 @@ SIZES = ("tiles", "scalar")
         (edit(*SIZES, "gemv", "chains", value=3), "`unroll` times `chains` is 3, which does not divide 4"),
         (edit(*SIZES, "gemv", "chains", value=0), "`chains` is 0, known are 1 to 4"),
         (edit(*SIZES, "gemm_few", value=[]), "`gemm_few` is [], expected 2 to 63 walks"),
+        (edit(*SIZES, "gemm_pairs", value=None), "`gemm_pairs` is missing"),
+        (edit(*SIZES, "gemm_pairs", value={}), "`gemm_pairs` is {}, expected none or 2 to 3 walks"),
+        (edit(*SIZES, "gemm_pairs", value=[WALK]), "expected none or 2 to 3 walks, as many as of `gemm_few`"),
+        (edit(*SIZES, "gemm_pairs", value=[WALK] * 4), "expected none or 2 to 3 walks"),
         (
             edit(*SIZES, "gemm", "tiles", value=60),
             "`tiles` is 60 for 4 tokens in 1 chains, more than any CPU",
@@ -138,6 +143,13 @@ def test_tiles_of_another_target_or_variant_are_refused() -> None:
         targets.TileFile("x86-64", "", {"sse9": SCALAR.tiles}).apply(TARGET)
     with pytest.raises(TargetError, match="`gemm_unit` of scalar is 2, expected 1"):
         targets.TileFile("x86-64", "", {"scalar": replace(SCALAR.tiles, gemm_unit=2)}).apply(TARGET)
+    zen = next(variant for variant in TARGET.variants if variant.kernels.has_pairs)
+    tiles = {zen.name: replace(zen.tiles, gemm_pairs=())}
+    with pytest.raises(TargetError, match=f"0 walks of `gemm_pairs` for {zen.name}, which needs some"):
+        targets.TileFile("x86-64", "", tiles).apply(TARGET)
+    tiles = {"scalar": replace(SCALAR.tiles, gemm_pairs=zen.tiles.gemm_pairs)}
+    with pytest.raises(TargetError, match="11 walks of `gemm_pairs` for scalar, which needs none"):
+        targets.TileFile("x86-64", "", tiles).apply(TARGET)
 
 
 def test_tiles_that_an_instruction_set_cannot_have_are_refused(build: Callable[..., Path]) -> None:

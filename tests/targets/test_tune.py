@@ -79,6 +79,17 @@ def test_the_walk_through_t5_is_searched_where_there_is_one() -> None:
     assert _tune.tune(SCALAR, machine, 0, axes={"gemv_t5": _tune.AXES["gemv_t5"]}) == (SCALAR.tiles, [])
 
 
+def test_the_walks_of_pairs_are_searched_where_there_are_some() -> None:
+    (variant,) = (v for v in TARGET.variants if v.name == "avx512zen")
+    machine: Any = Machine(lambda candidate, tokens, _: 0.5 if candidate == 1 and tokens == 3 else 1.0)
+    axes = {"gemm_pairs": _tune.AXES["gemm_pairs"][:1]}
+    tiles, changes = _tune.tune(variant, machine, 0, axes=axes)
+    assert [walk.tiles for walk in tiles.gemm_pairs[:3]] == [4, 1, 4]
+    assert tiles.gemm_few == variant.tiles.gemm_few
+    assert len(changes) == len(variant.tiles.gemm_pairs)
+    assert _tune.tune(SCALAR, machine, 0, axes=axes) == (SCALAR.tiles, [])
+
+
 def test_what_is_faster_by_less_than_the_margin_is_not_taken() -> None:
     tiles, (change,) = Machine(lambda candidate, *_: 1.0 - candidate / 100).tune(gemv=(prefetches,))
     assert tiles == SCALAR.tiles

@@ -98,6 +98,37 @@ typedef void bitcc_gemm_few_t5_fn(const int8_t *q, const uint8_t *w, int32_t *ac
 typedef void bitcc_unpack_t5_fn(const uint8_t *w, uint8_t *panel, int32_t k_blocks, int32_t count,
                                 int32_t panel_stride, int32_t tiles);
 
+/* Two products by one multiplication, at the price of two additions of bytes (Winograd, "A New Algorithm for
+ * Inner Product", IEEE Transactions on Computers C-17, 1968):
+ *
+ *   q0*c0 + q1*c1 = (q0 + c1) * (q1 + c0) - q0*q1 - c0*c1
+ *
+ * Columns 8 .. 11 of a vector are q0, and columns 12 .. 15 q1. So that the sums are bytes, one unsigned and one
+ * signed, for all codes from 0 to 3, these activations are clamped to BITCC_PAIR_LOW .. BITCC_PAIR_HIGH and shifted.
+ *
+ * `pair` writes pairs[block][m][16] for each of `k_blocks` blocks of 16 columns, a multiple of 4, and each of `tokens`
+ * tokens m, 1 or more: of
+ * q[m*q_stride + 16*block + j] the same where j < 8, and clamped, plus 127 where j < 12 and minus 1 beyond.
+ * product[m] = the sum of pairs[8 + j] * pairs[12 + j] over all blocks and j in [0, 4), unsigned by signed.
+ * clamped[m] is 0 if none of its activations was changed by clamping.
+ *
+ * `gemm_pairs` is as `gemm_few`, for 2 to `pair_tokens` tokens, but each block of columns adds
+ *   sum_{j<8} pairs[j] * c[j] + sum_{j<4} (pairs[8 + j] + c[12 + j]) * (pairs[12 + j] + c[8 + j]). */
+enum { BITCC_PAIR_LOW = -127, BITCC_PAIR_HIGH = 125 };
+typedef void bitcc_pair_fn(const int8_t *q, uint8_t *pairs, int32_t *product, int32_t *clamped,
+                           int32_t q_stride, int32_t k_blocks, int32_t tokens);
+typedef void bitcc_gemm_pairs_fn(const uint8_t *pairs, const uint8_t *w, int32_t *acc,
+                                 int32_t k_blocks, int32_t begin, int32_t end, int32_t tokens);
+/* What clamping took away: acc[16*t + n] += by * c[16*t + n][column] for tiles t in [0, tiles). */
+typedef void bitcc_add_column_fn(const uint8_t *w, int32_t *acc, int32_t column, int32_t by,
+                                 int32_t k_blocks, int32_t tiles);
+/* Weights in layout `t5` for `gemm_pairs`: vectors [0, count) of each tile of w, which is [tiles][k_blocks][64], to
+ * vectors of `t2`, [tiles][out_blocks][64]. Of each four, or the rest, come the first 16 columns of each, then
+ * 4*i .. 4*i + 3 of one more vector are the last four columns of number i of them. What is left of that vector, and
+ * up to out_blocks, which is enough for all of them, are codes 0. */
+typedef void bitcc_repack_t5_fn(const uint8_t *w, uint8_t *out, int32_t k_blocks, int32_t count,
+                                int32_t out_blocks, int32_t tiles);
+
 /* CPU features that a variant may need; a kernel runs only where all of its bits are set. */
 enum {
   BITCC_CPU_AVX2 = 1 << 0, /* and F16C and FMA, as every AVX2 machine has */
@@ -122,6 +153,7 @@ typedef struct {
   /* What is fastest: a panel of up to 4 tiles and up to 64 vectors of each, a multiple of 4; and calls
    * of gemm_few in a row, above which it is better to unpack. */
   int32_t panel_tiles, panel_vectors, few_blocks;
+  int32_t pair_tokens; /* tokens of one gemm_pairs call at most, 3 to 16; 1 without that kernel */
   bitcc_absmax_fn *absmax;
   bitcc_quantize_fn *quantize;          /* x * scale */
   bitcc_quantize_fn *quantize_divide;   /* x / scale */
@@ -138,13 +170,19 @@ typedef struct {
   bitcc_gemv_fn *gemv_t5;
   bitcc_gemm_few_t5_fn *gemm_few_t5;
   bitcc_unpack_t5_fn *unpack_t5;
+  /* All or none: NULL where additions cost as much as products. */
+  bitcc_pair_fn *pair;
+  bitcc_gemm_pairs_fn *gemm_pairs;
+  bitcc_add_column_fn *add_column;
+  bitcc_repack_t5_fn *repack_t5; /* NULL without the kernels for `t5`, too */
 } bitcc_kernels;
 
 /* The variants of this library, best first; `isa == NULL` ends the table, a portable variant is last.
  * Made from variants.inc, which the code generator writes: one line for each variant,
  *   BITCC_VARIANT(avx2, BITCC_CPU_AVX2, few_tokens, gemm_tokens, float_tiles, gemm_unit, panel_tiles,
- *                 panel_vectors, few_blocks, t5)
- * whose kernels are called bitcc_<family>_avx2; t5 is 1 if those for that layout are among them, else 0. */
+ *                 panel_vectors, few_blocks, t5, pairs, pair_tokens)
+ * whose kernels are called bitcc_<family>_avx2; t5 is 1 if those for that layout are among them, else 0,
+ * and so is `pairs`. */
 extern const bitcc_kernels bitcc_variants[];
 
 #endif

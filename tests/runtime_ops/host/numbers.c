@@ -57,14 +57,17 @@ static void ternary_linear(void) {
 static void large(int op) {
   layer wide = {.op = op, .n = 3, .k = 20011, .group = 20011, .type = ORT_FLOAT};
   layer tall = {.op = op, .n = 4099, .k = 257, .group = 257, .type = ORT_FLOAT};
+  layer both = {.op = op, .n = 270, .k = 4100, .group = 4100, .type = ORT_FLOAT};
   wide.scope = op % 2;
   wide.norm = op % 3 == 1;
-  wide.constant = tall.constant = tall.per_row = true;
+  wide.constant = tall.constant = tall.per_row = both.constant = true;
   print_numbers(&wide, 107);
   print_numbers(&tall, 1);
   print_numbers(&tall, 11);
-  wide.t5 = op < TERNARY;
+  print_numbers(&both, 31);
+  wide.t5 = both.t5 = op < TERNARY;
   print_numbers(&wide, 107);
+  print_numbers(&both, 31);
 }
 
 void numbers(void) {
