@@ -28,6 +28,7 @@ ASAN = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 TSAN = ("-fsanitize=thread",)
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--track-origins=no")
 ISAS = pytest.mark.parametrize("isa", [variant.name for variant in x86_64.TARGET.variants])
+WITH_PAIRS = {variant.name for variant in x86_64.TARGET.variants if variant.kernels.has_pairs}
 MODES = pytest.mark.parametrize("mode", ["numbers", "refusals", "faults"])
 
 
@@ -86,11 +87,11 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def same_as_scalar(host: Callable[..., Path], got: str, mode: str) -> None:
-    """Whether the portable variant says the same; others may ask for more memory, and fail at more places."""
+def check_like_scalar(host: Callable[..., Path], got: str, mode: str, isa: str) -> None:
+    """Check that the portable variant says the same; with products of pairs there is more to fail."""
     expected = said(run(host(), mode, isa="scalar"))
-    if mode == "faults":
-        assert int(got.removesuffix(" faults\n")) >= int(expected.removesuffix(" faults\n"))
+    if mode == "faults" and isa in WITH_PAIRS:
+        assert int(got.removesuffix(" faults\n")) > int(expected.removesuffix(" faults\n"))
     else:
         assert got == expected
 
@@ -100,7 +101,7 @@ def same_as_scalar(host: Callable[..., Path], got: str, mode: str) -> None:
 def test_address_and_undefined_behaviour_sanitizers_find_nothing(
     host: Callable[..., Path], mode: str, isa: str
 ) -> None:
-    same_as_scalar(host, said(run(host(*ASAN), mode, isa=isa)), mode)
+    check_like_scalar(host, said(run(host(*ASAN), mode, isa=isa)), mode, isa)
 
 
 @ISAS
@@ -112,7 +113,7 @@ def test_the_thread_sanitizer_finds_nothing(host: Callable[..., Path], isa: str)
 @pytest.mark.parametrize("isa", ["avx2", "scalar"])
 def test_valgrind_finds_nothing(host: Callable[..., Path], mode: str, isa: str) -> None:
     need_valgrind()
-    same_as_scalar(host, said(run(*VALGRIND, host(), mode, isa=isa)), mode)
+    check_like_scalar(host, said(run(*VALGRIND, host(), mode, isa=isa)), mode, isa)
 
 
 def need_valgrind() -> None:

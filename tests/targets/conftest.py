@@ -191,27 +191,25 @@ VARIANTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids=lambda pair: pair[1].name)
+def _each(is_wanted: Callable[[targets.Variant], bool]) -> Any:
+    """A fixture for each such variant."""
+    wanted = [pair for pair in VARIANTS if is_wanted(pair[1])]
+    return pytest.fixture(scope="module", params=wanted, ids=lambda pair: pair[1].name)
+
+
+@_each(lambda _: True)
 def kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
     """The kernels of each variant that this CPU can run."""
     return _load(*request.param, build)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pair for pair in VARIANTS if pair[1].kernels.reads_t5],
-    ids=lambda pair: pair[1].name,
-)
+@_each(lambda variant: variant.kernels.reads_t5)
 def t5_kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
     """The same of those that read weights in layout `t5`."""
     return _load(*request.param, build)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pair for pair in VARIANTS if pair[1].kernels.has_pairs],
-    ids=lambda pair: pair[1].name,
-)
+@_each(lambda variant: variant.kernels.has_pairs)
 def pair_kernels(request: pytest.FixtureRequest, build: Callable[..., Path]) -> Kernels:
     """The same of those with products of pairs."""
     return _load(*request.param, build)

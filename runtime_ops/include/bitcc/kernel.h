@@ -106,9 +106,9 @@ typedef void bitcc_unpack_t5_fn(const uint8_t *w, uint8_t *panel, int32_t k_bloc
  * Columns 8 .. 11 of a vector are q0, and columns 12 .. 15 q1. So that the sums are bytes, one unsigned and one
  * signed, for all codes from 0 to 3, these activations are clamped to BITCC_PAIR_LOW .. BITCC_PAIR_HIGH and shifted.
  *
- * `pair` writes pairs[block][m][16] for each of `k_blocks` blocks of 16 columns, a multiple of 4, and each of `tokens`
- * tokens m, 1 or more: of
- * q[m*q_stride + 16*block + j] the same where j < 8, and clamped, plus 127 where j < 12 and minus 1 beyond.
+ * `pair` writes pairs[block][m][j] for each of `k_blocks` blocks of 16 columns j, a multiple of 4, and each of
+ * `tokens` tokens m, 1 or more. With a = q[m*q_stride + 16*block + j] it is a where j < 8, then clamp(a) + 127 where
+ * j < 12 and clamp(a) - 1 beyond.
  * product[m] = the sum of pairs[8 + j] * pairs[12 + j] over all blocks and j in [0, 4), unsigned by signed.
  * clamped[m] is 0 if none of its activations was changed by clamping.
  *

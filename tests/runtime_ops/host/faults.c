@@ -6,6 +6,7 @@ void faults(void) {
       {.op = 0, .n = 20, .k = 70, .type = ORT_FLOAT, .constant = true},
       {.op = 1, .n = 20, .k = 70, .type = ORT_FLOAT16, .scope = 1, .norm = 1, .per_row = true},
       {.op = 2, .n = 700, .k = 900, .type = ORT_FLOAT, .constant = true}, /* in several tasks */
+      {.op = 2, .n = 700, .k = 900, .type = ORT_FLOAT, .constant = true, .t5 = true},
       {.op = 3, .n = 20, .k = 70, .group = 32, .constant = true},
       {.op = 4, .n = 700, .k = 900, .group = 900, .per_row = true},
   };
@@ -14,7 +15,8 @@ void faults(void) {
     const layer *l = &layers[i];
     OrtKernelInfo *node = new_node(l);
     OrtValue *x = new_x(l, 40), *y;
-    for (long at = 1;; at++, count++) {
+    /* not counted with t5, which some variants expand */
+    for (long at = 1;; at++, count += l->t5 ? 0 : 1) {
       atomic_store(&until_fault, at);
       OrtStatus *status = run_once(l, node, x, &y);
       bool fired = atomic_exchange(&until_fault, -1) <= 0;
