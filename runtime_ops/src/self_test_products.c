@@ -188,12 +188,12 @@ static bool gemm_pairs_is_right(const bitcc_kernels *kernels, const pattern *p) 
   for (int32_t i = 0; i < kernels->pair_tokens * COUNT; i++)
     expected[i] = dot_of_pairs(p->rows[FIRST * ROWS + i % COUNT], p->q + i / COUNT * K_PADDED);
   for (int32_t tokens = 2; tokens <= kernels->pair_tokens; tokens++) {
-    size_t size = (size_t)(tokens * COUNT) * sizeof *acc;
     kernels->pair(p->q, pairs, product, clamped, K_PADDED, K_BLOCKS, tokens);
-    memset(acc, 0, size);
+    memset(acc, 0, sizeof acc);
     kernels->gemm_pairs(pairs, p->w, acc, K_BLOCKS, FIRST, TILES, tokens);
-    if (memcmp(acc, expected, size) != 0)
-      return false;
+    for (int32_t i = 0; i < tokens * COUNT; i++)
+      if (acc[i] != expected[i])
+        return false;
   }
   return true;
 }
